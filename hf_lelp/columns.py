@@ -1,0 +1,171 @@
+"""The teacher's columns of a dataset: run once, kept, fitted and projected.
+
+The pass is cut into shards of rows. A shard's file is named by what its content depends on, the teacher and
+the rows, and appears whole or not at all. So a second run finds every shard, a killed run goes on where it stopped,
+another dataset with the same rows shares them, and several processes share the work; the result is the same.
+"""
+
+import tempfile
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pyarrow as pa
+import xxhash
+from accelerate import PartialState
+from datasets import Dataset, Features, List, Value, concatenate_datasets
+from numpy.typing import NDArray
+from tqdm.auto import tqdm
+from transformers.utils import logging
+
+from hf_lelp.projections import EMBEDDING_COLUMN, LOGITS_COLUMN, PROJECTIONS_COLUMN, ClassProjections
+from hf_lelp.teacher import Teacher
+
+logger = logging.get_logger(__name__)
+
+SHARD_ROWS = 2048
+
+
+def default_cache_dir() -> Path:
+    """`hf_lelp` in the cache folder of datasets."""
+    return Path(datasets.config.HF_DATASETS_CACHE) / "hf_lelp"
+
+
+def teacher_columns(dataset: Dataset, teacher: Teacher, cache_dir: str | Path | None = None) -> Dataset:
+    """Run the teacher over every row that it has not seen yet.
+
+    In several processes (`accelerate launch`) each takes every n-th shard, and all return the whole; `cache_dir` must
+    be a folder that all of them see.
+
+    Args:
+        dataset: with the teacher's input columns, N rows.
+        teacher: the classifier.
+        cache_dir: where the shards are kept; `None` is `default_cache_dir()`.
+
+    Returns:
+        N rows in the dataset's order with the columns `teacher_logits`, (C,), and `teacher_embedding`, (D,), float32.
+
+    Raises:
+        ValueError: if the dataset has no rows or lacks an input column.
+    """
+    missing = [column for column in teacher.input_columns if column not in dataset.column_names]
+    if missing or not len(dataset):
+        raise ValueError(
+            f"The teacher reads {', '.join(teacher.input_columns)}; the dataset has {len(dataset)} rows of"
+            f" {', '.join(dataset.column_names)}. Set input_columns to the text columns."
+        )
+    state = PartialState()
+    folder = Path(cache_dir or default_cache_dir()) / "teacher" / teacher.fingerprint
+    folder.mkdir(parents=True, exist_ok=True)
+    inputs = dataset.select_columns(teacher.input_columns).with_format(None)
+    starts = range(0, len(inputs), SHARD_ROWS)
+    shards = [inputs.select(range(start, min(start + SHARD_ROWS, len(inputs)))) for start in starts]
+    files = [folder / f"{_content_hash(shard)}.arrow" for shard in shards]
+
+    todo = [index for index in range(len(files)) if not files[index].exists()]
+    mine = todo[state.process_index :: state.num_processes]
+    with tqdm(
+        total=sum(len(shards[index]) for index in mine),
+        desc="Running the teacher",
+        unit="row",
+        disable=not (mine and state.is_main_process),
+    ) as progress:
+        for index in mine:
+            _run_shard(shards[index], teacher, files[index])
+            progress.update(len(shards[index]))
+    state.wait_for_everyone()
+    if state.is_main_process:
+        fresh = sum(len(shards[index]) for index in todo)
+        logger.info(f"Teacher columns: {fresh} rows run, {len(inputs) - fresh} found in {folder}")
+    return concatenate_datasets([Dataset.from_file(str(file)) for file in files])
+
+
+def fit_projections(
+    columns: Dataset,
+    labels: NDArray[np.int64] | None,
+    teacher: Teacher,
+    num_directions: int,
+    *,
+    null_space: bool = True,
+    cache_dir: str | Path | None = None,
+) -> ClassProjections:
+    """`ClassProjections.fit`, kept beside the teacher's columns; in several processes one fits and all read.
+
+    Args:
+        columns: result of `teacher_columns`, N rows.
+        labels: (N,), −100 for none; `None` where no row has one.
+        teacher: that made the columns.
+        num_directions: K.
+        null_space: see `ClassProjections.fit`.
+        cache_dir: as for `teacher_columns`.
+    """
+    key = xxhash.xxh3_128(f"{teacher.head.fingerprint} {num_directions} {null_space}".encode())
+    for cache_file in columns.cache_files:
+        key.update(Path(cache_file["filename"]).name.encode())
+    if labels is not None:
+        key.update(labels.tobytes())
+        columns = columns.add_column("labels", labels)
+    folder = Path(cache_dir or default_cache_dir()) / "projections" / key.hexdigest()
+    state = PartialState()
+    if state.is_main_process and not folder.exists():
+        fitted = ClassProjections.fit(columns, teacher.head, num_directions, null_space=null_space)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
+            fitted.save_pretrained(Path(temporary) / "whole")
+            (Path(temporary) / "whole").rename(folder)
+    state.wait_for_everyone()
+    return ClassProjections.from_pretrained(str(folder))
+
+
+def projection_columns(columns: Dataset, projections: ClassProjections) -> Dataset:
+    """The column `teacher_projections`, (C, K), float32, for every row of the teacher's columns."""
+    width = List(Value("float32"), length=projections.num_directions)
+    with PartialState().main_process_first():
+        return columns.select_columns([EMBEDDING_COLUMN]).map(
+            projections,
+            batched=True,
+            remove_columns=[EMBEDDING_COLUMN],
+            features=Features({PROJECTIONS_COLUMN: List(width, length=projections.num_classes)}),
+            new_fingerprint=xxhash.xxh3_64((columns._fingerprint + projections.fingerprint).encode()).hexdigest(),
+            desc="Projecting",
+        )
+
+
+def _run_shard(shard: Dataset, teacher: Teacher, file: Path) -> None:
+    """One shard through the teacher into `file`, by way of a temporary file of this process."""
+    num_classes, size = teacher.head.weight.shape
+    features = Features(
+        {
+            LOGITS_COLUMN: List(Value("float32"), length=num_classes),
+            EMBEDDING_COLUMN: List(Value("float32"), length=size),
+        }
+    )
+    bars = datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()  # one bar for all shards, not one for each
+    try:
+        with tempfile.TemporaryDirectory(dir=file.parent) as temporary:
+            partial = Path(temporary) / file.name
+            shard.map(
+                teacher,
+                batched=True,
+                batch_size=len(shard),
+                remove_columns=shard.column_names,
+                features=features,
+                cache_file_name=str(partial),
+                new_fingerprint=file.stem,
+            )
+            partial.replace(file)
+    finally:
+        if not bars:
+            datasets.enable_progress_bars()
+
+
+def _content_hash(shard: Dataset) -> str:
+    """Hash of the rows themselves, whatever file, order of operations or library version they came through."""
+    table = shard.with_format("arrow")[:]
+    # take copies: a slice's buffers would carry what is outside it.
+    table = table.take(pa.array(range(len(table)))).combine_chunks().replace_schema_metadata(None)
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return xxhash.xxh3_128(sink.getvalue()).hexdigest()

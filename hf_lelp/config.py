@@ -1,0 +1,102 @@
+"""Every setting of a LELP run."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from transformers import TrainingArguments
+
+
+@dataclass
+class LELPConfig(TrainingArguments):
+    """Settings of `LELPTrainer`: those of `TrainingArguments` and the ones of LELP (arXiv 2409.20449).
+
+    Args:
+        num_subclasses: S, pseudo-subclasses per class. 1 is plain knowledge distillation.
+        temperature: τ, of the class probabilities of teacher and student in training.
+        subclass_temperature: β, of the teacher's subclass probabilities. Projections are scaled to unit variance first,
+            so that one value means the same for every teacher and class.
+        alpha: α, weight of the cross-entropy with the labels; 1 − α is that of distillation. At 1 no teacher is run.
+        student_head: "subclass", the paper's: the student's final layer has S·C rows and its class logits are their
+            logsumexp. "auxiliary": the student keeps its C-way layer, trained on the teacher's class probabilities, and
+            an S·C-way layer beside it carries the LELP term in training only, so every checkpoint is a plain model.
+        null_space: remove from the embeddings what the teacher's final layer reads before fitting.
+        random_rotation: rotate each class's principal directions, so that all have the same variance in expectation.
+        scale_projections: divide each class's projections by their root mean variance.
+        rotation_seed: of the random rotations; `None` is `seed`.
+        num_directions: directions per class to fit and store; `None` is `num_subclasses`. More of them let a sweep
+            over `num_subclasses` run on the same columns.
+        input_columns: one or two text columns, of teacher and student; `None` is "text", or the only text column.
+        label_column: column of the labels. Examples without a label have −100 (or the column is missing).
+        max_length: tokens of the student after which a text is cut; `None` is the most that it takes.
+        teacher_max_length: the same for the teacher.
+        teacher_batch_size: rows per forward pass of the teacher.
+        teacher_dtype: of the teacher's weights: "auto" is the one they are saved in.
+        teacher_class_order: the teacher's index of each class of the data, where names cannot tell.
+        check_teacher: refuse a teacher whose accuracy on the labelled training data is below always answering the
+            commonest class.
+        columns_cache_dir: where the teacher's columns are kept; `None` is `hf_lelp` in the cache folder of datasets.
+
+    Raises:
+        ValueError: if a setting is out of its range.
+    """
+
+    num_subclasses: int = field(
+        default=8, metadata={"help": "S, pseudo-subclasses per class; 1 is plain distillation."}
+    )
+    temperature: float = field(default=1.0, metadata={"help": "τ, temperature of the class probabilities."})
+    subclass_temperature: float = field(default=1.0, metadata={"help": "β, temperature of the subclass probabilities."})
+    alpha: float = field(
+        default=0.0, metadata={"help": "α, weight of the labels' cross-entropy; at 1 no teacher is needed."}
+    )
+    student_head: Literal["subclass", "auxiliary"] = field(
+        default="subclass",
+        metadata={"help": "Final layer with S·C rows (the paper), or a plain one with an S·C layer in training only."},
+    )
+    null_space: bool = field(default=True, metadata={"help": "Fit in the null space of the teacher's final layer."})
+    random_rotation: bool = field(default=True, metadata={"help": "Rotate each class's directions at random."})
+    scale_projections: bool = field(default=True, metadata={"help": "Scale each class's projections to unit variance."})
+    rotation_seed: int | None = field(default=None, metadata={"help": "Seed of the rotations (default: seed)."})
+    num_directions: int | None = field(
+        default=None, metadata={"help": "Directions per class to fit and store (default: num_subclasses)."}
+    )
+    input_columns: list[str] | None = field(
+        default=None, metadata={"help": "One or two text columns (default: 'text', or the only text column)."}
+    )
+    label_column: str = field(default="label", metadata={"help": "Column of the labels; -100 is no label."})
+    max_length: int | None = field(default=None, metadata={"help": "Longest input of the student, in tokens."})
+    teacher_max_length: int | None = field(default=None, metadata={"help": "Longest input of the teacher, in tokens."})
+    teacher_batch_size: int = field(default=64, metadata={"help": "Rows per forward pass of the teacher."})
+    teacher_dtype: str = field(
+        default="auto", metadata={"help": "Type of the teacher's weights: auto, float32, bfloat16."}
+    )
+    teacher_class_order: list[int] | None = field(
+        default=None,
+        metadata={"help": "The teacher's index of each class of the data, where names cannot tell."},
+    )
+    check_teacher: bool = field(
+        default=True, metadata={"help": "Refuse a teacher below the majority baseline on the labelled training data."}
+    )
+    columns_cache_dir: str | None = field(
+        default=None, metadata={"help": "Where the teacher's columns are kept (default: in the cache of datasets)."}
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("temperature", "subclass_temperature"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise ValueError(f"{name}={getattr(self, name)}: a temperature is a positive number.")
+        for name in ("num_subclasses", "num_directions", "max_length", "teacher_max_length", "teacher_batch_size"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name}={value}: at least 1 is needed.")
+        if not 0 <= self.alpha <= 1:
+            raise ValueError(f"alpha={self.alpha}: the weight of the labels is between 0 and 1.")
+        if self.student_head not in ("subclass", "auxiliary"):
+            raise ValueError(f"student_head={self.student_head!r}: 'subclass' or 'auxiliary'.")
+        if self.num_directions is not None and self.num_directions < self.num_subclasses:
+            raise ValueError(
+                f"num_directions={self.num_directions} is fewer than num_subclasses={self.num_subclasses}:"
+                " each subclass takes a direction."
+            )
+        if self.input_columns is not None and not 1 <= len(self.input_columns) <= 2:
+            raise ValueError(f"input_columns={self.input_columns}: one or two text columns are possible.")

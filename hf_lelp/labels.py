@@ -1,0 +1,203 @@
+"""Classes of the data and of the teacher: the same ones, in which order, and does the teacher know them?"""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from datasets import ClassLabel, Dataset
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+from sklearn.metrics import confusion_matrix
+
+NO_LABEL = -100
+
+
+class UnknownClasses(ValueError):
+    """Neither teacher nor data tell what the classes are."""
+
+
+@dataclass(frozen=True)
+class Classes:
+    """The C classes in the data's order, which is the student's too.
+
+    Attributes:
+        num_labels: C.
+        names: of the classes, or `None` where neither data nor teacher has any.
+        teacher_order: the teacher's index of each class; `None` without a teacher.
+    """
+
+    num_labels: int
+    names: list[str] | None
+    teacher_order: list[int] | None
+
+    def encode(self, labels: Iterable[Any]) -> list[int]:
+        """Labels as they stand in the data, as indices; a missing one (None, −1, −100, NaN) as −100.
+
+        Raises:
+            ValueError: if a label is none of the classes.
+        """
+        index = {name: position for position, name in enumerate(self.names or [])}
+        encoded = []
+        for label in labels:
+            # ClassLabel writes a missing label as −1; a Parquet or CSV file as null.
+            if label is None or label in (-1, NO_LABEL) or label != label:
+                encoded.append(NO_LABEL)
+            elif isinstance(label, str):
+                if label not in index:
+                    raise ValueError(f"The label {label!r} is none of the classes {self.names}.")
+                encoded.append(index[label])
+            elif label != int(label) or not 0 <= label < self.num_labels:
+                raise ValueError(
+                    f"The label {label!r} is no class index: with {self.num_labels} classes they go from 0 to"
+                    f" {self.num_labels - 1}, and {NO_LABEL} stands for no label."
+                )
+            else:
+                encoded.append(int(label))
+        return encoded
+
+
+def resolve_classes(
+    dataset: Dataset | None,
+    label_column: str,
+    *,
+    teacher_names: list[str] | None = None,
+    num_teacher_classes: int | None = None,
+    teacher_class_order: Sequence[int] | None = None,
+) -> Classes:
+    """Settle the classes and their order between data and teacher.
+
+    The data's order stands. Names are matched without regard to case, in full or, failing that, by the start of one
+    (neg and NEGATIVE); where either side has no names the orders are taken to be the same.
+
+    Args:
+        dataset: labelled training data, or `None` or one without the column: the teacher's classes stand.
+        label_column: its column of labels.
+        teacher_names: `None` where there is no teacher, or it has no names.
+        num_teacher_classes: `None` where there is no teacher.
+        teacher_class_order: the user's word on the order, where names cannot tell.
+
+    Raises:
+        ValueError: if the numbers of classes differ, or names cannot settle the order, or labels are no classes.
+    """
+    data_names, num_labels = _data_classes(dataset, label_column) if dataset is not None else (None, None)
+    if num_teacher_classes is None:
+        if num_labels is None:
+            raise UnknownClasses(f"Neither a teacher nor labels in a column {label_column!r}: the classes are unknown.")
+        return Classes(num_labels, data_names, None)
+    if num_labels is not None and num_labels != num_teacher_classes:
+        raise ValueError(
+            f"The teacher has {num_teacher_classes} classes ({_listed(teacher_names)}) and the data {num_labels}"
+            f" ({_listed(data_names)}) in its column {label_column!r}. Teacher and data must share their classes: use a"
+            " teacher fine-tuned on them, or map the labels first."
+        )
+    identity = list(range(num_teacher_classes))
+    if teacher_class_order is not None:
+        if sorted(teacher_class_order) != identity:
+            raise ValueError(
+                f"teacher_class_order={list(teacher_class_order)} must hold each of the teacher's classes"
+                f" 0 to {num_teacher_classes - 1} once."
+            )
+        ordered_names = [teacher_names[index] for index in teacher_class_order] if teacher_names else None
+        return Classes(num_teacher_classes, data_names or ordered_names, list(teacher_class_order))
+    if data_names is not None and teacher_names is not None:
+        return Classes(num_teacher_classes, data_names, _match(data_names, teacher_names))
+    if data_names is not None and dataset is not None and not isinstance(dataset.features[label_column], ClassLabel):
+        raise ValueError(
+            f"The labels are text ({_listed(data_names)}) and the teacher does not name its classes, so that their"
+            " order is unknown. Set teacher_class_order: the teacher's index of each of these, in this order."
+        )
+    return Classes(num_teacher_classes, data_names or teacher_names, identity)
+
+
+def check_teacher(teacher_logits: NDArray[np.floating], labels: NDArray[np.integer], classes: Classes) -> None:
+    """Refuse a teacher that knows less than the labels' frequencies do.
+
+    Args:
+        teacher_logits: (N, C), in the order of `classes`.
+        labels: (N,); −100 is no label.
+        classes: of the data.
+
+    Raises:
+        ValueError: if the accuracy is below the majority baseline; the message has the confusion matrix and, where
+            another order of the classes explains it, that order.
+    """
+    labelled = labels != NO_LABEL
+    if not labelled.any():
+        return
+    labels, predicted = labels[labelled], teacher_logits[labelled].argmax(-1)
+    accuracy = float((predicted == labels).mean())
+    majority = float(np.bincount(labels).max() / len(labels))
+    if accuracy >= majority:
+        return
+    confusion = confusion_matrix(labels, predicted, labels=range(classes.num_labels))
+    best = linear_sum_assignment(confusion, maximize=True)[1]
+    best_accuracy = confusion[range(classes.num_labels), best].sum() / len(labels)
+    advice = "Use a teacher fine-tuned on this task, or set check_teacher=False if it is meant to be this weak."
+    if best_accuracy >= majority and list(best) != list(range(classes.num_labels)):
+        order = [(classes.teacher_order or list(range(classes.num_labels)))[index] for index in best]
+        advice = (
+            f"With its classes in the order teacher_class_order={order} the accuracy would be {best_accuracy:.3f}:"
+            " if that is the right order, set it."
+        )
+    raise ValueError(
+        f"The teacher's accuracy on the {len(labels)} labelled examples is {accuracy:.3f}, below the {majority:.3f} of"
+        f" always answering the commonest class. Confusion (rows: labels, columns: the teacher):\n{confusion}\n{advice}"
+    )
+
+
+def _data_classes(dataset: Dataset, label_column: str) -> tuple[list[str] | None, int | None]:
+    """Names and number of the classes that the data's labels show; `None` for what they do not."""
+    if label_column not in dataset.column_names:
+        return None, None
+    feature = dataset.features[label_column]
+    if isinstance(feature, ClassLabel):
+        names = list(feature.names)
+        # ClassLabel(num_classes=C) names its classes "0", "1", ….
+        return (None if names == [str(index) for index in range(len(names))] else names), len(names)
+    present = [label for label in dataset.unique(label_column) if label is not None and label == label]
+    if all(isinstance(label, str) for label in present):
+        return (sorted(present), len(present)) if present else (None, None)
+    if any(isinstance(label, str | list | dict) or label != int(label) for label in present):
+        raise ValueError(
+            f"The column {label_column!r} holds {present[0]!r}: class labels are integers or text. Soft labels and"
+            " regression targets do not go there; the teacher's logits travel in a column of their own."
+        )
+    classes = sorted(int(label) for label in present if label not in (-1, NO_LABEL))
+    if not classes:
+        return None, None
+    if classes[0] < 0 or classes != list(range(len(classes))):
+        raise ValueError(
+            f"The labels in {label_column!r} are {_listed(classes)}; with {len(classes)} classes they must be 0 to"
+            f" {len(classes) - 1} ({NO_LABEL} for no label). Renumber them, or store the column as a ClassLabel."
+        )
+    return None, len(classes)
+
+
+def _match(data_names: list[str], teacher_names: list[str]) -> list[int]:
+    """The teacher's index of each of the data's names."""
+    ours, theirs = (
+        [re.sub(r"[\W_]+", " ", name).strip().casefold() for name in n] for n in (data_names, teacher_names)
+    )
+
+    def candidates(name: str) -> list[int]:
+        exact = [index for index, other in enumerate(theirs) if other == name]
+        return exact or [i for i, other in enumerate(theirs) if other.startswith(name) or name.startswith(other)]
+
+    matches = [candidates(name) for name in ours]
+    order = [found[0] for found in matches if len(found) == 1]
+    if sorted(order) != list(range(len(theirs))):
+        raise ValueError(
+            f"The data's classes ({_listed(data_names)}) and the teacher's ({_listed(teacher_names)}) cannot be matched"
+            " by name, so that their order is unknown. Rename them, or set teacher_class_order: the teacher's index of"
+            f" each of the data's classes, {list(range(len(theirs)))} if the order is the same."
+        )
+    return order
+
+
+def _listed(names: Sequence[Any] | None, most: int = 10) -> str:
+    if names is None:
+        return "unnamed"
+    shown = ", ".join(str(name) for name in names[:most])
+    return shown + (f", … {len(names) - most} more" if len(names) > most else "")

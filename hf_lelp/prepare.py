@@ -1,0 +1,273 @@
+"""What a run needs settled before the student trains: the classes, the teacher, the columns of both sides."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+from accelerate import PartialState
+from datasets import ClassLabel, Dataset, IterableDataset, Value, concatenate_datasets
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from hf_lelp.columns import fit_projections, projection_columns, teacher_columns
+from hf_lelp.config import LELPConfig
+from hf_lelp.labels import NO_LABEL, Classes, UnknownClasses, check_teacher, resolve_classes
+from hf_lelp.projections import EMBEDDING_COLUMN, LOGITS_COLUMN, PROJECTIONS_COLUMN, ClassProjections
+from hf_lelp.teacher import Teacher, class_names
+from hf_lelp.text import tokenize
+
+TEACHER_COLUMNS = (LOGITS_COLUMN, EMBEDDING_COLUMN, PROJECTIONS_COLUMN)
+
+AnyDataset = TypeVar("AnyDataset", Dataset, IterableDataset)
+
+
+@dataclass(frozen=True)
+class TeacherData:
+    """Training data with the teacher's columns.
+
+    Attributes:
+        dataset: the data, with `teacher_logits` and, for S > 1, `teacher_projections`.
+        embeddings: `teacher_embedding` of the same rows, to project again; `None` where they were not kept.
+        projections: that made `teacher_projections`, where known.
+    """
+
+    dataset: Dataset
+    embeddings: Dataset | None
+    projections: ClassProjections | None
+
+    def projected_by(self, projections: ClassProjections, dataset: Dataset) -> Dataset:
+        """`dataset` (the same rows) with the projections of other fitted directions."""
+        assert self.embeddings is not None
+        return beside(dataset, projection_columns(self.embeddings, projections))
+
+
+def settle_teacher(
+    teacher_model: PreTrainedModel | Teacher | str | None,
+    processing_class: PreTrainedTokenizerBase | None,
+    args: LELPConfig,
+    dataset: Any,
+    student: Any,
+) -> tuple[Teacher | None, Classes]:
+    """Load the teacher, settle the classes with the data, and have the teacher give them in the data's order.
+
+    Args:
+        teacher_model: id, folder, model or `Teacher`; left alone where `args.alpha` is 1 or there is no dataset.
+        processing_class: its tokenizer, `None` for the one saved with it.
+        args: settings of the run.
+        dataset: training data or `None`.
+        student: the student's model, whose classes stand where neither teacher nor data tell.
+
+    Raises:
+        ValueError: see `resolve_classes`; and if a model comes without its tokenizer, or the data's columns were made
+            by this teacher in another order of the classes.
+    """
+    teacher = None
+    if teacher_model is not None and args.alpha < 1 and dataset is not None:
+        teacher = _load_teacher(teacher_model, processing_class, args, dataset)
+    classes = _settle_classes(args, dataset, teacher, student)
+    if teacher is None or classes.teacher_order == list(range(teacher.num_classes)):
+        return teacher, classes
+    assert classes.teacher_order is not None
+    if not isinstance(dataset, Dataset) or LOGITS_COLUMN in dataset.column_names:
+        raise ValueError(
+            f"The teacher's classes are in another order than the data's ({', '.join(classes.names or [])}), and the"
+            " data's columns were made in the teacher's. Make them with"
+            f" Teacher(..., class_order={classes.teacher_order})."
+        )
+    return teacher.reordered(classes.teacher_order), classes
+
+
+def _load_teacher(
+    teacher_model: PreTrainedModel | Teacher | str,
+    processing_class: PreTrainedTokenizerBase | None,
+    args: LELPConfig,
+    dataset: Any,
+) -> Teacher:
+    if isinstance(teacher_model, Teacher):
+        return teacher_model
+    # A teacher that will not run, but tells its classes and its final layer, needs no input columns.
+    columns = ["text"]
+    if isinstance(dataset, Dataset) and LOGITS_COLUMN not in dataset.column_names:
+        columns = resolve_input_columns(dataset, args.input_columns, args.label_column)
+    settings: dict[str, Any] = {
+        "input_columns": columns,
+        "max_length": args.teacher_max_length,
+        "batch_size": args.teacher_batch_size,
+        "device": args.device,
+    }
+    if isinstance(teacher_model, str):
+        return Teacher.from_pretrained(teacher_model, processing_class, dtype=args.teacher_dtype, **settings)
+    if processing_class is None:
+        raise ValueError("teacher_model is a model, not an id: pass its tokenizer as teacher_processing_class.")
+    return Teacher(teacher_model, processing_class, **settings)
+
+
+def _settle_classes(args: LELPConfig, dataset: Any, teacher: Teacher | None, model: Any) -> Classes:
+    """The classes of data and teacher, or where neither tells, those of the student or of the prepared columns."""
+    column = find_label_column(dataset, args)
+    try:
+        return resolve_classes(
+            dataset if column is not None else None,
+            column or args.label_column,
+            teacher_names=teacher.class_names if teacher else None,
+            num_teacher_classes=teacher.num_classes if teacher else None,
+            teacher_class_order=args.teacher_class_order if teacher else None,
+        )
+    except UnknownClasses:
+        if hasattr(model, "config"):
+            return Classes(model.config.num_labels, class_names(model.config), None)
+        if isinstance(dataset, Dataset) and LOGITS_COLUMN in dataset.column_names:
+            return Classes(len(dataset[0][LOGITS_COLUMN]), None, None)
+        raise
+
+
+def find_label_column(dataset: Any, args: LELPConfig) -> str | None:
+    """The label column that the dataset has: the one named, or the "labels" of a prepared dataset."""
+    present = dataset.column_names if isinstance(dataset, Dataset) else []
+    return next((name for name in (args.label_column, "labels") if name in present), None)
+
+
+def add_teacher_columns(
+    dataset: Dataset,
+    teacher: Teacher | None,
+    args: LELPConfig,
+    classes: Classes,
+    projections: ClassProjections | None = None,
+) -> TeacherData:
+    """Run the teacher, fit and project, each only where the dataset has no such column yet.
+
+    Args:
+        dataset: training data, raw or with columns of the teacher.
+        teacher: that gives its classes in the data's order; `None` if the columns are there.
+        args: settings of the run.
+        classes: of the data.
+        projections: fitted before, to be used instead of fitting.
+
+    Raises:
+        ValueError: if columns are missing that cannot be made, or do not fit the classes, the teacher or each other;
+            if the teacher is below the majority baseline; if alpha asks for labels and there are none.
+    """
+    present = dataset.column_names
+    embeddings = None
+    if LOGITS_COLUMN not in present:
+        if teacher is None:
+            raise ValueError(
+                f"The training data has no column {LOGITS_COLUMN} (it has {', '.join(present)}) and no teacher was"
+                " given. Pass teacher_model, or run one over the data: dataset.map(teacher, batched=True)."
+            )
+        columns = teacher_columns(dataset, teacher, args.columns_cache_dir)
+        dataset = beside(dataset, columns.select_columns([LOGITS_COLUMN]))
+        embeddings = columns
+    elif EMBEDDING_COLUMN in present:
+        embeddings = dataset.select_columns([LOGITS_COLUMN, EMBEDDING_COLUMN])
+
+    width = len(dataset[0][LOGITS_COLUMN])
+    if width != classes.num_labels:
+        raise ValueError(
+            f"{LOGITS_COLUMN} has {width} classes and the data {classes.num_labels}: another teacher made the column."
+        )
+    column = find_label_column(dataset, args)
+    labels = np.array(classes.encode(dataset[column])) if column is not None else None
+    if args.alpha > 0 and (labels is None or (labels == NO_LABEL).all()):
+        raise ValueError(
+            f"alpha={args.alpha} gives weight to labels, and the training data has none in {args.label_column!r}."
+            " Set alpha=0, or label_column."
+        )
+    if args.check_teacher and labels is not None:
+        check_teacher(np.asarray(dataset.with_format("numpy")[LOGITS_COLUMN]), labels, classes)
+
+    if args.num_subclasses == 1 or PROJECTIONS_COLUMN in present:
+        return TeacherData(dataset, embeddings, projections)
+    if embeddings is None or (projections is None and teacher is None):
+        raise ValueError(
+            f"The training data has no column {PROJECTIONS_COLUMN} (it has {', '.join(present)}). Pass teacher_model,"
+            " or add it: dataset.map(ClassProjections.fit(dataset, teacher.head), batched=True)."
+        )
+    if projections is None and teacher is not None:
+        num_directions = args.num_directions or args.num_subclasses
+        projections = fit_projections(
+            embeddings, labels, teacher, num_directions, null_space=args.null_space, cache_dir=args.columns_cache_dir
+        )
+    assert projections is not None
+    if teacher is not None and projections.teacher != teacher.head.fingerprint:
+        raise ValueError(
+            f"These class projections were fitted for the teacher {projections.teacher}, and this one is"
+            f" {teacher.head.fingerprint} (other weights, data type or order of classes). Fit them for this teacher."
+        )
+    data = TeacherData(dataset, embeddings, projections)
+    return TeacherData(data.projected_by(projections, dataset), embeddings, projections)
+
+
+def student_columns(
+    dataset: AnyDataset,
+    processing_class: PreTrainedTokenizerBase | None,
+    *,
+    input_columns: Sequence[str] | None,
+    label_column: str,
+    max_length: int | None,
+    classes: Classes,
+) -> AnyDataset:
+    """Tokens of the student and `labels` as class indices; columns of the teacher stay, all others go.
+
+    A dataset that is tokenized already keeps its columns, and only its labels are encoded.
+
+    Raises:
+        ValueError: if the dataset is not tokenized and there is no tokenizer, or no telling which column is the text.
+    """
+    present: list[str] = dataset.column_names or list(next(iter(dataset)))
+    tokenized = processing_class is None or processing_class.model_input_names[0] in present
+    if tokenized and (label_column not in present or label_column == "labels"):
+        return dataset
+    text_columns = [] if tokenized else resolve_input_columns(dataset, input_columns, label_column)
+    if label_column in present and isinstance((dataset.features or {}).get(label_column), ClassLabel):
+        # A ClassLabel refuses −100.
+        dataset = dataset.cast_column(label_column, Value("int64"))
+
+    def encode(batch: dict[str, Any]) -> dict[str, Any]:
+        encoded: dict[str, Any] = {}
+        if text_columns and processing_class is not None:
+            encoded = tokenize(processing_class, batch, text_columns, max_length)
+        if label_column in batch:
+            encoded["labels"] = classes.encode(batch[label_column])
+        return encoded
+
+    kept = {*present} - {label_column} if tokenized else {*TEACHER_COLUMNS}
+    removed = [name for name in present if name not in kept]
+    if isinstance(dataset, IterableDataset):
+        return dataset.map(encode, batched=True, remove_columns=removed)
+    with PartialState().main_process_first():
+        return dataset.with_format(None).map(encode, batched=True, remove_columns=removed, desc="Tokenizing")
+
+
+def resolve_input_columns(
+    dataset: Dataset | IterableDataset, input_columns: Sequence[str] | None, label_column: str
+) -> list[str]:
+    """The text columns: those named, or "text", or the only column of text.
+
+    Raises:
+        ValueError: if a named column is missing, or none is named and there is not exactly one candidate.
+    """
+    present = dataset.column_names or list(next(iter(dataset)))
+    if input_columns is not None:
+        missing = [name for name in input_columns if name not in present]
+        if missing:
+            raise ValueError(f"input_columns names {', '.join(missing)}; the dataset has {', '.join(present)}.")
+        return list(input_columns)
+    if "text" in present:
+        return ["text"]
+    first: dict[str, Any] = next(iter(dataset), {})
+    texts = [name for name, value in first.items() if isinstance(value, str) and name != label_column]
+    if len(texts) != 1:
+        raise ValueError(
+            f"Which column is the text? The dataset has {', '.join(present)}, of them text:"
+            f" {', '.join(texts) or 'none'}. Set input_columns to one or two of them."
+        )
+    return texts
+
+
+def beside(dataset: Dataset, columns: Dataset) -> Dataset:
+    """The dataset with further columns, row by row; columns of the same name are replaced."""
+    return concatenate_datasets(
+        [dataset.remove_columns([name for name in columns.column_names if name in dataset.column_names]), columns],
+        axis=1,
+    )

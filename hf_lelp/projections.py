@@ -1,0 +1,313 @@
+"""Per-class linear projections of teacher embeddings, fitted once per teacher and dataset (arXiv 2409.20449).
+
+What is stored is what is slow to get: class means and leading principal directions, in order of variance. Rotation and
+scale are a small (C, S, S) matrix, made by `rotation` when a student is trained, so that S, the rotation's seed and the
+temperatures can change without touching the data.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+import xxhash
+from datasets import Dataset
+from huggingface_hub import ModelHubMixin, hf_hub_download
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from scipy.stats import ortho_group
+from tqdm.auto import tqdm
+
+from hf_lelp.files import write_atomically
+from hf_lelp.heads import LinearHead
+
+EMBEDDING_COLUMN = "teacher_embedding"
+LOGITS_COLUMN = "teacher_logits"
+PROJECTIONS_COLUMN = "teacher_projections"
+
+WEIGHTS_NAME = "class_projections.safetensors"
+METADATA_NAME = "config.json"
+FORMAT_VERSION = 1
+
+
+@dataclass
+class ClassProjections(
+    ModelHubMixin, library_name="hf-lelp", tags=["lelp", "distillation"], repo_url="https://arxiv.org/abs/2409.20449"
+):
+    """The fitted means and directions of every class; callable in `dataset.map(..., batched=True)`.
+
+    Attributes:
+        mean: μ, (C, D), float32: mean embedding of each class.
+        directions: V, (C, K, D), float32: orthonormal principal directions of each class, by falling variance.
+        variance: (C, K), float32: variance of the class's examples along each direction.
+        count: (C,), int64: examples of each class that the fit saw.
+        null_space: whether the directions were kept out of the row space of the teacher's final layer.
+        teacher: fingerprint of the teacher that made the embeddings.
+    """
+
+    mean: torch.Tensor
+    directions: torch.Tensor
+    variance: torch.Tensor
+    count: torch.Tensor
+    null_space: bool
+    teacher: str
+
+    def __post_init__(self) -> None:
+        num_classes, num_directions, size = self.directions.shape
+        shapes = {"mean": (num_classes, size), "variance": (num_classes, num_directions), "count": (num_classes,)}
+        for name, shape in shapes.items():
+            if getattr(self, name).shape != shape:
+                raise ValueError(
+                    f"{name} has shape {tuple(getattr(self, name).shape)} where directions of shape"
+                    f" {tuple(self.directions.shape)} go with {shape}: these class projections are damaged."
+                )
+
+    @classmethod
+    def fit(
+        cls,
+        dataset: Dataset,
+        head: LinearHead,
+        num_directions: int = 8,
+        *,
+        null_space: bool = True,
+        label_column: str | None = None,
+        batch_size: int = 4096,
+    ) -> Self:
+        """Fit on the columns that the teacher added: one pass, memory flat in the number of rows, float64 inside.
+
+        An example belongs to the class of its label, or, where it has none (no label column, or −100), to the
+        teacher's argmax.
+
+        Args:
+            dataset: with columns `teacher_embedding` and `teacher_logits`.
+            head: the teacher's final layer.
+            num_directions: K, the most subclasses per class that a student can have later.
+            null_space: project embeddings onto the null space of W first (step 1 of the fit).
+            label_column: integer labels in the teacher's class order; `None` takes "labels" or "label" if present.
+            batch_size: rows read at a time.
+
+        Raises:
+            ValueError: if columns are missing, an embedding is not finite (the row is named), a class is empty, or
+                a class cannot give `num_directions` directions (its count and rank are named).
+        """
+        _require_columns(dataset, EMBEDDING_COLUMN, LOGITS_COLUMN)
+        if label_column is None:
+            label_column = next((name for name in ("labels", "label") if name in dataset.column_names), None)
+        num_classes, size = head.weight.shape
+        moments = [_Moments(size) for _ in range(num_classes)]
+        columns = [EMBEDDING_COLUMN, LOGITS_COLUMN] + ([label_column] if label_column else [])
+        batches = dataset.select_columns(columns).with_format("numpy").iter(batch_size)
+        with tqdm(total=len(dataset), desc="Fitting class projections", unit="row", leave=False) as progress:
+            for batch in batches:
+                embedding = np.asarray(batch[EMBEDDING_COLUMN], dtype=np.float64)
+                _check_embedding(embedding, size, first_row=progress.n)
+                classes = np.asarray(batch[LOGITS_COLUMN]).argmax(-1)
+                if label_column:
+                    labels = np.asarray(batch[label_column])
+                    classes = np.where(labels == -100, classes, labels)
+                for index, statistics in enumerate(moments):
+                    statistics.add(embedding[classes == index])
+                progress.update(len(embedding))
+
+        basis = _row_space(head.weight) if null_space else np.zeros((size, 0))
+        fitted = [_principal_directions(m, basis, num_directions, index) for index, m in enumerate(moments)]
+        return cls(
+            mean=torch.from_numpy(np.stack([m.mean for m in moments])).float(),
+            directions=torch.from_numpy(np.stack([directions for directions, _ in fitted])).float(),
+            variance=torch.from_numpy(np.stack([variance for _, variance in fitted])).float(),
+            count=torch.tensor([m.count for m in moments]),
+            null_space=null_space,
+            teacher=head.fingerprint,
+        )
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, NDArray[np.float32]]:
+        """The projections of a batch of embeddings on every class's directions.
+
+        Every example is projected for every class, its own and the others.
+
+        Args:
+            batch: with `teacher_embedding`, (n, D).
+
+        Returns:
+            `teacher_projections`, (n, C, K): (h − μ_c)·V_{c,k}, neither rotated nor scaled.
+
+        Raises:
+            ValueError: if the embeddings have another size than those of the fit.
+        """
+        embedding = torch.as_tensor(np.asarray(batch[EMBEDDING_COLUMN], dtype=np.float32))
+        if embedding.shape[-1] != self.mean.shape[-1]:
+            raise ValueError(
+                f"The embeddings have {embedding.shape[-1]} dimensions and these projections were fitted on"
+                f" {self.mean.shape[-1]}: they belong to another teacher. Fit new ones."
+            )
+        # (h − μ)·V as h·V − μ·V would cancel badly where the mean is large beside the spread.
+        centred = embedding[:, None, :] - self.mean
+        return {PROJECTIONS_COLUMN: torch.einsum("ncd,ckd->nck", centred, self.directions).numpy()}
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the contents."""
+        digest = xxhash.xxh3_128(f"{self.teacher} {self.null_space}".encode())
+        for tensor in self._tensors().values():
+            digest.update(tensor.numpy().tobytes())
+        return digest.hexdigest()
+
+    @property
+    def num_classes(self) -> int:
+        """C."""
+        return self.directions.shape[0]
+
+    @property
+    def num_directions(self) -> int:
+        """K, the most subclasses per class that a student can have."""
+        return self.directions.shape[1]
+
+    def rotation(
+        self, num_subclasses: int, *, random_rotation: bool = True, scale: bool = True, seed: int = 0
+    ) -> torch.Tensor:
+        """The matrix R that turns raw projections into subclass scores: u_c = raw_c[:S] R_c, R_c = Q_c / scale_c.
+
+        Q_c is Haar-distributed orthonormal (step 3 of the fit), scale_c the root mean variance of the S projections
+        (step 4), which a rotation leaves as it is.
+
+        Args:
+            num_subclasses: S ≤ K.
+            random_rotation: false leaves Q_c the identity.
+            scale: false leaves scale_c at 1.
+            seed: of the rotations.
+
+        Returns:
+            (C, S, S), float32.
+
+        Raises:
+            ValueError: if S exceeds the stored directions.
+        """
+        if num_subclasses > self.num_directions:
+            raise ValueError(
+                f"num_subclasses={num_subclasses}, but these projections hold {self.num_directions} directions per"
+                f" class. Fit them with num_directions={num_subclasses} or more."
+            )
+        matrices = np.tile(np.eye(num_subclasses), (self.num_classes, 1, 1))
+        if random_rotation and num_subclasses > 1:
+            for index in range(self.num_classes):
+                matrices[index] = ortho_group.rvs(num_subclasses, random_state=np.random.default_rng([seed, index]))
+        if scale:
+            variance = self.variance[:, :num_subclasses].double().numpy()
+            matrices /= np.sqrt(variance.mean(-1))[:, None, None]
+        return torch.from_numpy(matrices).float()
+
+    def _tensors(self) -> dict[str, torch.Tensor]:
+        names = ("mean", "directions", "variance", "count")
+        return {name: getattr(self, name).contiguous() for name in names}
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        metadata = {"format_version": FORMAT_VERSION, "teacher": self.teacher, "null_space": self.null_space}
+        write_atomically(save_directory / WEIGHTS_NAME, lambda path: save_file(self._tensors(), path))
+        write_atomically(
+            save_directory / METADATA_NAME, lambda path: path.write_text(json.dumps(metadata, indent=2) + "\n")
+        )
+
+    @classmethod
+    def _from_pretrained(cls, *, model_id: str, **kwargs: Any) -> Self:
+        def file(name: str) -> Path:
+            local = Path(model_id) / name
+            if Path(model_id).is_dir():
+                return local
+            hub = ("revision", "cache_dir", "force_download", "local_files_only", "token")
+            return Path(hf_hub_download(model_id, name, **{key: kwargs[key] for key in hub if key in kwargs}))
+
+        try:
+            metadata = json.loads(file(METADATA_NAME).read_text())
+            tensors = load_file(file(WEIGHTS_NAME))
+            version = metadata["format_version"]
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f"No class projections in {model_id}: {error.filename} is missing.") from error
+        except (KeyError, ValueError, SafetensorError) as error:
+            raise ValueError(
+                f"The class projections in {model_id} cannot be read ({error!r}). Save them again."
+            ) from error
+        if version != FORMAT_VERSION:
+            raise ValueError(
+                f"{model_id} holds class projections of format {version!r}; this version of hf-lelp reads format"
+                f" {FORMAT_VERSION}. Fit them again."
+            )
+        return cls(**tensors, null_space=metadata["null_space"], teacher=metadata["teacher"])
+
+
+class _Moments:
+    """Count, mean and scatter matrix of a stream of vectors (Chan, Golub & LeVeque's update), float64."""
+
+    def __init__(self, size: int) -> None:
+        self.count = 0
+        self.mean = np.zeros(size)
+        self.scatter = np.zeros((size, size))
+
+    def add(self, rows: NDArray[np.float64]) -> None:
+        if not len(rows):
+            return
+        mean = rows.mean(0)
+        centred = rows - mean
+        shift = mean - self.mean
+        total = self.count + len(rows)
+        self.scatter += centred.T @ centred + np.outer(shift, shift) * (self.count * len(rows) / total)
+        self.mean += shift * (len(rows) / total)
+        self.count = total
+
+
+def _row_space(weight: torch.Tensor) -> NDArray[np.float64]:
+    """Orthonormal basis of the row space of W, (D, rank)."""
+    _, singular, rows = np.linalg.svd(weight.double().numpy(), full_matrices=False)
+    return rows[singular > singular.max() * max(weight.shape) * np.finfo(np.float32).eps].T
+
+
+def _principal_directions(
+    moments: _Moments, basis: NDArray[np.float64], num_directions: int, index: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Leading directions, (K, D), and variances, (K,), of one class in the complement of `basis`."""
+    if moments.count == 0:
+        raise ValueError(
+            f"No example of class {index}: LELP fits every class. Check the labels, or drop the class from the teacher."
+        )
+    projector = np.eye(len(basis)) - basis @ basis.T
+    values, vectors = np.linalg.eigh(projector @ moments.scatter @ projector / moments.count)
+    values, vectors = values[::-1], vectors[:, ::-1]
+    # Rounding of the float32 embeddings leaves this much variance along directions that have none.
+    floor = np.finfo(np.float32).eps * max(values[0], np.square(moments.mean).max() * np.finfo(np.float32).eps)
+    rank = min(int((values > floor).sum()), moments.count - 1, len(basis) - basis.shape[1])
+    if rank < num_directions:
+        raise ValueError(
+            f"Class {index} has {moments.count} examples whose embeddings span {rank} directions"
+            f" ({len(basis)} dimensions, {basis.shape[1]} of them read by the teacher's final layer); {num_directions}"
+            f" were asked for. Use num_subclasses={max(rank, 1)} or fewer, or more examples."
+        )
+    directions = vectors[:, :num_directions].T
+    # An eigenvector's sign is arbitrary; the largest component positive makes a refit agree with the first fit.
+    largest = np.abs(directions).argmax(-1)
+    directions = directions * np.sign(directions[np.arange(num_directions), largest])[:, None]
+    return directions, values[:num_directions]
+
+
+def _check_embedding(embedding: NDArray[np.float64], size: int, first_row: int) -> None:
+    if embedding.ndim != 2 or embedding.shape[1] != size:
+        raise ValueError(
+            f"The column {EMBEDDING_COLUMN} has shape {embedding.shape[1:]} per row and the teacher's final layer reads"
+            f" {size} dimensions: the columns are another teacher's. Run this teacher over the dataset."
+        )
+    finite = np.isfinite(embedding).all(-1)
+    if not finite.all():
+        raise ValueError(
+            f"The teacher's embedding of row {first_row + int(finite.argmin())} is not finite (NaN or infinite)."
+            " Check that text, or run the teacher in float32 (teacher_dtype)."
+        )
+
+
+def _require_columns(dataset: Dataset, *names: str) -> None:
+    missing = [name for name in names if name not in dataset.column_names]
+    if missing:
+        raise ValueError(
+            f"The dataset has no column {', '.join(missing)} (it has {', '.join(dataset.column_names)})."
+            " Run the teacher over it first: dataset.map(teacher, batched=True)."
+        )

@@ -1,0 +1,153 @@
+"""The two forms of a LELP student, and loading one again.
+
+`subclass` (the paper's): the final linear layer itself has S·C rows. `auxiliary`: the model keeps its own C-way layer,
+and a second, S·C-way layer on the same embedding exists in training only.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import transformers
+from torch import Tensor, nn
+from transformers import AutoConfig, PreTrainedModel
+
+from hf_lelp.heads import find_head, replace_module
+from hf_lelp.modeling_lelp import SubclassHead
+
+
+class AuxiliaryHead(nn.Linear):
+    """A plain C-way final layer with an S·C-way layer beside it that only the training loss sees.
+
+    The plain layer's parameters keep their names, so that the model's own weights are those of a plain model.
+
+    Args:
+        in_features: D, size of the embedding that both layers read.
+        num_labels: C.
+        num_subclasses: S.
+        bias: whether the layers have a bias.
+    """
+
+    def __init__(self, in_features: int, num_labels: int, num_subclasses: int, bias: bool = True) -> None:
+        super().__init__(in_features, num_labels, bias=bias)
+        self.auxiliary = nn.Linear(in_features, num_labels * num_subclasses, bias=bias)
+        self.all_logits = False
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(..., D) to the class logits, (..., C); while `all_logits` is true to (..., C + C·S)."""
+        logits = super().forward(input)
+        return torch.cat([logits, self.auxiliary(input)], dim=-1) if self.all_logits else logits
+
+    def split(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """From all logits, (..., C + C·S), the class logits, (..., C), and the subclass logits, (..., C·S)."""
+        class_logits, subclass_logits = logits.split([self.out_features, self.auxiliary.out_features], dim=-1)
+        return class_logits, subclass_logits
+
+
+StudentHead = SubclassHead | AuxiliaryHead
+
+
+def student_head(model: nn.Module) -> StudentHead | None:
+    """The LELP head in the model, or `None` for a plain model."""
+    return next((module for module in model.modules() if isinstance(module, StudentHead)), None)
+
+
+def place_student_head(model: PreTrainedModel, num_subclasses: int, kind: str) -> None:
+    """Put a LELP head where the model's final linear layer is.
+
+    The new rows start as copies of their class's row, shifted by −log S, so that the class logits at the start are
+    those of the model as it came; the targets, which differ by subclass, pull the copies apart. With one subclass per
+    class the model is left as it is: LELP is then plain distillation.
+
+    Args:
+        model: a classifier with `config.num_labels` classes, changed in place.
+        num_subclasses: S.
+        kind: "subclass" or "auxiliary".
+
+    Raises:
+        ValueError: if the model has no final linear layer, or has a LELP head of another S or kind.
+    """
+    present = student_head(model)
+    if present is not None:
+        found = (type(present), getattr(model.config, "num_subclasses", num_subclasses))
+        if found == (SubclassHead if kind == "subclass" else AuxiliaryHead, num_subclasses):
+            return
+        raise ValueError(
+            f"The student already has a {type(present).__name__} with {found[1]} subclasses per class, and"
+            f" {kind!r} with {num_subclasses} was asked for. Start from the plain model, or keep its settings."
+        )
+    if num_subclasses == 1:
+        return
+    name, plain = find_head(model, int(model.config.num_labels or 0))
+    bias = plain.bias is not None
+    head: StudentHead
+    if kind == "subclass":
+        head = SubclassHead(plain.in_features, plain.out_features, num_subclasses, bias=bias)
+        rows: nn.Linear = head
+        # Recorded in config.json: a loader must know S to give C logits.
+        model.config.num_subclasses = num_subclasses
+    else:
+        head = AuxiliaryHead(plain.in_features, plain.out_features, num_subclasses, bias=bias)
+        head.load_state_dict(plain.state_dict(), strict=False)
+        rows = head.auxiliary
+        # Transformers leaves these out of save_pretrained: every saved student is a plain model.
+        ignored = {f"{name}.auxiliary.{parameter}" for parameter in rows.state_dict()}
+        model._keys_to_ignore_on_save = {*(model._keys_to_ignore_on_save or ()), *ignored}
+    with torch.no_grad():
+        rows.weight.copy_(plain.weight.repeat_interleave(num_subclasses, dim=0))
+        if bias:
+            shift = torch.log(torch.tensor(float(num_subclasses)))
+            rows.bias.copy_(plain.bias.repeat_interleave(num_subclasses) - shift.to(plain.bias.device))
+    head.to(device=plain.weight.device, dtype=plain.weight.dtype).train(plain.training)
+    replace_module(model, name, head)
+
+
+@contextmanager
+def all_logits(head: StudentHead | None) -> Iterator[None]:
+    """Within the block the model's logits are the head's whole output; `head.split` takes them apart."""
+    if head is None:
+        yield
+        return
+    head.all_logits = True
+    try:
+        yield
+    finally:
+        head.all_logits = False
+
+
+def load_student(name_or_path: str, **kwargs: Any) -> PreTrainedModel:
+    """Load a student of either form, from a folder or the Hub; its logits are the C class logits.
+
+    Args:
+        name_or_path: folder or Hub id that a student was saved to.
+        **kwargs: for `from_pretrained` (revision, token, dtype, …).
+
+    Raises:
+        ValueError: if config.json names no classifier of the installed transformers.
+    """
+    hub = {
+        key: kwargs[key] for key in ("revision", "token", "cache_dir", "subfolder", "local_files_only") if key in kwargs
+    }
+    config = AutoConfig.from_pretrained(name_or_path, **hub)
+    architecture = (config.architectures or ["none"])[0]
+    base = getattr(transformers, architecture, None)
+    if base is None:
+        raise ValueError(
+            f"{name_or_path}: config.json names the architecture {architecture!r}, which is not in transformers."
+        )
+    num_subclasses = getattr(config, "num_subclasses", 1)
+    if num_subclasses > 1:
+        base = _with_subclass_head(base)
+    return base.from_pretrained(name_or_path, **kwargs)
+
+
+def _with_subclass_head(base: type[PreTrainedModel]) -> type[PreTrainedModel]:
+    """The architecture with a `SubclassHead` in place, so that `from_pretrained` finds room for S·C rows."""
+
+    def __init__(self: PreTrainedModel, config: Any, *args: Any, **kwargs: Any) -> None:
+        base.__init__(self, config, *args, **kwargs)
+        place_student_head(self, config.num_subclasses, "subclass")
+
+    # The same class name: save_pretrained writes it to config.json as the architecture.
+    return type(base.__name__, (base,), {"__init__": __init__, "__module__": base.__module__})

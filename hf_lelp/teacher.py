@@ -1,0 +1,218 @@
+"""A fine-tuned classifier that adds its logits and embeddings to a dataset."""
+
+import json
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+import transformers
+import xxhash
+from accelerate import PartialState
+from numpy.typing import NDArray
+from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from hf_lelp.heads import LinearHead, check_embedding, find_head, headless
+from hf_lelp.projections import EMBEDDING_COLUMN, LOGITS_COLUMN
+from hf_lelp.text import max_tokens, set_pad_token, tokenize
+
+
+class Teacher:
+    """A classifier and its tokenizer, callable in `dataset.map(..., batched=True)`.
+
+    Each call sorts its rows by length, so that little is spent on padding, and gives the results in the rows' order.
+
+    Args:
+        model: a fine-tuned classifier; put on `device`, set to evaluation mode, otherwise untouched.
+        processing_class: its tokenizer.
+        input_columns: one or two text columns that it reads.
+        max_length: tokens after which a text is cut; `None` is the most that the model takes.
+        batch_size: rows per forward pass.
+        class_order: the teacher's index of each class, to give logits in another order than the teacher's own.
+        device: `None` is this process's accelerator.
+
+    Attributes:
+        head: the final linear layer, rows in `class_order`.
+        class_names: of the classes in `class_order`; `None` where the model only has LABEL_0, LABEL_1, ….
+        fingerprint: hash of the weights, the configuration, the tokenizer and the settings above that change results.
+
+    Raises:
+        ValueError: if the model has no final linear layer, or `class_order` is no permutation of its classes.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        processing_class: PreTrainedTokenizerBase,
+        *,
+        input_columns: Sequence[str] = ("text",),
+        max_length: int | None = None,
+        batch_size: int = 64,
+        class_order: Sequence[int] | None = None,
+        device: torch.device | str | None = None,
+    ) -> None:
+        num_labels = int(model.config.num_labels or 0)
+        self.class_order = list(range(num_labels)) if class_order is None else list(class_order)
+        if sorted(self.class_order) != list(range(num_labels)):
+            raise ValueError(
+                f"class_order={self.class_order} is no permutation of the teacher's {num_labels} classes:"
+                f" it must hold each of 0 to {num_labels - 1} once."
+            )
+        self.processing_class = processing_class
+        self.input_columns = list(input_columns)
+        self.max_length = max_tokens(processing_class, model.config, max_length)
+        self.batch_size = batch_size
+        set_pad_token(processing_class, model)
+        self.model = model.eval().to(device if device is not None else PartialState().device)
+        self._head_name, linear = find_head(model, num_labels)
+        self._checked = False
+        weight = linear.weight.detach().float().cpu()
+        bias = torch.zeros(num_labels) if linear.bias is None else linear.bias.detach().float().cpu()
+        model_hash, self.fingerprint = self._hashes()
+        self.head = LinearHead(weight[self.class_order], bias[self.class_order], model_hash)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_path: str,
+        processing_class: PreTrainedTokenizerBase | None = None,
+        *,
+        dtype: str | torch.dtype = "auto",
+        revision: str | None = None,
+        trust_remote_code: bool = False,
+        **kwargs: Any,
+    ) -> Self:
+        """Load a fine-tuned classifier, and its tokenizer where none is given, from a folder or the Hub.
+
+        Args:
+            name_or_path: folder or Hub id.
+            processing_class: `None` loads the one saved with the model.
+            dtype: of the weights; "auto" is the one that they are saved in.
+            revision: branch, tag or commit on the Hub.
+            trust_remote_code: run model code that comes with the weights.
+            **kwargs: settings of `Teacher`.
+
+        Raises:
+            ValueError: if the checkpoint has no trained classification layer.
+        """
+        hub: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
+        config = AutoConfig.from_pretrained(name_or_path, **hub)
+        model, loading = auto_class(config).from_pretrained(
+            name_or_path, config=config, dtype=dtype, output_loading_info=True, **hub
+        )
+        if loading["missing_keys"]:
+            raise ValueError(
+                f"{name_or_path} has no weights for {', '.join(sorted(loading['missing_keys']))}: they would be random."
+                " A teacher must be a fine-tuned classifier; fine-tune this checkpoint on your task first."
+            )
+        if processing_class is None:
+            processing_class = AutoTokenizer.from_pretrained(name_or_path, **hub)
+        return cls(model, processing_class, **kwargs)
+
+    @property
+    def num_classes(self) -> int:
+        """C."""
+        return len(self.class_order)
+
+    @property
+    def class_names(self) -> list[str] | None:
+        """Names of the classes in `class_order`, or `None` where the model was never given any."""
+        names = class_names(self.model.config)
+        return names and [names[index] for index in self.class_order]
+
+    def reordered(self, class_order: Sequence[int]) -> "Teacher":
+        """The same model giving its classes in another order: class i of the result is `class_order[i]` of this one."""
+        return Teacher(
+            self.model,
+            self.processing_class,
+            input_columns=self.input_columns,
+            max_length=self.max_length,
+            batch_size=self.batch_size,
+            class_order=[self.class_order[index] for index in class_order],
+            device=self.model.device,
+        )
+
+    def __call__(self, batch: dict[str, list[Any]]) -> dict[str, NDArray[np.float32]]:
+        """Run the teacher over a batch of rows.
+
+        Args:
+            batch: with the `input_columns`, n rows.
+
+        Returns:
+            `teacher_logits`, (n, C), and `teacher_embedding`, (n, D): the final linear layer's output and input.
+
+        Raises:
+            ValueError: if the captured embedding does not give the model's logits (checked on the first rows).
+            KeyError: if an input column is missing.
+        """
+        tokens = tokenize(self.processing_class, batch, self.input_columns, self.max_length)
+        lengths = [len(ids) for ids in tokens["input_ids"]]
+        # Longest first: a batch that does not fit in memory fails at once.
+        order = np.argsort(lengths, kind="stable")[::-1]
+        num_classes, size = self.head.weight.shape
+        logits = np.empty((len(order), num_classes), dtype=np.float32)
+        embedding = np.empty((len(order), size), dtype=np.float32)
+        for start in range(0, len(order), self.batch_size):
+            rows = order[start : start + self.batch_size]
+            inputs = self.processing_class.pad(
+                {name: [values[row] for row in rows] for name, values in tokens.items()}, return_tensors="pt"
+            ).to(self.model.device)
+            hidden = self._embed(dict(inputs))
+            embedding[rows] = hidden.numpy()
+            logits[rows] = torch.nn.functional.linear(hidden, self.head.weight, self.head.bias).numpy()
+        return {LOGITS_COLUMN: logits, EMBEDDING_COLUMN: embedding}
+
+    @torch.inference_mode()
+    def _embed(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Input of the final linear layer, (n, D), float32, on the CPU."""
+        with headless(self.model, self._head_name):
+            embedding = self.model(**inputs).logits
+        if not self._checked:
+            check_embedding(self.model, self._head_name, embedding, inputs)
+            self._checked = True
+        return embedding.float().cpu()
+
+    def _hashes(self) -> tuple[str, str]:
+        """Hash of the model and the order of its classes, and of all that a row's results depend on but the row."""
+        digest = xxhash.xxh3_128()
+        for name, tensor in self.model.state_dict().items():
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        unrelated = ("_name_or_path", "transformers_version")
+        config = {key: value for key, value in self.model.config.to_dict().items() if key not in unrelated}
+        digest.update(json.dumps([config, self.class_order], sort_keys=True, default=str).encode())
+        model_hash = digest.hexdigest()
+        digest.update(json.dumps([self.input_columns, self.max_length]).encode())
+        with tempfile.TemporaryDirectory() as folder:
+            self.processing_class.save_pretrained(folder)
+            for path in sorted(Path(folder).rglob("*.*")):
+                content = path.read_bytes()
+                if path.name == "tokenizer.json":
+                    # Truncation and padding are the last call's, not the tokenizer's.
+                    content = json.dumps({**json.loads(content), "truncation": None, "padding": None}).encode()
+                digest.update(content)
+        return model_hash, digest.hexdigest()
+
+
+def auto_class(config: Any) -> Any:
+    """The Auto class that loads the architecture named in a classifier's configuration.
+
+    Raises:
+        ValueError: if the configuration belongs to no classification model.
+    """
+    classes = [transformers.AutoModelForSequenceClassification]
+    for auto in classes:
+        if type(config) in auto._model_mapping or hasattr(config, "auto_map"):
+            return auto
+    raise ValueError(
+        f"No classification model for {type(config).__name__} ({config.model_type}). hf-lelp distils the models of"
+        f" {', '.join(auto.__name__ for auto in classes)}."
+    )
+
+
+def class_names(config: Any) -> list[str] | None:
+    """Class names in a model's configuration, in order; `None` where they are the LABEL_0, LABEL_1, … of a default."""
+    names = [config.id2label[index] for index in range(config.num_labels)]
+    return None if names == [f"LABEL_{index}" for index in range(len(names))] else names

@@ -1,0 +1,61 @@
+"""Texts to tokens, the same way for teacher and student."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+# A tokenizer that was never given a limit reports one of this size or more.
+NO_LIMIT = 1_000_000
+
+
+def max_tokens(processing_class: PreTrainedTokenizerBase, config: Any, max_length: int | None) -> int | None:
+    """The longest input in tokens: `max_length`, or what tokenizer and model's positions allow; `None` is no limit.
+
+    Raises:
+        ValueError: if `max_length` is more than that.
+    """
+    limits = [processing_class.model_max_length, getattr(config, "max_position_embeddings", None)]
+    limit = min((limit for limit in limits if limit is not None and 0 < limit < NO_LIMIT), default=None)
+    if max_length is not None and limit is not None and max_length > limit:
+        raise ValueError(f"max_length={max_length}, but model and tokenizer take {limit} tokens at most.")
+    return max_length or limit
+
+
+def set_pad_token(processing_class: PreTrainedTokenizerBase, model: PreTrainedModel) -> None:
+    """Let a decoder that came without a padding token pad with its end token.
+
+    Decoder classifiers read the logits of the last token that is not padding, so model and tokenizer must agree.
+
+    Raises:
+        ValueError: if the tokenizer has neither token.
+    """
+    if processing_class.pad_token is None:
+        if processing_class.eos_token is None:
+            raise ValueError(
+                f"{type(processing_class).__name__} has neither a padding nor an end token. Set one:"
+                " processing_class.pad_token = ..."
+            )
+        processing_class.pad_token = processing_class.eos_token
+    if model.config.pad_token_id is None:
+        model.config.pad_token_id = processing_class.pad_token_id
+
+
+def tokenize(
+    processing_class: PreTrainedTokenizerBase, batch: Mapping[str, Any], columns: Sequence[str], max_length: int | None
+) -> dict[str, list[list[int]]]:
+    """Tokens of one or two text columns, cut to `max_length`, not padded.
+
+    Raises:
+        KeyError: if a column is missing.
+        ValueError: if a text is not a string.
+    """
+    for column in columns:
+        wrong = next((row for row, text in enumerate(batch[column]) if not isinstance(text, str)), None)
+        if wrong is not None:
+            raise ValueError(
+                f"Row {wrong} of a batch has {batch[column][wrong]!r} in the text column {column!r} where a string was"
+                " expected. Fill or drop such rows first (an empty string is fine)."
+            )
+    texts = [list(batch[column]) for column in columns]
+    return dict(processing_class(*texts, truncation=max_length is not None, max_length=max_length))

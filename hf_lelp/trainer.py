@@ -1,0 +1,372 @@
+"""`LELPTrainer`: a `transformers.Trainer` whose loss reads the teacher's columns."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset, IterableDataset
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase, Trainer, set_seed
+from transformers.utils import logging
+
+from hf_lelp.config import LELPConfig
+from hf_lelp.files import write_atomically
+from hf_lelp.labels import Classes
+from hf_lelp.losses import distillation_loss, label_loss, subclass_targets
+from hf_lelp.metrics import compute_metrics as few_class_compute_metrics
+from hf_lelp.prepare import (
+    TEACHER_COLUMNS,
+    TeacherData,
+    add_teacher_columns,
+    find_label_column,
+    settle_teacher,
+    student_columns,
+)
+from hf_lelp.projections import LOGITS_COLUMN, PROJECTIONS_COLUMN, ClassProjections
+from hf_lelp.students import AuxiliaryHead, StudentHead, all_logits, load_student, place_student_head, student_head
+from hf_lelp.teacher import Teacher, auto_class
+from hf_lelp.text import max_tokens, set_pad_token
+
+logger = logging.get_logger(__name__)
+
+PROJECTIONS_FOLDER = "class_projections"
+AUXILIARY_NAME = "auxiliary_head.safetensors"
+
+
+class LELPTrainer(Trainer):
+    """A Trainer that distils a teacher into a student by LELP (arXiv 2409.20449).
+
+    Takes what `Trainer` takes, and a teacher. Datasets may hold raw text and labels: the teacher is run over the
+    training data once, its columns are kept in a cache, and class projections are fitted on them. Or they may hold the
+    columns already (`Teacher` and `ClassProjections` in `dataset.map`); then no teacher is needed here. Evaluation,
+    `predict` and metrics see C class logits and the labels of the data, whatever the student's head.
+
+    Args:
+        model: the student: Hub id, folder, or a model. Text classifiers are loaded with a classification layer for the
+            data's classes, in float32.
+        args: settings; see `LELPConfig`.
+        data_collator: as in Trainer; must let the teacher's columns through.
+        train_dataset: raw (`datasets.Dataset` with text), or prepared (any kind of dataset).
+        eval_dataset: raw or prepared, or a dictionary of such. The teacher is not run over it; its loss is the
+            cross-entropy with the labels, or that of training where it has the teacher's columns.
+        processing_class: the student's tokenizer; `None` loads the one at `model`, where that is an id or folder.
+        teacher_model: the teacher: Hub id, folder, model, or `Teacher`. Not needed with `alpha=1` or prepared columns.
+        teacher_processing_class: its tokenizer; `None` loads the one at `teacher_model`.
+        projections: fitted before, to be used instead of fitting; needed with prepared `teacher_projections`.
+        compute_metrics: `None` gives accuracy, macro-F1, MCC and calibration error (`hf_lelp.metrics`).
+        **kwargs: all other arguments of Trainer.
+
+    Raises:
+        ValueError: if teacher, data and student do not fit together; the message says how and what to do.
+        RuntimeError: with several GPUs in one process.
+    """
+
+    _tag_names = ("hf-lelp", "lelp", "knowledge-distillation")
+    args: LELPConfig
+    processing_class: PreTrainedTokenizerBase | None
+    model: PreTrainedModel
+    _signature_columns: list[str] | None
+
+    def __init__(
+        self,
+        model: PreTrainedModel | str | None = None,
+        args: LELPConfig | None = None,
+        data_collator: Any = None,
+        train_dataset: Any = None,
+        eval_dataset: Any = None,
+        processing_class: PreTrainedTokenizerBase | None = None,
+        *,
+        teacher_model: PreTrainedModel | Teacher | str | None = None,
+        teacher_processing_class: PreTrainedTokenizerBase | None = None,
+        projections: ClassProjections | None = None,
+        compute_metrics: Any = few_class_compute_metrics,
+        **kwargs: Any,
+    ) -> None:
+        args = LELPConfig(output_dir="tmp_trainer") if args is None else args
+        _check_arguments(args, kwargs)
+        set_seed(args.seed)  # before the student's new layers are drawn
+        if processing_class is None and isinstance(model, str):
+            processing_class = AutoTokenizer.from_pretrained(model)
+
+        # Columns are made and read before the student is touched: most mistakes show here.
+        teacher, self._classes = settle_teacher(teacher_model, teacher_processing_class, args, train_dataset, model)
+        self._teacher_data: TeacherData | None = None
+        if isinstance(train_dataset, Dataset) and args.alpha < 1:
+            self._teacher_data = add_teacher_columns(train_dataset, teacher, args, self._classes, projections)
+            train_dataset, projections = self._teacher_data.dataset, self._teacher_data.projections
+        self.projections = projections
+
+        if isinstance(model, str):
+            model = _load_student(model, self._classes)
+        if model is not None:
+            self._place_head(model, args)
+            if processing_class is not None and isinstance(model, PreTrainedModel):
+                set_pad_token(processing_class, model)
+        self._head: StudentHead | None = student_head(model) if model is not None else None
+        self._rotation: tuple[Any, torch.Tensor] | None = None
+        self._max_length = args.max_length
+        if isinstance(processing_class, PreTrainedTokenizerBase):
+            self._max_length = max_tokens(processing_class, getattr(model, "config", None), args.max_length)
+        self.args, self.processing_class = args, processing_class
+        if train_dataset is not None:
+            train_dataset = self._prepare(train_dataset)
+        if isinstance(eval_dataset, dict):
+            eval_dataset = {name: self._prepare(dataset) for name, dataset in eval_dataset.items()}
+        elif eval_dataset is not None:
+            eval_dataset = self._prepare(eval_dataset)
+
+        super().__init__(
+            model=model,
+            args=args,
+            data_collator=data_collator,
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            processing_class=processing_class,
+            compute_metrics=compute_metrics,
+            **kwargs,
+        )
+        # Ours is the mean over each micro-batch. Older versions of Trainer ask the second, newer ones the first.
+        self.loss_is_scaled_for_ga = False
+        self.model_accepts_loss_kwargs = False
+
+    # ---- Data ----
+
+    def _prepare(self, dataset: Any) -> Any:
+        """Tokens and encoded labels; datasets that are not of the datasets library are taken to be prepared."""
+        if not isinstance(dataset, Dataset | IterableDataset):
+            return dataset
+        return student_columns(
+            dataset,
+            self.processing_class,
+            input_columns=self.args.input_columns,
+            label_column=find_label_column(dataset, self.args) or self.args.label_column,
+            max_length=self._max_length,
+            classes=self._classes,
+        )
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
+        """As in Trainer; a raw dataset is prepared first."""
+        prepared = (
+            eval_dataset if eval_dataset is None or isinstance(eval_dataset, str) else self._prepare(eval_dataset)
+        )
+        return super().get_eval_dataloader(prepared)
+
+    def get_test_dataloader(self, test_dataset: Any) -> Any:
+        """As in Trainer; a raw dataset is prepared first."""
+        return super().get_test_dataloader(self._prepare(test_dataset))
+
+    def _set_signature_columns_if_needed(self) -> None:
+        first = self._signature_columns is None
+        super()._set_signature_columns_if_needed()
+        if first:
+            self._signature_columns = [*(self._signature_columns or []), LOGITS_COLUMN, PROJECTIONS_COLUMN]
+
+    # ---- Student ----
+
+    def _place_head(self, model: PreTrainedModel, args: LELPConfig) -> None:
+        if model.config.num_labels != self._classes.num_labels:
+            raise ValueError(
+                f"The student has {model.config.num_labels} classes and the data {self._classes.num_labels}. Load it"
+                f" with num_labels={self._classes.num_labels}."
+            )
+        if self._classes.names is not None:
+            model.config.id2label = dict(enumerate(self._classes.names))
+            model.config.label2id = {name: index for index, name in enumerate(self._classes.names)}
+        place_student_head(model, args.num_subclasses if args.alpha < 1 else 1, args.student_head)
+
+    def call_model_init(self, trial: Any = None) -> PreTrainedModel:
+        """As in Trainer; the student's head is placed on what `model_init` returns."""
+        model = super().call_model_init(trial)
+        assert isinstance(model, PreTrainedModel)
+        self._place_head(model, self.args)
+        if self.processing_class is not None:
+            set_pad_token(self.processing_class, model)
+        self._head = student_head(model)
+        return model
+
+    def _hp_search_setup(self, trial: Any) -> None:
+        before = (self.args.num_subclasses, self.args.student_head, self.args.alpha < 1)
+        super()._hp_search_setup(trial)
+        if trial is not None and before != (self.args.num_subclasses, self.args.student_head, self.args.alpha < 1):
+            # The trial's settings arrive after its model was made.
+            self.model = self.call_model_init(trial)
+            self._move_model_to_device(self.model, self.args.device)
+            self.model_wrapped = self.model
+
+    # ---- Loss ----
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
+    ) -> Any:
+        """L = α · CE(y, class logits) + (1 − α) · τ² · CE(p, softmax over all S·C outputs / τ), mean over the batch.
+
+        With the auxiliary head the second term is that of the auxiliary layer, plus the same cross-entropy of the
+        plain layer with the teacher's class probabilities. Without the teacher's columns, in evaluation, the loss is
+        CE(y, class logits); without labels too there is none (`None`).
+
+        Raises:
+            ValueError: in training, if the batch lacks the teacher's columns.
+        """
+        args = self.args
+        inputs = dict(inputs)
+        labels = inputs.pop("labels", None)
+        columns = {name: inputs.pop(name, None) for name in TEACHER_COLUMNS}
+        teacher_logits, projections = columns[LOGITS_COLUMN], columns[PROJECTIONS_COLUMN]
+        distil = args.alpha < 1 and teacher_logits is not None and (projections is not None or args.num_subclasses == 1)
+        if model.training and args.alpha < 1 and not distil:
+            raise ValueError(
+                f"A training batch has no {LOGITS_COLUMN if teacher_logits is None else PROJECTIONS_COLUMN}: the"
+                " dataset was not prepared, or the data collator drops the column."
+            )
+        if model.training and args.alpha > 0 and labels is None:
+            raise ValueError(f"alpha={args.alpha} gives weight to labels, and a training batch has none.")
+        with all_logits(self._head):
+            outputs = model(**inputs)
+        logits = outputs["logits"] if isinstance(outputs, dict) else outputs[0]
+        class_logits, subclass_logits = self._head.split(logits) if self._head is not None else (logits, logits)
+
+        loss = None
+        if distil:
+            targets = subclass_targets(
+                teacher_logits,
+                self._subclass_scores(projections) if args.num_subclasses > 1 else None,
+                temperature=args.temperature,
+                subclass_temperature=args.subclass_temperature,
+            )
+            losses = distillation_loss(subclass_logits, targets.flatten(1), temperature=args.temperature)
+            if isinstance(self._head, AuxiliaryHead):
+                losses = losses + distillation_loss(class_logits, targets.sum(-1), temperature=args.temperature)
+            if args.alpha > 0 and labels is not None:
+                hard = label_loss(class_logits, labels, label_smoothing=args.label_smoothing_factor)
+                losses = args.alpha * hard + (1 - args.alpha) * losses
+            loss = losses.mean()
+        elif labels is not None:
+            loss = label_loss(class_logits, labels, label_smoothing=args.label_smoothing_factor).mean()
+        if not return_outputs:
+            return loss
+        if isinstance(outputs, dict):
+            outputs["logits"] = class_logits
+        else:
+            outputs = (class_logits, *outputs[1:])
+        return loss, outputs
+
+    def _subclass_scores(self, projections: torch.Tensor) -> torch.Tensor:
+        """u, (N, C, S): raw projections on the first S directions, rotated and scaled."""
+        args = self.args
+        settings = (
+            args.num_subclasses,
+            args.random_rotation,
+            args.scale_projections,
+            args.seed if args.rotation_seed is None else args.rotation_seed,
+        )
+        if self._rotation is None or self._rotation[0] != settings:
+            if self.projections is None:
+                raise ValueError(
+                    f"The data has {PROJECTIONS_COLUMN}, and the projections that made them are needed for their"
+                    " rotation and scale: pass projections=ClassProjections.from_pretrained(...)."
+                )
+            size = (self.projections.num_classes, self.projections.num_directions)
+            if tuple(projections.shape[1:]) != size:
+                raise ValueError(
+                    f"{PROJECTIONS_COLUMN} has shape {tuple(projections.shape[1:])} per row, and these projections give"
+                    f" {size}: they are not the ones that made the column."
+                )
+            num_subclasses, random_rotation, scale, seed = settings
+            rotation = self.projections.rotation(
+                num_subclasses, random_rotation=random_rotation, scale=scale, seed=seed
+            )
+            self._rotation = (settings, rotation.to(projections.device))
+        return torch.einsum("nck,cks->ncs", projections[..., : args.num_subclasses].float(), self._rotation[1])
+
+    def prediction_step(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        prediction_loss_only: bool,
+        ignore_keys: list[str] | None = None,
+    ) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
+        """Loss, C class logits and labels of a batch, each `None` where there is none.
+
+        Only the logits leave the model: hidden states and caches would be gathered from every batch.
+        """
+        inputs = self._prepare_inputs(inputs)
+        with torch.no_grad(), self.compute_loss_context_manager():
+            loss, outputs = self.compute_loss(model, inputs, return_outputs=True)
+        if prediction_loss_only:
+            return loss, None, None
+        logits = outputs["logits"] if isinstance(outputs, dict) else outputs[0]
+        return loss, logits.detach(), inputs.get("labels")
+
+    # ---- Saving ----
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        super()._save(output_dir, state_dict)
+        if not self.args.should_save:
+            return
+        folder = Path(output_dir or self.args.output_dir or ".")
+        if self.projections is not None:
+            self.projections.save_pretrained(folder / PROJECTIONS_FOLDER)
+        if isinstance(self._head, AuxiliaryHead) and self.is_in_train:
+            # For resuming only; the model saved beside it is a plain one.
+            parameters = {name: value.contiguous() for name, value in self._head.auxiliary.state_dict().items()}
+            write_atomically(folder / AUXILIARY_NAME, lambda path: save_file(parameters, path))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        self._load_auxiliary(resume_from_checkpoint)
+        folder = Path(resume_from_checkpoint) / PROJECTIONS_FOLDER
+        if self.projections is None or not folder.exists():
+            return
+        saved = ClassProjections.from_pretrained(str(folder))
+        if saved.fingerprint == self.projections.fingerprint:
+            return
+        # A refit can flip a direction's sign, and every subclass would mean something else than before.
+        data = self._teacher_data
+        if data is None or data.embeddings is None:
+            raise ValueError(
+                f"The checkpoint {resume_from_checkpoint} was trained with other class projections than the training"
+                f" data's. Prepare the data with ClassProjections.from_pretrained({str(folder)!r}) to resume it."
+            )
+        logger.info(f"Class projections of {folder} take the place of the ones fitted now")
+        self.projections, self._rotation = saved, None
+        self.train_dataset = data.projected_by(saved, self.train_dataset)
+
+    def _load_best_model(self) -> None:
+        super()._load_best_model()
+        if self.state.best_model_checkpoint is not None:
+            self._load_auxiliary(self.state.best_model_checkpoint)
+
+    def _load_auxiliary(self, checkpoint: str) -> None:
+        path = Path(checkpoint) / AUXILIARY_NAME
+        if isinstance(self._head, AuxiliaryHead) and path.exists():
+            self._head.auxiliary.load_state_dict(load_file(path))
+
+
+def _check_arguments(args: LELPConfig, kwargs: dict[str, Any]) -> None:
+    if not isinstance(args, LELPConfig):
+        raise ValueError(
+            f"args is a {type(args).__name__}; LELPTrainer takes a LELPConfig, which has all its settings."
+        )
+    if kwargs.get("compute_loss_func") is not None:
+        raise ValueError(
+            "LELPTrainer computes its own loss: compute_loss_func has no place in it. Use Trainer for that."
+        )
+    if args.n_gpu > 1:
+        raise RuntimeError(
+            f"{args.n_gpu} GPUs in one process would train with DataParallel, which LELPTrainer does not support."
+            f" Start the script with `accelerate launch --num_processes {args.n_gpu}`, or show it one GPU"
+            " (CUDA_VISIBLE_DEVICES=0)."
+        )
+
+
+def _load_student(name_or_path: str, classes: Classes) -> PreTrainedModel:
+    """A classifier for the classes, in float32; a saved LELP student with its own head."""
+    config = AutoConfig.from_pretrained(name_or_path)
+    if getattr(config, "num_subclasses", 1) > 1:
+        return load_student(name_or_path, dtype=torch.float32)
+    return auto_class(config).from_pretrained(name_or_path, num_labels=classes.num_labels, dtype=torch.float32)

@@ -1,0 +1,26 @@
+"""Settings for every test: offline, quiet, and with a Hugging Face home of its own."""
+
+import os
+import shutil
+import tempfile
+
+import pytest
+
+# transformers, datasets and huggingface_hub read these once, on import: set them before any test module loads.
+_HF_HOME = tempfile.mkdtemp(prefix="hf-lelp-tests-")
+for _cache in ("HF_HUB_CACHE", "HF_DATASETS_CACHE", "HF_EVALUATE_CACHE", "HF_METRICS_CACHE", "HF_MODULES_CACHE"):
+    os.environ.pop(_cache, None)  # each would outrank HF_HOME
+os.environ |= {
+    "HF_HOME": _HF_HOME,
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "HF_DATASETS_OFFLINE": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+    "TQDM_DISABLE": "1",
+}
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    shutil.rmtree(_HF_HOME, ignore_errors=True)
