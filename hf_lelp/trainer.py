@@ -66,7 +66,6 @@ class LELPTrainer(Trainer):
     args: LELPConfig
     processing_class: PreTrainedTokenizerBase | None
     model: PreTrainedModel
-    _signature_columns: list[str] | None
 
     def __init__(
         self,
@@ -160,7 +159,7 @@ class LELPTrainer(Trainer):
         first = self._signature_columns is None
         super()._set_signature_columns_if_needed()
         if first:
-            self._signature_columns = [*(self._signature_columns or []), LOGITS_COLUMN, PROJECTIONS_COLUMN]
+            self._signature_columns = [*(self._signature_columns or []), LOGITS_COLUMN, PROJECTIONS_COLUMN]  # type: ignore
 
     # ---- Student ----
 
@@ -234,7 +233,7 @@ class LELPTrainer(Trainer):
         if distil:
             targets = subclass_targets(
                 teacher_logits,
-                self._subclass_scores(projections) if args.num_subclasses > 1 else None,
+                self.subclass_scores(projections) if args.num_subclasses > 1 else None,
                 temperature=args.temperature,
                 subclass_temperature=args.subclass_temperature,
             )
@@ -255,8 +254,18 @@ class LELPTrainer(Trainer):
             outputs = (class_logits, *outputs[1:])
         return loss, outputs
 
-    def _subclass_scores(self, projections: torch.Tensor) -> torch.Tensor:
-        """u, (N, C, S): raw projections on the first S directions, rotated and scaled."""
+    def subclass_scores(self, projections: torch.Tensor) -> torch.Tensor:
+        """The scores u of every class's pseudo-subclasses: raw projections on S directions, rotated and scaled.
+
+        Args:
+            projections: `teacher_projections`, (N, C, K).
+
+        Returns:
+            (N, C, S), float32.
+
+        Raises:
+            ValueError: if the projections that made the column are not known, or are of another shape.
+        """
         args = self.args
         settings = (
             args.num_subclasses,

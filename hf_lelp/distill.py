@@ -1,0 +1,246 @@
+"""One run from arguments to results: data, teacher, a student by each method, a table. Used by run_distill.py."""
+
+import copy
+import json
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import PartialState
+from datasets import Dataset, DatasetDict, load_dataset
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging
+
+from hf_lelp.columns import teacher_columns
+from hf_lelp.config import LELPConfig
+from hf_lelp.files import write_atomically
+from hf_lelp.metrics import few_class_metrics
+from hf_lelp.prepare import resolve_input_columns, settle_teacher
+from hf_lelp.projections import LOGITS_COLUMN, PROJECTIONS_COLUMN
+from hf_lelp.report import group_alignment, group_table, results_table
+from hf_lelp.text import max_tokens
+from hf_lelp.trainer import LELPTrainer
+
+logger = logging.get_logger(__name__)
+
+METHODS = ("direct", "kd", "lelp")
+FILE_FORMATS = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet", ".txt": "text"}
+
+
+@dataclass
+class DistillArguments:
+    """What is distilled: models, data and methods. All settings of training are in `LELPConfig`.
+
+    Raises:
+        ValueError: if a model or the data is missing, or a method is unknown.
+    """
+
+    student_model: str | None = field(default=None, metadata={"help": "The student: Hub id or folder."})
+    teacher_model: str | None = field(
+        default=None, metadata={"help": "The fine-tuned teacher: Hub id or folder. Not needed for the method direct."}
+    )
+    method: list[str] = field(
+        default_factory=lambda: ["lelp"],
+        metadata={"help": "One or more of direct (labels alone), kd (plain distillation) and lelp."},
+    )
+    dataset_name: str | None = field(
+        default=None, metadata={"help": "Data: a name on the Hub, or a folder of files, as for load_dataset."}
+    )
+    dataset_config: str | None = field(default=None, metadata={"help": "Configuration of dataset_name."})
+    train_split: str = field(default="train", metadata={"help": "Split to distil on."})
+    eval_split: str | None = field(
+        default=None, metadata={"help": "Split to evaluate on (default: test or validation, or a tenth held out)."}
+    )
+    train_file: str | None = field(
+        default=None, metadata={"help": "Instead of dataset_name: a CSV, TSV, JSON, Parquet or text file."}
+    )
+    eval_file: str | None = field(
+        default=None, metadata={"help": "The file to evaluate on (default: a tenth held out)."}
+    )
+    max_train_samples: int | None = field(default=None, metadata={"help": "Distil on so many rows, drawn at random."})
+    max_eval_samples: int | None = field(default=None, metadata={"help": "Evaluate on the first so many rows."})
+    group_column: str | None = field(
+        default=None,
+        metadata={"help": "A column of finer groups, for the report only: do the pseudo-subclasses follow them?"},
+    )
+
+    def __post_init__(self) -> None:
+        unknown = [name for name in self.method if name not in METHODS]
+        if unknown or not self.method:
+            raise ValueError(f"method={' '.join(self.method)}: one or more of {', '.join(METHODS)} are possible.")
+        if self.student_model is None:
+            raise ValueError("student_model is missing: a Hub id or folder.")
+        if self.teacher_model is None and set(self.method) != {"direct"}:
+            raise ValueError("teacher_model is missing: a Hub id or folder of a fine-tuned classifier.")
+        if (self.dataset_name is None) == (self.train_file is None):
+            raise ValueError("The data is either dataset_name or train_file: give one of them.")
+
+
+def distill(arguments: DistillArguments, config: LELPConfig) -> dict[str, Any]:
+    """Distil a student by each method, evaluate all on the same rows, save everything, print one table.
+
+    With one method `config.output_dir` holds the student; with several, a folder of the method's name in it does.
+    `all_results.json` in `config.output_dir` holds the results.
+
+    Args:
+        arguments: models, data and methods.
+        config: settings of training; `alpha` and `num_subclasses` are set by the methods direct and kd.
+
+    Returns:
+        The results as in `all_results.json`: a dictionary of figures for "teacher" and each method.
+    """
+    output_dir = Path(config.output_dir or "out")
+    train, evaluation = load_data(arguments, config.seed)
+    input_columns = resolve_input_columns(train, config.input_columns, config.label_column)
+    student = _expand(arguments.student_model or "")
+    config = copy.deepcopy(config)
+    teacher = None
+    if arguments.teacher_model is not None:
+        teacher, _ = settle_teacher(_expand(arguments.teacher_model), None, config, train, None)
+    if teacher is not None:
+        # From here on it gives its classes in the data's order.
+        config.teacher_class_order = list(range(teacher.num_classes))
+
+    results: dict[str, dict[str, Any]] = {}
+    logits: dict[str, Any] = {}
+    alignment = labels = None
+    for method in arguments.method:
+        settings = copy.deepcopy(config)
+        settings.output_dir = str(output_dir / method if len(arguments.method) > 1 else output_dir)
+        if method == "direct":
+            settings.alpha = 1.0
+        elif method == "kd":
+            settings.num_subclasses = 1
+        processing_class = AutoTokenizer.from_pretrained(student)
+        trainer = LELPTrainer(
+            model=student,
+            args=settings,
+            train_dataset=train,
+            eval_dataset=evaluation,
+            processing_class=processing_class,
+            teacher_model=teacher,
+        )
+        start = time.perf_counter()
+        trainer.train(resume_from_checkpoint=config.resume_from_checkpoint)
+        results[method] = {"train_seconds": time.perf_counter() - start}
+        trainer.save_model()
+        trainer.save_state()
+        prediction = trainer.predict(evaluation)
+        logits[method], labels = prediction.predictions, prediction.label_ids
+        results[method] |= _size_and_speed(
+            trainer.model, processing_class, evaluation, input_columns, config.max_length
+        )
+        if method == "lelp" and arguments.group_column is not None:
+            alignment = _alignment(trainer, train[arguments.group_column])
+    if teacher is not None:
+        columns = teacher_columns(evaluation, teacher, config.columns_cache_dir)
+        logits["teacher"] = np.asarray(columns.with_format("numpy")[LOGITS_COLUMN])
+        size = _size_and_speed(
+            teacher.model, teacher.processing_class, evaluation, input_columns, config.teacher_max_length
+        )
+        results = {"teacher": size, **results}
+    labels = np.full(len(evaluation), -100) if labels is None else labels
+    for name, result in results.items():
+        result |= few_class_metrics(logits[name], labels, None if name == "teacher" else logits.get("teacher"))
+    return _publish(results, alignment, len(evaluation), output_dir)
+
+
+def load_data(arguments: DistillArguments, seed: int) -> tuple[Dataset, Dataset]:
+    """Training and evaluation rows.
+
+    Raises:
+        ValueError: if a file's format is unknown, a split is missing, or there are no rows.
+    """
+    if arguments.train_file is not None:
+        train = _load_file(arguments.train_file)
+        evaluation = None if arguments.eval_file is None else _load_file(arguments.eval_file)
+    else:
+        assert arguments.dataset_name is not None
+        splits = load_dataset(_expand(arguments.dataset_name), arguments.dataset_config)
+        assert isinstance(splits, DatasetDict)
+        named = [arguments.eval_split] if arguments.eval_split else ["test", "validation"]
+        eval_split = next((name for name in named if name in splits and name != arguments.train_split), None)
+        if arguments.train_split not in splits or (arguments.eval_split and eval_split is None):
+            raise ValueError(
+                f"{arguments.dataset_name} has the splits {', '.join(splits)}; set train_split, eval_split."
+            )
+        train, evaluation = splits[arguments.train_split], splits[eval_split] if eval_split else None
+    if evaluation is None:
+        parts = train.train_test_split(test_size=0.1, seed=seed)
+        train, evaluation = parts["train"], parts["test"]
+        logger.warning(f"No evaluation data: {len(evaluation)} of the rows, drawn at random, are held out for it")
+    if arguments.max_train_samples is not None and arguments.max_train_samples < len(train):
+        train = train.shuffle(seed=seed).select(range(arguments.max_train_samples))
+    if arguments.max_eval_samples is not None:
+        evaluation = evaluation.select(range(min(arguments.max_eval_samples, len(evaluation))))
+    for name, dataset in (("training", train), ("evaluation", evaluation)):
+        if not len(dataset):
+            raise ValueError(f"The {name} data has no rows.")
+    return train, evaluation
+
+
+def _load_file(name: str) -> Dataset:
+    path = Path(_expand(name))
+    if path.suffix not in FILE_FORMATS:
+        raise ValueError(f"{name}: the format is told by the ending, one of {', '.join(FILE_FORMATS)}.")
+    options = {"sep": "\t"} if path.suffix == ".tsv" else {}
+    return load_dataset(FILE_FORMATS[path.suffix], data_files=str(path), split="train", **options)
+
+
+def _expand(name: str) -> str:
+    return str(Path(name).expanduser()) if name.startswith("~") else name
+
+
+@torch.inference_mode()
+def _size_and_speed(
+    model: PreTrainedModel,
+    processing_class: PreTrainedTokenizerBase,
+    dataset: Dataset,
+    input_columns: list[str],
+    max_length: int | None,
+    *,
+    rows: int = 512,
+    batch_size: int = 32,
+) -> dict[str, Any]:
+    """Parameters, and examples per second from text to logits over the first rows, the better of two rounds."""
+    columns = [dataset[:rows][name] for name in input_columns]
+    limits = {"truncation": True, "max_length": max_tokens(processing_class, model.config, max_length)}
+    model.eval()
+    best = 0.0
+    for _ in range(2):
+        start = time.perf_counter()
+        for first in range(0, len(columns[0]), batch_size):
+            texts = [column[first : first + batch_size] for column in columns]
+            model(**processing_class(*texts, padding=True, return_tensors="pt", **limits).to(model.device)).logits.cpu()
+        best = max(best, len(columns[0]) / (time.perf_counter() - start))
+    return {"parameters": model.num_parameters(), "examples_per_second": best}
+
+
+def _alignment(trainer: LELPTrainer, groups: Any) -> dict[str, Any]:
+    """How the hard pseudo-subclasses of the training rows, each within its teacher class, follow the groups."""
+    assert isinstance(trainer.train_dataset, Dataset) and trainer.model.config.id2label is not None
+    columns = trainer.train_dataset.with_format("numpy")
+    scores = trainer.subclass_scores(torch.as_tensor(np.asarray(columns[PROJECTIONS_COLUMN])))
+    classes = torch.as_tensor(np.asarray(columns[LOGITS_COLUMN])).argmax(-1)
+    subclasses = scores[torch.arange(len(classes)), classes].argmax(-1)
+    names = list(map(str, trainer.model.config.id2label.values()))
+    return group_alignment(classes.numpy(), subclasses.numpy(), np.asarray(groups), names, scores.shape[-1])
+
+
+def _publish(
+    results: dict[str, dict[str, Any]], alignment: dict[str, Any] | None, rows: int, output_dir: Path
+) -> dict[str, Any]:
+    """Print the tables and write all_results.json, from the main process."""
+    everything: dict[str, Any] = {"results": results, "evaluation_rows": rows}
+    if alignment is not None:
+        everything["group_alignment"] = alignment
+    if PartialState().is_main_process:
+        path = output_dir / "all_results.json"
+        write_atomically(path, lambda temporary: temporary.write_text(json.dumps(everything, indent=2) + "\n"))
+        if alignment is not None:
+            print(f"\n{group_table(alignment)}")
+        print(f"\n{results_table(results, rows)}\n\nStudents and {path.name} are in {output_dir}")
+    return everything

@@ -1,0 +1,108 @@
+"""Results as tables of text."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.metrics import adjusted_mutual_info_score
+
+
+def results_table(results: dict[str, dict[str, Any]], rows: int) -> str:
+    """The figures of teacher and students, a line each, as a Markdown table.
+
+    Args:
+        results: figures by name of the model; a figure that is missing is shown as –.
+        rows: evaluation examples, for the interval under the table.
+    """
+    columns = {
+        "accuracy": lambda r: _percent(r, "accuracy"),
+        "macro-F1": lambda r: _percent(r, "macro_f1"),
+        "calibration error": lambda r: _percent(r, "ece"),
+        "agrees with teacher": lambda r: _percent(r, "teacher_agreement"),
+        "parameters": lambda r: f"{r['parameters'] / 1e6:.1f}M",
+        "examples/s": lambda r: f"{r['examples_per_second']:,.0f}",
+        "training": lambda r: f"{r['train_seconds']:.0f} s" if "train_seconds" in r else "–",
+    }
+    body = [[name, *(show(result) for show in columns.values())] for name, result in results.items()]
+    table = markdown_table(["", *columns], body)
+    accuracies = [result["accuracy"] for result in results.values() if "accuracy" in result]
+    if not accuracies:
+        return table
+    half = max(1.96 * np.sqrt(p * (1 - p) / rows) for p in accuracies)
+    return (
+        f"{table}\n\n{rows:,} evaluation examples: each accuracy alone is known to ±{100 * half:.1f} points (95%)."
+        " One seed; differences within that are not findings."
+    )
+
+
+def group_alignment(
+    classes: NDArray[np.integer],
+    subclasses: NDArray[np.integer],
+    groups: NDArray[Any],
+    class_names: list[str],
+    num_subclasses: int,
+) -> dict[str, Any]:
+    """How far pseudo-subclasses follow groups that the teacher never saw.
+
+    Args:
+        classes: (N,), class of each example.
+        subclasses: (N,), its pseudo-subclass within the class, 0 to S − 1.
+        groups: (N,), its group.
+        class_names: of the C classes.
+        num_subclasses: S.
+
+    Returns:
+        The group names, and by class the counts, (S, groups), and the adjusted mutual information of subclass and
+        group: 1 where one tells the other, about 0 for a random partition.
+    """
+    names, index = np.unique(groups, return_inverse=True)
+    by_class = {}
+    for position, class_name in enumerate(class_names):
+        of_class = classes == position
+        counts = np.zeros((num_subclasses, len(names)), dtype=int)
+        np.add.at(counts, (subclasses[of_class], index[of_class]), 1)
+        by_class[class_name] = {
+            "counts": counts.tolist(),
+            "adjusted_mutual_information": float(adjusted_mutual_info_score(subclasses[of_class], index[of_class])),
+        }
+    return {"groups": [str(name) for name in names], "classes": by_class}
+
+
+def group_table(alignment: dict[str, Any]) -> str:
+    """`group_alignment` as a Markdown table: of each pseudo-subclass, the share of each group."""
+    body = []
+    for class_name, result in alignment["classes"].items():
+        counts = np.array(result["counts"])
+        total = counts.sum(0)
+        body.append([f"{class_name}, all", f"{total.sum():,}", *_shares(total)])
+        for subclass, row in enumerate(counts):
+            body.append([f"{class_name}, {subclass}", f"{row.sum():,}", *_shares(row)])
+    scores = ", ".join(
+        f"{name} {result['adjusted_mutual_information']:.3f}" for name, result in alignment["classes"].items()
+    )
+    return (
+        f"{markdown_table(['pseudo-subclass', 'examples', *alignment['groups']], body)}\n\n"
+        f"Adjusted mutual information with the groups (0: chance, 1: the same): {scores}"
+    )
+
+
+def markdown_table(header: list[str], body: list[list[str]]) -> str:
+    """A Markdown table with aligned columns, the first to the left, the others to the right."""
+    widths = [max(len(row[column]) for row in [header, *body]) for column in range(len(header))]
+
+    def line(cells: list[str]) -> str:
+        first, *others = (
+            cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(cells, widths, strict=True))
+        )
+        return f"| {' | '.join([first, *others])} |"
+
+    rule = "|".join(["-" * (widths[0] + 2), *("-" * (width + 1) + ":" for width in widths[1:])])
+    return "\n".join([line(header), f"|{rule}|", *map(line, body)])
+
+
+def _percent(result: dict[str, Any], key: str) -> str:
+    return f"{100 * result[key]:.1f}" if key in result else "–"
+
+
+def _shares(counts: NDArray[np.integer]) -> list[str]:
+    return [f"{100 * share:.0f}%" for share in counts / max(counts.sum(), 1)]
