@@ -1,11 +1,13 @@
 """Distil a classifier from the command line. Without arguments: the demo. All options: python run_distill.py --help."""
 
+import logging
 import sys
 from dataclasses import fields
 from pathlib import Path
 
 import yaml
 from transformers import HfArgumentParser, TrainingArguments
+from transformers.utils.logging import disable_progress_bar
 
 from hf_lelp.config import LELPConfig
 from hf_lelp.distill import DistillArguments, distill
@@ -54,6 +56,9 @@ def _group_options(parser: HfArgumentParser) -> None:
 
 def main() -> None:
     """Run the demo, or what the arguments ask for."""
+    disable_progress_bar()  # those of single files; the long work has bars of its own
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("hf_lelp").setLevel(logging.INFO)
     argv = sys.argv[1:]
     if not argv:
         from examples.vader import build_demo

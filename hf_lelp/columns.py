@@ -5,6 +5,7 @@ the rows, and appears whole or not at all. So a second run finds every shard, a 
 another dataset with the same rows shares them, and several processes share the work; the result is the same.
 """
 
+import logging
 import tempfile
 from pathlib import Path
 
@@ -16,12 +17,11 @@ from accelerate import PartialState
 from datasets import Dataset, Features, List, Value, concatenate_datasets
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
-from transformers.utils import logging
 
 from hf_lelp.projections import EMBEDDING_COLUMN, LOGITS_COLUMN, PROJECTIONS_COLUMN, ClassProjections
 from hf_lelp.teacher import Teacher
 
-logger = logging.get_logger(__name__)
+logger = logging.getLogger(__name__)
 
 SHARD_ROWS = 2048
 
@@ -58,8 +58,7 @@ def teacher_columns(dataset: Dataset, teacher: Teacher, cache_dir: str | Path | 
     folder = Path(cache_dir or default_cache_dir()) / "teacher" / teacher.fingerprint
     folder.mkdir(parents=True, exist_ok=True)
     inputs = dataset.select_columns(teacher.input_columns).with_format(None)
-    starts = range(0, len(inputs), SHARD_ROWS)
-    shards = [inputs.select(range(start, min(start + SHARD_ROWS, len(inputs)))) for start in starts]
+    shards = _shards(inputs)
     files = [folder / f"{_content_hash(shard)}.arrow" for shard in shards]
 
     todo = [index for index in range(len(files)) if not files[index].exists()]
@@ -71,12 +70,15 @@ def teacher_columns(dataset: Dataset, teacher: Teacher, cache_dir: str | Path | 
         disable=not (mine and state.is_main_process),
     ) as progress:
         for index in mine:
-            _run_shard(shards[index], teacher, files[index])
+            try:
+                _run_shard(shards[index], teacher, files[index])
+            except ValueError as error:
+                last = index * SHARD_ROWS + len(shards[index]) - 1
+                raise ValueError(f"Rows {index * SHARD_ROWS} to {last} of the dataset: {error}") from error
             progress.update(len(shards[index]))
+    rows = sum(len(shards[index]) for index in mine)
+    logger.info(f"teacher: {rows} of {len(inputs)} rows run by process {state.process_index}, columns in {folder}")
     state.wait_for_everyone()
-    if state.is_main_process:
-        fresh = sum(len(shards[index]) for index in todo)
-        logger.info(f"Teacher columns: {fresh} rows run, {len(inputs) - fresh} found in {folder}")
     return concatenate_datasets([Dataset.from_file(str(file)) for file in files])
 
 
@@ -100,8 +102,8 @@ def fit_projections(
         cache_dir: as for `teacher_columns`.
     """
     key = xxhash.xxh3_128(f"{teacher.head.fingerprint} {num_directions} {null_space}".encode())
-    for cache_file in columns.cache_files:
-        key.update(Path(cache_file["filename"]).name.encode())
+    for shard in _shards(columns.select_columns([LOGITS_COLUMN, EMBEDDING_COLUMN])):
+        key.update(_content_hash(shard).encode())
     if labels is not None:
         key.update(labels.tobytes())
         columns = columns.add_column("labels", labels)
@@ -120,15 +122,21 @@ def fit_projections(
 def projection_columns(columns: Dataset, projections: ClassProjections) -> Dataset:
     """The column `teacher_projections`, (C, K), float32, for every row of the teacher's columns."""
     width = List(Value("float32"), length=projections.num_directions)
+    features = Features({PROJECTIONS_COLUMN: List(width, length=projections.num_classes)})
     with PartialState().main_process_first():
         return columns.select_columns([EMBEDDING_COLUMN]).map(
-            projections,
+            lambda batch: {name: values for name, values in projections(batch).items() if name in features},
             batched=True,
             remove_columns=[EMBEDDING_COLUMN],
-            features=Features({PROJECTIONS_COLUMN: List(width, length=projections.num_classes)}),
+            features=features,
             new_fingerprint=xxhash.xxh3_64((columns._fingerprint + projections.fingerprint).encode()).hexdigest(),
             desc="Projecting",
         )
+
+
+def _shards(dataset: Dataset) -> list[Dataset]:
+    starts = range(0, len(dataset), SHARD_ROWS)
+    return [dataset.select(range(start, min(start + SHARD_ROWS, len(dataset)))) for start in starts]
 
 
 def _run_shard(shard: Dataset, teacher: Teacher, file: Path) -> None:
@@ -146,7 +154,8 @@ def _run_shard(shard: Dataset, teacher: Teacher, file: Path) -> None:
         with tempfile.TemporaryDirectory(dir=file.parent) as temporary:
             partial = Path(temporary) / file.name
             shard.map(
-                teacher,
+                # The folder's name says who made them; a mark in every row would say it again.
+                lambda batch: {name: values for name, values in teacher(batch).items() if name in features},
                 batched=True,
                 batch_size=len(shard),
                 remove_columns=shard.column_names,

@@ -1,7 +1,8 @@
 """Every setting of a LELP run."""
 
+import copy
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from transformers import TrainingArguments
 
@@ -80,8 +81,19 @@ class LELPConfig(TrainingArguments):
         default=None, metadata={"help": "Where the teacher's columns are kept (default: in the cache of datasets)."}
     )
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the token: training_args.bin is this object pickled, and it goes to the Hub with the student."""
+        return {**vars(self), "hub_token": None}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "LELPConfig":
+        copied = object.__new__(type(self))
+        vars(copied).update(copy.deepcopy(vars(self), memo))
+        return copied
+
     def __post_init__(self) -> None:
         super().__post_init__()
+        for name in ("temperature", "subclass_temperature", "alpha"):
+            setattr(self, name, float(getattr(self, name)))  # YAML reads 1e-1 as text
         for name in ("temperature", "subclass_temperature"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise ValueError(f"{name}={getattr(self, name)}: a temperature is a positive number.")
@@ -89,6 +101,8 @@ class LELPConfig(TrainingArguments):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name}={value}: at least 1 is needed.")
+        if self.rotation_seed is not None and self.rotation_seed < 0:
+            raise ValueError(f"rotation_seed={self.rotation_seed}: a seed is 0 or more.")
         if not 0 <= self.alpha <= 1:
             raise ValueError(f"alpha={self.alpha}: the weight of the labels is between 0 and 1.")
         if self.student_head not in ("subclass", "auxiliary"):

@@ -2,8 +2,9 @@
 
 import copy
 import json
+import logging
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,26 +13,57 @@ import torch
 from accelerate import PartialState
 from datasets import Dataset, DatasetDict, load_dataset
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils import logging
 
 from hf_lelp.columns import teacher_columns
 from hf_lelp.config import LELPConfig
 from hf_lelp.files import write_atomically
 from hf_lelp.metrics import few_class_metrics
+from hf_lelp.model_card import EvaluationData, StudentCard
 from hf_lelp.prepare import resolve_input_columns, settle_teacher
 from hf_lelp.projections import LOGITS_COLUMN, PROJECTIONS_COLUMN
 from hf_lelp.report import group_alignment, group_table, results_table
+from hf_lelp.students import saved_parameters
 from hf_lelp.text import max_tokens
-from hf_lelp.trainer import LELPTrainer
+from hf_lelp.trainer import CARD_NAME, LELPTrainer
 
-logger = logging.get_logger(__name__)
+logger = logging.getLogger(__name__)
 
 METHODS = ("direct", "kd", "lelp")
 FILE_FORMATS = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet", ".txt": "text"}
 
 
+@dataclass(kw_only=True)
+class DataArguments:
+    """Which rows to train on and which to evaluate on.
+
+    Raises:
+        ValueError: if the data is missing, or named twice.
+    """
+
+    dataset_name: str | None = field(
+        default=None, metadata={"help": "Data: a name on the Hub, or a folder of files, as for load_dataset."}
+    )
+    dataset_config: str | None = field(default=None, metadata={"help": "Configuration of dataset_name."})
+    train_split: str = field(default="train", metadata={"help": "Split to train on."})
+    eval_split: str | None = field(
+        default=None, metadata={"help": "Split to evaluate on (default: test or validation, or a tenth held out)."}
+    )
+    train_file: str | None = field(
+        default=None, metadata={"help": "Instead of dataset_name: a CSV, TSV, JSON, Parquet or text file."}
+    )
+    eval_file: str | None = field(
+        default=None, metadata={"help": "The file to evaluate on (default: a tenth held out)."}
+    )
+    max_train_samples: int | None = field(default=None, metadata={"help": "Train on so many rows, drawn at random."})
+    max_eval_samples: int | None = field(default=None, metadata={"help": "Evaluate on the first so many rows."})
+
+    def __post_init__(self) -> None:
+        if (self.dataset_name is None) == (self.train_file is None):
+            raise ValueError("The data is either dataset_name or train_file: give one of them.")
+
+
 @dataclass
-class DistillArguments:
+class DistillArguments(DataArguments):
     """What is distilled: models, data and methods. All settings of training are in `LELPConfig`.
 
     Raises:
@@ -46,22 +78,6 @@ class DistillArguments:
         default_factory=lambda: ["lelp"],
         metadata={"help": "One or more of direct (labels alone), kd (plain distillation) and lelp."},
     )
-    dataset_name: str | None = field(
-        default=None, metadata={"help": "Data: a name on the Hub, or a folder of files, as for load_dataset."}
-    )
-    dataset_config: str | None = field(default=None, metadata={"help": "Configuration of dataset_name."})
-    train_split: str = field(default="train", metadata={"help": "Split to distil on."})
-    eval_split: str | None = field(
-        default=None, metadata={"help": "Split to evaluate on (default: test or validation, or a tenth held out)."}
-    )
-    train_file: str | None = field(
-        default=None, metadata={"help": "Instead of dataset_name: a CSV, TSV, JSON, Parquet or text file."}
-    )
-    eval_file: str | None = field(
-        default=None, metadata={"help": "The file to evaluate on (default: a tenth held out)."}
-    )
-    max_train_samples: int | None = field(default=None, metadata={"help": "Distil on so many rows, drawn at random."})
-    max_eval_samples: int | None = field(default=None, metadata={"help": "Evaluate on the first so many rows."})
     group_column: str | None = field(
         default=None,
         metadata={"help": "A column of finer groups, for the report only: do the pseudo-subclasses follow them?"},
@@ -75,15 +91,15 @@ class DistillArguments:
             raise ValueError("student_model is missing: a Hub id or folder.")
         if self.teacher_model is None and set(self.method) != {"direct"}:
             raise ValueError("teacher_model is missing: a Hub id or folder of a fine-tuned classifier.")
-        if (self.dataset_name is None) == (self.train_file is None):
-            raise ValueError("The data is either dataset_name or train_file: give one of them.")
+        super().__post_init__()
 
 
 def distill(arguments: DistillArguments, config: LELPConfig) -> dict[str, Any]:
     """Distil a student by each method, evaluate all on the same rows, save everything, print one table.
 
     With one method `config.output_dir` holds the student; with several, a folder of the method's name in it does.
-    `all_results.json` in `config.output_dir` holds the results.
+    `all_results.json` in `config.output_dir` holds the results, and every student's card shows all of them. On the Hub
+    each of several methods has a repository of its own, `config.hub_model_id` with the method's name at the end.
 
     Args:
         arguments: models, data and methods.
@@ -95,6 +111,7 @@ def distill(arguments: DistillArguments, config: LELPConfig) -> dict[str, Any]:
     output_dir = Path(config.output_dir or "out")
     train, evaluation = load_data(arguments, config.seed)
     input_columns = resolve_input_columns(train, config.input_columns, config.label_column)
+    _say(f"data: {len(train):,} training and {len(evaluation):,} evaluation rows of {', '.join(input_columns)}")
     student = _expand(arguments.student_model or "")
     config = copy.deepcopy(config)
     teacher = None
@@ -106,10 +123,13 @@ def distill(arguments: DistillArguments, config: LELPConfig) -> dict[str, Any]:
 
     results: dict[str, dict[str, Any]] = {}
     logits: dict[str, Any] = {}
+    cards: dict[str, tuple[StudentCard, Path, str | None]] = {}
     alignment = labels = None
     for method in arguments.method:
         settings = copy.deepcopy(config)
         settings.output_dir = str(output_dir / method if len(arguments.method) > 1 else output_dir)
+        if len(arguments.method) > 1 and config.hub_model_id is not None:
+            settings.hub_model_id = f"{config.hub_model_id}-{method}"
         if method == "direct":
             settings.alpha = 1.0
         elif method == "kd":
@@ -128,6 +148,8 @@ def distill(arguments: DistillArguments, config: LELPConfig) -> dict[str, Any]:
         results[method] = {"train_seconds": time.perf_counter() - start}
         trainer.save_model()
         trainer.save_state()
+        cards[method] = (trainer.student_card(), Path(settings.output_dir), trainer.hub_model_id)
+        _say(f"{method}: trained in {results[method]['train_seconds']:.0f} s, saved in {settings.output_dir}")
         prediction = trainer.predict(evaluation)
         logits[method], labels = prediction.predictions, prediction.label_ids
         results[method] |= _size_and_speed(
@@ -145,10 +167,19 @@ def distill(arguments: DistillArguments, config: LELPConfig) -> dict[str, Any]:
     labels = np.full(len(evaluation), -100) if labels is None else labels
     for name, result in results.items():
         result |= few_class_metrics(logits[name], labels, None if name == "teacher" else logits.get("teacher"))
+    data = _evaluation_data(arguments, evaluation)
+    for method, (card, folder, repo) in cards.items():
+        datasets = [data.kind] if arguments.dataset_name is not None and data.kind is not None else []
+        card = replace(card, row=method, results=results, evaluation=data, datasets=datasets)
+        if PartialState().is_main_process:
+            card.save(folder / CARD_NAME)
+            if repo is not None:
+                message = "Add the figures of all methods to the card"
+                card.render().push_to_hub(repo, token=config.hub_token, commit_message=message)
     return _publish(results, alignment, len(evaluation), output_dir)
 
 
-def load_data(arguments: DistillArguments, seed: int) -> tuple[Dataset, Dataset]:
+def load_data(arguments: DataArguments, seed: int) -> tuple[Dataset, Dataset]:
     """Training and evaluation rows.
 
     Raises:
@@ -182,6 +213,26 @@ def load_data(arguments: DistillArguments, seed: int) -> tuple[Dataset, Dataset]
     return train, evaluation
 
 
+def _evaluation_data(arguments: DataArguments, evaluation: Dataset) -> EvaluationData:
+    """The evaluation rows by the name that the Hub has for them, or that of their file."""
+    rows, kind, config, split = len(evaluation), None, None, None
+    if arguments.train_file is not None:
+        path = Path(arguments.eval_file or arguments.train_file)
+        name, kind, held_out = path.name, FILE_FORMATS[path.suffix], arguments.eval_file is None
+    else:
+        assert arguments.dataset_name is not None
+        name, split = arguments.dataset_name, str(evaluation.split)
+        held_out = split == arguments.train_split
+        if Path(_expand(name)).exists():
+            name = Path(_expand(name)).resolve().name
+        else:
+            kind, config = name, arguments.dataset_config
+    parts = (["a tenth held out"] if held_out else []) + (
+        [f"first {rows:,} rows"] if rows == arguments.max_eval_samples else []
+    )
+    return EvaluationData(rows, f"{name} ({', '.join(parts)})" if parts else name, kind, config, split)
+
+
 def _load_file(name: str) -> Dataset:
     path = Path(_expand(name))
     if path.suffix not in FILE_FORMATS:
@@ -205,7 +256,7 @@ def _size_and_speed(
     rows: int = 512,
     batch_size: int = 32,
 ) -> dict[str, Any]:
-    """Parameters, and examples per second from text to logits over the first rows, the better of two rounds."""
+    """Parameters, and examples per second from text to logits over the first rows, the better of two rounds; where."""
     columns = [dataset[:rows][name] for name in input_columns]
     limits = {"truncation": True, "max_length": max_tokens(processing_class, model.config, max_length)}
     model.eval()
@@ -216,7 +267,9 @@ def _size_and_speed(
             texts = [column[first : first + batch_size] for column in columns]
             model(**processing_class(*texts, padding=True, return_tensors="pt", **limits).to(model.device)).logits.cpu()
         best = max(best, len(columns[0]) / (time.perf_counter() - start))
-    return {"parameters": model.num_parameters(), "examples_per_second": best}
+    on_gpu = model.device.type == "cuda"
+    device = torch.cuda.get_device_name(model.device) if on_gpu else f"CPU with {torch.get_num_threads()} threads"
+    return {"parameters": saved_parameters(model), "examples_per_second": best, "device": device}
 
 
 def _alignment(trainer: LELPTrainer, groups: Any) -> dict[str, Any]:
@@ -237,10 +290,16 @@ def _publish(
     everything: dict[str, Any] = {"results": results, "evaluation_rows": rows}
     if alignment is not None:
         everything["group_alignment"] = alignment
+    path = output_dir / "all_results.json"
     if PartialState().is_main_process:
-        path = output_dir / "all_results.json"
         write_atomically(path, lambda temporary: temporary.write_text(json.dumps(everything, indent=2) + "\n"))
-        if alignment is not None:
-            print(f"\n{group_table(alignment)}")
-        print(f"\n{results_table(results, rows)}\n\nStudents and {path.name} are in {output_dir}")
+    if alignment is not None:
+        _say(f"\n{group_table(alignment)}")
+    _say(f"\n{results_table(results, rows)}\n\nStudents and {path.name} are in {output_dir}")
     return everything
+
+
+def _say(line: str) -> None:
+    """Print from the main process alone."""
+    if PartialState().is_main_process:
+        print(line, flush=True)

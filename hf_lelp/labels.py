@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from datasets import ClassLabel, Dataset
+from datasets import ClassLabel, Dataset, Value
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from sklearn.metrics import confusion_matrix
@@ -46,7 +46,7 @@ class Classes:
                 encoded.append(NO_LABEL)
             elif isinstance(label, str):
                 if label not in index:
-                    raise ValueError(f"The label {label!r} is none of the classes {self.names}.")
+                    raise ValueError(f"The label {label!r} is none of the classes ({_listed(self.names)}).")
                 encoded.append(index[label])
             elif label != int(label) or not 0 <= label < self.num_labels:
                 raise ValueError(
@@ -156,12 +156,15 @@ def _data_classes(dataset: Dataset, label_column: str) -> tuple[list[str] | None
         names = list(feature.names)
         # ClassLabel(num_classes=C) names its classes "0", "1", ….
         return (None if names == [str(index) for index in range(len(names))] else names), len(names)
-    present = [label for label in dataset.unique(label_column) if label is not None and label == label]
+    # `unique` takes no lists; one row is enough to refuse them.
+    values = dataset.unique(label_column) if isinstance(feature, Value) else dataset[:1][label_column]
+    present = [label for label in values if label is not None and label == label]
     if all(isinstance(label, str) for label in present):
         return (sorted(present), len(present)) if present else (None, None)
-    if any(isinstance(label, str | list | dict) or label != int(label) for label in present):
+    soft = [label for label in present if isinstance(label, str | list | dict) or label != int(label)]
+    if soft:
         raise ValueError(
-            f"The column {label_column!r} holds {present[0]!r}: class labels are integers or text. Soft labels and"
+            f"The column {label_column!r} holds {soft[0]!r}: class labels are integers or text. Soft labels and"
             " regression targets do not go there; the teacher's logits travel in a column of their own."
         )
     classes = sorted(int(label) for label in present if label not in (-1, NO_LABEL))

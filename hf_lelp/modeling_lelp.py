@@ -1,9 +1,14 @@
-"""The classification layer of a LELP student: S pseudo-subclasses per class inside, one logit per class outside.
+"""A LELP student: a classifier of transformers whose final linear layer has S pseudo-subclasses per class inside.
 
-This file needs torch alone, so that a copy of it can travel with a published student.
+A copy of this file travels with every published student; config.json's auto_map names the class that it gives. It
+needs torch and transformers alone.
 """
 
+from functools import cache
+from typing import Any
+
 import torch
+import transformers
 from torch import Tensor, nn
 
 
@@ -33,3 +38,32 @@ class SubclassHead(nn.Linear):
     def split(self, logits: Tensor) -> tuple[Tensor, Tensor]:
         """From all logits, (..., C·S), the class logits, (..., C), and the subclass logits, (..., C·S)."""
         return torch.logsumexp(logits.unflatten(-1, (-1, self.num_subclasses)), dim=-1), logits
+
+
+@cache
+def with_subclass_head(name: str) -> type[transformers.PreTrainedModel]:
+    """The classifier of transformers called `name`, with a `SubclassHead` for its final linear layer.
+
+    The layer replaced is the last one with one output per class. The configuration has `num_subclasses`, S, beside
+    `num_labels`, C. The class keeps its name: pipelines know the models that they can run by name.
+
+    Raises:
+        AttributeError: if transformers has no such model.
+    """
+    base: Any = None if name.startswith("_") else getattr(transformers, name, None)
+    if not (isinstance(base, type) and issubclass(base, transformers.PreTrainedModel)):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+    def __init__(self: transformers.PreTrainedModel, config: Any, *args: Any, **kwargs: Any) -> None:
+        base.__init__(self, config, *args, **kwargs)
+        linears = [(path, module) for path, module in self.named_modules() if isinstance(module, nn.Linear)]
+        place, plain = [pair for pair in linears if pair[1].out_features == config.num_labels][-1]
+        head = SubclassHead(plain.in_features, config.num_labels, config.num_subclasses, bias=plain.bias is not None)
+        parent, _, child = place.rpartition(".")
+        setattr(self.get_submodule(parent), child, head)
+
+    return type(name, (base,), {"__init__": __init__, "__module__": __name__, "__doc__": base.__doc__})
+
+
+# config.json's auto_map asks for "modeling_lelp.BertForSequenceClassification", or whatever the student's base is.
+__getattr__ = with_subclass_head

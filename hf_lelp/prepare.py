@@ -12,7 +12,15 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from hf_lelp.columns import fit_projections, projection_columns, teacher_columns
 from hf_lelp.config import LELPConfig
 from hf_lelp.labels import NO_LABEL, Classes, UnknownClasses, check_teacher, resolve_classes
-from hf_lelp.projections import EMBEDDING_COLUMN, LOGITS_COLUMN, PROJECTIONS_COLUMN, ClassProjections
+from hf_lelp.projections import (
+    EMBEDDING_COLUMN,
+    LOGITS_COLUMN,
+    PROJECTIONS_COLUMN,
+    PROJECTIONS_MARK,
+    TEACHER_MARK,
+    ClassProjections,
+    check_mark,
+)
 from hf_lelp.teacher import Teacher, class_names
 from hf_lelp.text import tokenize
 
@@ -107,7 +115,7 @@ def _settle_classes(args: LELPConfig, dataset: Any, teacher: Teacher | None, mod
     column = find_label_column(dataset, args)
     try:
         return resolve_classes(
-            dataset if column is not None else None,
+            dataset if column is not None and isinstance(dataset, Dataset) else None,
             column or args.label_column,
             teacher_names=teacher.class_names if teacher else None,
             num_teacher_classes=teacher.num_classes if teacher else None,
@@ -123,8 +131,32 @@ def _settle_classes(args: LELPConfig, dataset: Any, teacher: Teacher | None, mod
 
 def find_label_column(dataset: Any, args: LELPConfig) -> str | None:
     """The label column that the dataset has: the one named, or the "labels" of a prepared dataset."""
-    present = dataset.column_names if isinstance(dataset, Dataset) else []
+    present = column_names(dataset) if isinstance(dataset, Dataset | IterableDataset) else []
     return next((name for name in (args.label_column, "labels") if name in present), None)
+
+
+def column_names(dataset: Dataset | IterableDataset) -> list[str]:
+    """Those of the dataset; a stream that does not tell is asked for its first row."""
+    names: list[str] | None = dataset.column_names
+    return names or list(next(iter(dataset), {}))
+
+
+def check_marks(dataset: AnyDataset, teacher: Teacher | None, projections: ClassProjections | None) -> AnyDataset:
+    """Refuse prepared columns that are not the teacher's or the projections' at hand; returns the data without marks.
+
+    Of a stream only the first row is read.
+
+    Raises:
+        ValueError: see `check_mark`; and if the rows are not all of one maker.
+    """
+    known_teacher = teacher.head.fingerprint if teacher else projections.teacher if projections else None
+    known = {TEACHER_MARK: known_teacher, PROJECTIONS_MARK: projections.fingerprint if projections else None}
+    marks = [name for name in known if name in column_names(dataset)]
+    for name in marks:
+        found = dataset.unique(name) if isinstance(dataset, Dataset) else [next(iter(dataset))[name]]
+        maker = "teacher" if name == TEACHER_MARK else "projections"
+        check_mark(found, known[name] or found[0], maker)
+    return dataset.remove_columns(marks) if marks else dataset
 
 
 def add_teacher_columns(
@@ -147,6 +179,7 @@ def add_teacher_columns(
         ValueError: if columns are missing that cannot be made, or do not fit the classes, the teacher or each other;
             if the teacher is below the majority baseline; if alpha asks for labels and there are none.
     """
+    dataset = check_marks(dataset.with_format(None), teacher, projections)
     present = dataset.column_names
     embeddings = None
     if LOGITS_COLUMN not in present:
@@ -167,14 +200,19 @@ def add_teacher_columns(
             f"{LOGITS_COLUMN} has {width} classes and the data {classes.num_labels}: another teacher made the column."
         )
     column = find_label_column(dataset, args)
-    labels = np.array(classes.encode(dataset[column])) if column is not None else None
+    labels = np.array(classes.encode(_values(dataset, column))) if column is not None else None
     if args.alpha > 0 and (labels is None or (labels == NO_LABEL).all()):
         raise ValueError(
             f"alpha={args.alpha} gives weight to labels, and the training data has none in {args.label_column!r}."
             " Set alpha=0, or label_column."
         )
     if args.check_teacher and labels is not None:
-        check_teacher(np.asarray(dataset.with_format("numpy")[LOGITS_COLUMN]), labels, classes)
+        check_teacher(_values(dataset.with_format("numpy"), LOGITS_COLUMN), labels, classes)
+    if teacher is not None and projections is not None and projections.teacher != teacher.head.fingerprint:
+        raise ValueError(
+            f"These class projections were fitted for the teacher {projections.teacher}, and this one is"
+            f" {teacher.head.fingerprint} (other weights, data type or order of classes). Fit them for this teacher."
+        )
 
     if args.num_subclasses == 1 or PROJECTIONS_COLUMN in present:
         return TeacherData(dataset, embeddings, projections)
@@ -189,11 +227,6 @@ def add_teacher_columns(
             embeddings, labels, teacher, num_directions, null_space=args.null_space, cache_dir=args.columns_cache_dir
         )
     assert projections is not None
-    if teacher is not None and projections.teacher != teacher.head.fingerprint:
-        raise ValueError(
-            f"These class projections were fitted for the teacher {projections.teacher}, and this one is"
-            f" {teacher.head.fingerprint} (other weights, data type or order of classes). Fit them for this teacher."
-        )
     data = TeacherData(dataset, embeddings, projections)
     return TeacherData(data.projected_by(projections, dataset), embeddings, projections)
 
@@ -209,12 +242,13 @@ def student_columns(
 ) -> AnyDataset:
     """Tokens of the student and `labels` as class indices; columns of the teacher stay, all others go.
 
-    A dataset that is tokenized already keeps its columns, and only its labels are encoded.
+    A dataset that is tokenized already keeps its columns, and only its labels are encoded; so does any dataset where
+    there is no tokenizer.
 
     Raises:
-        ValueError: if the dataset is not tokenized and there is no tokenizer, or no telling which column is the text.
+        ValueError: if there is no telling which column is the text, a text is no string, or a label no class.
     """
-    present: list[str] = dataset.column_names or list(next(iter(dataset)))
+    present: list[str] = column_names(dataset)
     tokenized = processing_class is None or processing_class.model_input_names[0] in present
     if tokenized and (label_column not in present or label_column == "labels"):
         return dataset
@@ -223,10 +257,13 @@ def student_columns(
         # A ClassLabel refuses −100.
         dataset = dataset.cast_column(label_column, Value("int64"))
 
-    def encode(batch: dict[str, Any]) -> dict[str, Any]:
+    def encode(batch: dict[str, Any], rows: list[int]) -> dict[str, Any]:
         encoded: dict[str, Any] = {}
         if text_columns and processing_class is not None:
-            encoded = tokenize(processing_class, batch, text_columns, max_length)
+            try:
+                encoded = tokenize(processing_class, batch, text_columns, max_length)
+            except ValueError as error:
+                raise ValueError(f"Rows {rows[0]} to {rows[-1]} of the dataset: {error}") from error
         if label_column in batch:
             encoded["labels"] = classes.encode(batch[label_column])
         return encoded
@@ -234,9 +271,11 @@ def student_columns(
     kept = {*present} - {label_column} if tokenized else {*TEACHER_COLUMNS}
     removed = [name for name in present if name not in kept]
     if isinstance(dataset, IterableDataset):
-        return dataset.map(encode, batched=True, remove_columns=removed)
+        return dataset.map(encode, batched=True, with_indices=True, remove_columns=removed)
     with PartialState().main_process_first():
-        return dataset.with_format(None).map(encode, batched=True, remove_columns=removed, desc="Tokenizing")
+        return dataset.with_format(None).map(
+            encode, batched=True, with_indices=True, remove_columns=removed, desc="Tokenizing"
+        )
 
 
 def resolve_input_columns(
@@ -247,7 +286,8 @@ def resolve_input_columns(
     Raises:
         ValueError: if a named column is missing, or none is named and there is not exactly one candidate.
     """
-    present = dataset.column_names or list(next(iter(dataset)))
+    dataset = dataset.with_format(None)  # a format may hide columns
+    present: list[str] = column_names(dataset)
     if input_columns is not None:
         missing = [name for name in input_columns if name not in present]
         if missing:
@@ -263,6 +303,11 @@ def resolve_input_columns(
             f" {', '.join(texts) or 'none'}. Set input_columns to one or two of them."
         )
     return texts
+
+
+def _values(dataset: Dataset, column: str) -> Any:
+    """A whole column at once: a `Column` is read row by row."""
+    return dataset.select_columns([column])[:][column]
 
 
 def beside(dataset: Dataset, columns: Dataset) -> Dataset:

@@ -6,6 +6,7 @@ temperatures can change without touching the data.
 """
 
 import json
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -14,7 +15,7 @@ import numpy as np
 import torch
 import xxhash
 from datasets import Dataset
-from huggingface_hub import ModelHubMixin, hf_hub_download
+from huggingface_hub import ModelCard, ModelHubMixin, hf_hub_download
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -23,13 +24,19 @@ from tqdm.auto import tqdm
 
 from hf_lelp.files import write_atomically
 from hf_lelp.heads import LinearHead
+from hf_lelp.labels import NO_LABEL, Classes
 
 EMBEDDING_COLUMN = "teacher_embedding"
 LOGITS_COLUMN = "teacher_logits"
 PROJECTIONS_COLUMN = "teacher_projections"
+# Who made a row's columns. A column is the one place for this that goes along to disk, to the Hub and through every
+# operation on a dataset: its description does not.
+TEACHER_MARK = "teacher_fingerprint"
+PROJECTIONS_MARK = "projections_fingerprint"
 
 WEIGHTS_NAME = "class_projections.safetensors"
 METADATA_NAME = "config.json"
+CARD_TEMPLATE = Path(__file__).parent / "templates" / "projections_card.md"
 FORMAT_VERSION = 1
 
 
@@ -78,8 +85,8 @@ class ClassProjections(
     ) -> Self:
         """Fit on the columns that the teacher added: one pass, memory flat in the number of rows, float64 inside.
 
-        An example belongs to the class of its label, or, where it has none (no label column, or −100), to the
-        teacher's argmax.
+        An example belongs to the class of its label, or, where it has none (no label column, or −100, −1 or null), to
+        the teacher's argmax.
 
         Args:
             dataset: with columns `teacher_embedding` and `teacher_logits`.
@@ -90,24 +97,28 @@ class ClassProjections(
             batch_size: rows read at a time.
 
         Raises:
-            ValueError: if columns are missing, an embedding is not finite (the row is named), a class is empty, or
-                a class cannot give `num_directions` directions (its count and rank are named).
+            ValueError: if columns are missing or another teacher's, a label is no class, an embedding is not finite
+                (the row is named), a class is empty, or it cannot give `num_directions` directions (its count and rank
+                are named).
         """
         _require_columns(dataset, EMBEDDING_COLUMN, LOGITS_COLUMN)
+        if TEACHER_MARK in dataset.column_names:
+            check_mark(dataset.unique(TEACHER_MARK), head.fingerprint, "teacher")
         if label_column is None:
             label_column = next((name for name in ("labels", "label") if name in dataset.column_names), None)
         num_classes, size = head.weight.shape
         moments = [_Moments(size) for _ in range(num_classes)]
+        encoder = Classes(num_classes, names=None, teacher_order=None)
         columns = [EMBEDDING_COLUMN, LOGITS_COLUMN] + ([label_column] if label_column else [])
         batches = dataset.select_columns(columns).with_format("numpy").iter(batch_size)
         with tqdm(total=len(dataset), desc="Fitting class projections", unit="row", leave=False) as progress:
-            for batch in batches:
+            for number, batch in enumerate(batches):
                 embedding = np.asarray(batch[EMBEDDING_COLUMN], dtype=np.float64)
-                _check_embedding(embedding, size, first_row=progress.n)
+                _check_embedding(embedding, size, first_row=number * batch_size)
                 classes = np.asarray(batch[LOGITS_COLUMN]).argmax(-1)
                 if label_column:
-                    labels = np.asarray(batch[label_column])
-                    classes = np.where(labels == -100, classes, labels)
+                    labels = np.asarray(encoder.encode(batch[label_column]))
+                    classes = np.where(labels == NO_LABEL, classes, labels)
                 for index, statistics in enumerate(moments):
                     statistics.add(embedding[classes == index])
                 progress.update(len(embedding))
@@ -123,7 +134,7 @@ class ClassProjections(
             teacher=head.fingerprint,
         )
 
-    def __call__(self, batch: dict[str, Any]) -> dict[str, NDArray[np.float32]]:
+    def __call__(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         """The projections of a batch of embeddings on every class's directions.
 
         Every example is projected for every class, its own and the others.
@@ -132,11 +143,14 @@ class ClassProjections(
             batch: with `teacher_embedding`, (n, D).
 
         Returns:
-            `teacher_projections`, (n, C, K): (h − μ_c)·V_{c,k}, neither rotated nor scaled.
+            `teacher_projections`, (n, C, K): (h − μ_c)·V_{c,k}, neither rotated nor scaled; and
+            `projections_fingerprint`, n times that of these projections.
 
         Raises:
-            ValueError: if the embeddings have another size than those of the fit.
+            ValueError: if the embeddings are another teacher's than those of the fit.
         """
+        if TEACHER_MARK in batch:
+            check_mark(set(batch[TEACHER_MARK]), self.teacher, "teacher")
         embedding = torch.as_tensor(np.asarray(batch[EMBEDDING_COLUMN], dtype=np.float32))
         if embedding.shape[-1] != self.mean.shape[-1]:
             raise ValueError(
@@ -145,7 +159,8 @@ class ClassProjections(
             )
         # (h − μ)·V as h·V − μ·V would cancel badly where the mean is large beside the spread.
         centred = embedding[:, None, :] - self.mean
-        return {PROJECTIONS_COLUMN: torch.einsum("ncd,ckd->nck", centred, self.directions).numpy()}
+        projected = torch.einsum("ncd,ckd->nck", centred, self.directions).numpy()
+        return {PROJECTIONS_COLUMN: projected, PROJECTIONS_MARK: [self.fingerprint] * len(projected)}
 
     @property
     def fingerprint(self) -> str:
@@ -203,12 +218,44 @@ class ClassProjections(
         names = ("mean", "directions", "variance", "count")
         return {name: getattr(self, name).contiguous() for name in names}
 
+    def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
+        """The README.md that `save_pretrained` and `push_to_hub` write."""
+        return ModelCard.from_template(
+            self._hub_mixin_info.model_card_data,
+            template_str=CARD_TEMPLATE.read_text(encoding="utf-8"),
+            classes=self.num_classes,
+            directions=self.num_directions,
+            size=self.mean.shape[-1],
+            count=", ".join(f"{count:,}" for count in self.count.tolist()),
+            null_space="yes" if self.null_space else "no",
+            teacher=self.teacher,
+            fingerprint=self.fingerprint,
+        )
+
     def _save_pretrained(self, save_directory: Path) -> None:
         metadata = {"format_version": FORMAT_VERSION, "teacher": self.teacher, "null_space": self.null_space}
         write_atomically(save_directory / WEIGHTS_NAME, lambda path: save_file(self._tensors(), path))
         write_atomically(
             save_directory / METADATA_NAME, lambda path: path.write_text(json.dumps(metadata, indent=2) + "\n")
         )
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> Self:
+        """Load from a folder or the Hub; further arguments (revision, token, …) as in `ModelHubMixin`.
+
+        Raises:
+            FileNotFoundError: if a file is missing.
+            ValueError: if a file is damaged, or of another version.
+        """
+        try:
+            return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f"No class projections in {pretrained_model_name_or_path}: {error}") from error
+        except (AttributeError, KeyError, TypeError, ValueError, SafetensorError) as error:
+            raise ValueError(
+                f"The class projections in {pretrained_model_name_or_path} cannot be read"
+                f" ({type(error).__name__}: {error}). Fit and save them again."
+            ) from error
 
     @classmethod
     def _from_pretrained(cls, *, model_id: str, **kwargs: Any) -> Self:
@@ -219,22 +266,12 @@ class ClassProjections(
             hub = ("revision", "cache_dir", "force_download", "local_files_only", "token")
             return Path(hf_hub_download(model_id, name, **{key: kwargs[key] for key in hub if key in kwargs}))
 
-        try:
-            metadata = json.loads(file(METADATA_NAME).read_text())
-            tensors = load_file(file(WEIGHTS_NAME))
-            version = metadata["format_version"]
-        except FileNotFoundError as error:
-            raise FileNotFoundError(f"No class projections in {model_id}: {error.filename} is missing.") from error
-        except (KeyError, ValueError, SafetensorError) as error:
+        metadata = json.loads(file(METADATA_NAME).read_text())
+        if metadata["format_version"] != FORMAT_VERSION:
             raise ValueError(
-                f"The class projections in {model_id} cannot be read ({error!r}). Save them again."
-            ) from error
-        if version != FORMAT_VERSION:
-            raise ValueError(
-                f"{model_id} holds class projections of format {version!r}; this version of hf-lelp reads format"
-                f" {FORMAT_VERSION}. Fit them again."
+                f"they are of format {metadata['format_version']!r}, and this version of hf-lelp reads {FORMAT_VERSION}"
             )
-        return cls(**tensors, null_space=metadata["null_space"], teacher=metadata["teacher"])
+        return cls(**load_file(file(WEIGHTS_NAME)), null_space=metadata["null_space"], teacher=metadata["teacher"])
 
 
 class _Moments:
@@ -301,6 +338,26 @@ def _check_embedding(embedding: NDArray[np.float64], size: int, first_row: int) 
         raise ValueError(
             f"The teacher's embedding of row {first_row + int(finite.argmin())} is not finite (NaN or infinite)."
             " Check that text, or run the teacher in float32 (teacher_dtype)."
+        )
+
+
+def check_mark(found: Collection[str], expected: str, maker: str) -> None:
+    """Refuse columns that the teacher or projections at hand did not make.
+
+    Args:
+        found: the values of the column that says who made them.
+        expected: fingerprint of the maker at hand.
+        maker: "teacher" or "projections".
+
+    Raises:
+        ValueError: naming both.
+    """
+    others = sorted(set(found) - {expected})
+    if others:
+        raise ValueError(
+            f"The prepared columns were made by the {maker} of fingerprint {', '.join(others)}, and the {maker} at hand"
+            f" is {expected} (other weights, data type, settings or order of classes). Use the {maker} that made them,"
+            " or make the columns again."
         )
 
 

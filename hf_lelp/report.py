@@ -28,11 +28,16 @@ def results_table(results: dict[str, dict[str, Any]], rows: int) -> str:
     accuracies = [result["accuracy"] for result in results.values() if "accuracy" in result]
     if not accuracies:
         return table
-    half = max(1.96 * np.sqrt(p * (1 - p) / rows) for p in accuracies)
     return (
-        f"{table}\n\n{rows:,} evaluation examples: each accuracy alone is known to ±{100 * half:.1f} points (95%)."
+        f"{table}\n\n{rows:,} evaluation examples: each accuracy alone is known to"
+        f" ±{100 * half_interval(accuracies, rows):.1f} points (95%)."
         " One seed; differences within that are not findings."
     )
+
+
+def half_interval(accuracies: list[float], rows: int) -> float:
+    """Half the width of the widest of the accuracies' normal 95% intervals, each measured on `rows` examples."""
+    return max(1.96 * float(np.sqrt(p * (1 - p) / rows)) for p in accuracies)
 
 
 def group_alignment(

@@ -4,7 +4,7 @@
 and a second, S·C-way layer on the same embedding exists in training only.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,9 +12,10 @@ import torch
 import transformers
 from torch import Tensor, nn
 from transformers import AutoConfig, PreTrainedModel
+from transformers.models.auto import modeling_auto
 
 from hf_lelp.heads import find_head, replace_module
-from hf_lelp.modeling_lelp import SubclassHead
+from hf_lelp.modeling_lelp import SubclassHead, with_subclass_head
 
 
 class AuxiliaryHead(nn.Linear):
@@ -32,6 +33,7 @@ class AuxiliaryHead(nn.Linear):
     def __init__(self, in_features: int, num_labels: int, num_subclasses: int, bias: bool = True) -> None:
         super().__init__(in_features, num_labels, bias=bias)
         self.auxiliary = nn.Linear(in_features, num_labels * num_subclasses, bias=bias)
+        self.num_subclasses = num_subclasses
         self.all_logits = False
 
     def forward(self, input: Tensor) -> Tensor:
@@ -66,16 +68,17 @@ def place_student_head(model: PreTrainedModel, num_subclasses: int, kind: str) -
         kind: "subclass" or "auxiliary".
 
     Raises:
-        ValueError: if the model has no final linear layer, or has a LELP head of another S or kind.
+        ValueError: if the model has no final linear layer, or has a LELP head of another S or kind; for "subclass",
+            if it is no classifier of transformers.
     """
     present = student_head(model)
     if present is not None:
-        found = (type(present), getattr(model.config, "num_subclasses", num_subclasses))
-        if found == (SubclassHead if kind == "subclass" else AuxiliaryHead, num_subclasses):
+        wanted = SubclassHead if kind == "subclass" else AuxiliaryHead
+        if isinstance(present, wanted) and present.num_subclasses == num_subclasses:
             return
         raise ValueError(
-            f"The student already has a {type(present).__name__} with {found[1]} subclasses per class, and"
-            f" {kind!r} with {num_subclasses} was asked for. Start from the plain model, or keep its settings."
+            f"The student already has a {type(present).__name__} with {present.num_subclasses} subclasses per class,"
+            f" and {kind!r} with {num_subclasses} was asked for. Start from the plain model, or keep its settings."
         )
     if num_subclasses == 1:
         return
@@ -83,6 +86,8 @@ def place_student_head(model: PreTrainedModel, num_subclasses: int, kind: str) -
     bias = plain.bias is not None
     head: StudentHead
     if kind == "subclass":
+        # From now on the model saves itself as what it is, whoever calls save_pretrained.
+        model.__class__ = subclass_model(type(model))
         head = SubclassHead(plain.in_features, plain.out_features, num_subclasses, bias=bias)
         rows: nn.Linear = head
         # Recorded in config.json: a loader must know S to give C logits.
@@ -116,6 +121,13 @@ def all_logits(head: StudentHead | None) -> Iterator[None]:
         head.all_logits = False
 
 
+def saved_parameters(model: PreTrainedModel) -> int:
+    """Parameters of the student as it is saved: without an auxiliary layer."""
+    head = student_head(model)
+    auxiliary = head.auxiliary.parameters() if isinstance(head, AuxiliaryHead) else ()
+    return int(model.num_parameters()) - sum(parameter.numel() for parameter in auxiliary)
+
+
 def load_student(name_or_path: str, **kwargs: Any) -> PreTrainedModel:
     """Load a student of either form, from a folder or the Hub; its logits are the C class logits.
 
@@ -132,22 +144,45 @@ def load_student(name_or_path: str, **kwargs: Any) -> PreTrainedModel:
     config = AutoConfig.from_pretrained(name_or_path, **hub)
     architecture = (config.architectures or ["none"])[0]
     base = getattr(transformers, architecture, None)
-    if base is None:
+    if base is None or "Classification" not in architecture:
         raise ValueError(
-            f"{name_or_path}: config.json names the architecture {architecture!r}, which is not in transformers."
+            f"{name_or_path}: config.json names the architecture {architecture!r}, which is no classifier of the"
+            " installed transformers."
         )
     num_subclasses = getattr(config, "num_subclasses", 1)
     if num_subclasses > 1:
-        base = _with_subclass_head(base)
+        base = subclass_model(base)
     return base.from_pretrained(name_or_path, **kwargs)
 
 
-def _with_subclass_head(base: type[PreTrainedModel]) -> type[PreTrainedModel]:
-    """The architecture with a `SubclassHead` in place, so that `from_pretrained` finds room for S·C rows."""
+def subclass_model(base: type[PreTrainedModel]) -> type[PreTrainedModel]:
+    """The class of a student with a `SubclassHead`: its `save_pretrained` puts modeling_lelp.py beside the weights.
 
-    def __init__(self: PreTrainedModel, config: Any, *args: Any, **kwargs: Any) -> None:
-        base.__init__(self, config, *args, **kwargs)
-        place_student_head(self, config.num_subclasses, "subclass")
+    So `AutoModelFor….from_pretrained(folder, trust_remote_code=True)` loads it where hf-lelp is not installed. Without
+    that argument the final layer's shape does not fit the plain architecture, and loading fails.
 
-    # The same class name: save_pretrained writes it to config.json as the architecture.
-    return type(base.__name__, (base,), {"__init__": __init__, "__module__": base.__module__})
+    Raises:
+        ValueError: if `base` is no text, image or audio classifier of the installed transformers.
+    """
+    auto = next((auto for auto, names in _AUTO_CLASSES.items() if base.__name__ in names), None)
+    if auto is None or getattr(transformers, base.__name__, None) is not base:
+        raise ValueError(
+            f"{base.__module__}.{base.__name__} is no classifier of the installed transformers, so that nobody could"
+            " load a student with pseudo-subclasses in its final layer. Use student_head='auxiliary', whose students"
+            " are plain models."
+        )
+    model_class = with_subclass_head(base.__name__)
+    model_class.register_for_auto_class(auto)
+    return model_class
+
+
+def _flat(names: Iterable[str | Sequence[str]]) -> set[str]:
+    return {name for entry in names for name in ((entry,) if isinstance(entry, str) else entry)}
+
+
+# Which Auto class loads the class of a name.
+_AUTO_CLASSES = {
+    "AutoModelForSequenceClassification": _flat(modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES.values()),
+    "AutoModelForImageClassification": _flat(modeling_auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES.values()),
+    "AutoModelForAudioClassification": _flat(modeling_auto.MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING_NAMES.values()),
+}

@@ -4,19 +4,25 @@ import json
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
 import transformers
 import xxhash
 from accelerate import PartialState
-from numpy.typing import NDArray
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_lelp.heads import LinearHead, check_embedding, find_head, headless
-from hf_lelp.projections import EMBEDDING_COLUMN, LOGITS_COLUMN
+from hf_lelp.projections import EMBEDDING_COLUMN, LOGITS_COLUMN, TEACHER_MARK
 from hf_lelp.text import max_tokens, set_pad_token, tokenize
+
+# Entries of a model's and a tokenizer's files that say where they come from, what the classes are called, or, as
+# truncation and padding do, what the last call was: the same teacher in memory and loaded again differs in them.
+_NO_PART_IN_RESULTS = {
+    *("_name_or_path", "transformers_version", "architectures", "auto_map", "dtype", "problem_type"),
+    *("id2label", "label2id", "name_or_path", "is_local", "local_files_only", "truncation", "padding"),
+}
 
 
 class Teacher:
@@ -83,7 +89,7 @@ class Teacher:
         revision: str | None = None,
         trust_remote_code: bool = False,
         **kwargs: Any,
-    ) -> Self:
+    ) -> "Teacher":
         """Load a fine-tuned classifier, and its tokenizer where none is given, from a folder or the Hub.
 
         Args:
@@ -134,14 +140,15 @@ class Teacher:
             device=self.model.device,
         )
 
-    def __call__(self, batch: dict[str, list[Any]]) -> dict[str, NDArray[np.float32]]:
+    def __call__(self, batch: dict[str, list[Any]]) -> dict[str, Any]:
         """Run the teacher over a batch of rows.
 
         Args:
             batch: with the `input_columns`, n rows.
 
         Returns:
-            `teacher_logits`, (n, C), and `teacher_embedding`, (n, D): the final linear layer's output and input.
+            `teacher_logits`, (n, C), and `teacher_embedding`, (n, D): the final linear layer's output and input; and
+            `teacher_fingerprint`, n times that of `head`.
 
         Raises:
             ValueError: if the captured embedding does not give the model's logits (checked on the first rows).
@@ -162,7 +169,8 @@ class Teacher:
             hidden = self._embed(dict(inputs))
             embedding[rows] = hidden.numpy()
             logits[rows] = torch.nn.functional.linear(hidden, self.head.weight, self.head.bias).numpy()
-        return {LOGITS_COLUMN: logits, EMBEDDING_COLUMN: embedding}
+        mark = [self.head.fingerprint] * len(logits)
+        return {LOGITS_COLUMN: logits, EMBEDDING_COLUMN: embedding, TEACHER_MARK: mark}
 
     @torch.inference_mode()
     def _embed(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -180,8 +188,7 @@ class Teacher:
         for name, tensor in self.model.state_dict().items():
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
             digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-        unrelated = ("_name_or_path", "transformers_version")
-        config = {key: value for key, value in self.model.config.to_dict().items() if key not in unrelated}
+        config = {key: value for key, value in self.model.config.to_dict().items() if key not in _NO_PART_IN_RESULTS}
         digest.update(json.dumps([config, self.class_order], sort_keys=True, default=str).encode())
         model_hash = digest.hexdigest()
         digest.update(json.dumps([self.input_columns, self.max_length]).encode())
@@ -189,9 +196,9 @@ class Teacher:
             self.processing_class.save_pretrained(folder)
             for path in sorted(Path(folder).rglob("*.*")):
                 content = path.read_bytes()
-                if path.name == "tokenizer.json":
-                    # Truncation and padding are the last call's, not the tokenizer's.
-                    content = json.dumps({**json.loads(content), "truncation": None, "padding": None}).encode()
+                if path.suffix == ".json" and isinstance(settings := json.loads(content), dict):
+                    settings = {key: value for key, value in settings.items() if key not in _NO_PART_IN_RESULTS}
+                    content = json.dumps(settings, sort_keys=True).encode()
                 digest.update(content)
         return model_hash, digest.hexdigest()
 

@@ -37,8 +37,7 @@ def set_pad_token(processing_class: PreTrainedTokenizerBase, model: PreTrainedMo
                 " processing_class.pad_token = ..."
             )
         processing_class.pad_token = processing_class.eos_token
-    if model.config.pad_token_id is None:
-        model.config.pad_token_id = processing_class.pad_token_id
+    model.config.pad_token_id = processing_class.pad_token_id
 
 
 def tokenize(

@@ -1,5 +1,8 @@
 """`LELPTrainer`: a `transformers.Trainer` whose loss reads the teacher's columns."""
 
+import logging
+import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,30 +11,40 @@ from datasets import Dataset, IterableDataset
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase, Trainer, set_seed
-from transformers.utils import logging
 
 from hf_lelp.config import LELPConfig
 from hf_lelp.files import write_atomically
 from hf_lelp.labels import Classes
 from hf_lelp.losses import distillation_loss, label_loss, subclass_targets
 from hf_lelp.metrics import compute_metrics as few_class_compute_metrics
+from hf_lelp.model_card import QUALITY, EvaluationData, StudentCard, hub_id, method_of, settings_of
 from hf_lelp.prepare import (
     TEACHER_COLUMNS,
     TeacherData,
     add_teacher_columns,
+    check_marks,
     find_label_column,
     settle_teacher,
     student_columns,
 )
 from hf_lelp.projections import LOGITS_COLUMN, PROJECTIONS_COLUMN, ClassProjections
-from hf_lelp.students import AuxiliaryHead, StudentHead, all_logits, load_student, place_student_head, student_head
+from hf_lelp.students import (
+    AuxiliaryHead,
+    StudentHead,
+    all_logits,
+    load_student,
+    place_student_head,
+    saved_parameters,
+    student_head,
+)
 from hf_lelp.teacher import Teacher, auto_class
 from hf_lelp.text import max_tokens, set_pad_token
 
-logger = logging.get_logger(__name__)
+logger = logging.getLogger(__name__)
 
 PROJECTIONS_FOLDER = "class_projections"
 AUXILIARY_NAME = "auxiliary_head.safetensors"
+CARD_NAME = "README.md"
 
 
 class LELPTrainer(Trainer):
@@ -59,10 +72,9 @@ class LELPTrainer(Trainer):
 
     Raises:
         ValueError: if teacher, data and student do not fit together; the message says how and what to do.
-        RuntimeError: with several GPUs in one process.
+        RuntimeError: with several GPUs in one process, or several processes that do not know of each other.
     """
 
-    _tag_names = ("hf-lelp", "lelp", "knowledge-distillation")
     args: LELPConfig
     processing_class: PreTrainedTokenizerBase | None
     model: PreTrainedModel
@@ -95,6 +107,8 @@ class LELPTrainer(Trainer):
             self._teacher_data = add_teacher_columns(train_dataset, teacher, args, self._classes, projections)
             train_dataset, projections = self._teacher_data.dataset, self._teacher_data.projections
         self.projections = projections
+        self._teacher_name = hub_id(teacher.model.name_or_path) if teacher is not None else None
+        self._measured: dict[int, dict[str, float]] = {}
 
         if isinstance(model, str):
             model = _load_student(model, self._classes)
@@ -136,7 +150,7 @@ class LELPTrainer(Trainer):
         if not isinstance(dataset, Dataset | IterableDataset):
             return dataset
         return student_columns(
-            dataset,
+            check_marks(dataset, None, self.projections),
             self.processing_class,
             input_columns=self.args.input_columns,
             label_column=find_label_column(dataset, self.args) or self.args.label_column,
@@ -176,6 +190,9 @@ class LELPTrainer(Trainer):
 
     def call_model_init(self, trial: Any = None) -> PreTrainedModel:
         """As in Trainer; the student's head is placed on what `model_init` returns."""
+        if trial is not None:
+            # Trainer does so after this call, but the head depends on the trial's settings.
+            self._hp_search_setup(trial)
         model = super().call_model_init(trial)
         assert isinstance(model, PreTrainedModel)
         self._place_head(model, self.args)
@@ -183,15 +200,6 @@ class LELPTrainer(Trainer):
             set_pad_token(self.processing_class, model)
         self._head = student_head(model)
         return model
-
-    def _hp_search_setup(self, trial: Any) -> None:
-        before = (self.args.num_subclasses, self.args.student_head, self.args.alpha < 1)
-        super()._hp_search_setup(trial)
-        if trial is not None and before != (self.args.num_subclasses, self.args.student_head, self.args.alpha < 1):
-            # The trial's settings arrive after its model was made.
-            self.model = self.call_model_init(trial)
-            self._move_model_to_device(self.model, self.args.device)
-            self.model_wrapped = self.model
 
     # ---- Loss ----
 
@@ -311,7 +319,102 @@ class LELPTrainer(Trainer):
         logits = outputs["logits"] if isinstance(outputs, dict) else outputs[0]
         return loss, logits.detach(), inputs.get("labels")
 
+    def evaluate(
+        self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
+        """As in Trainer; figures on the trainer's own `eval_dataset` go on the student's card."""
+        metrics = super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
+        if eval_dataset is None:
+            start = f"{metric_key_prefix}_"
+            self._measured[self.state.global_step] = {
+                name.removeprefix(start): value for name, value in metrics.items() if name.startswith(start)
+            }
+        return metrics
+
+    # ---- Card ----
+
+    def student_card(self) -> StudentCard:
+        """The student's card as of now: its settings, and its figures if it was evaluated after the last step."""
+        args, model = self.args, self.accelerator.unwrap_model(self.model)
+        method = method_of(args)
+        measured = self._measured.get(self.state.global_step, {})
+        figures: dict[str, Any] = {name: measured[name] for name in QUALITY if name in measured}
+        figures["parameters"] = saved_parameters(model)
+        training_rows, rows = (
+            len(dataset) if isinstance(dataset, Dataset) else None
+            for dataset in (self.train_dataset, self.eval_dataset)
+        )
+        return StudentCard(
+            repo=self.hub_model_id or args.hub_model_id or Path(args.output_dir or ".").absolute().name,
+            method=method,
+            row=method,
+            auto_class=auto_class(model.config).__name__,
+            classes=list(map(str, model.config.id2label.values())),
+            num_subclasses=getattr(model.config, "num_subclasses", 1),
+            settings=settings_of(args, self.projections, training_rows),
+            results={method: figures},
+            evaluation=EvaluationData(rows) if rows is not None else None,
+            max_length=self._max_length,
+            student=hub_id(model.name_or_path),
+            teacher=self._teacher_name,
+        )
+
+    def create_model_card(
+        self,
+        language: str | None = None,
+        license: str | None = None,
+        tags: str | list[str] | None = None,
+        model_name: str | None = None,
+        finetuned_from: str | None = None,
+        tasks: str | list[str] | None = None,
+        dataset_tags: str | list[str] | None = None,
+        dataset: str | list[str] | None = None,
+        dataset_args: str | list[str] | None = None,
+    ) -> None:
+        """Write README.md in `output_dir` (see `student_card`). `push_to_hub` takes the same arguments.
+
+        Args:
+            language: of the data.
+            license: of the student; none is assumed.
+            tags: further tags.
+            model_name: where the repository's name does not serve.
+            finetuned_from: Hub id of the model that the student started from, where it is not the one loaded.
+            tasks: unused; the model tells.
+            dataset_tags: Hub ids of the data. With one of them the figures go into the metadata, as `model-index`.
+            dataset: its name for readers, where that is not the Hub id.
+            dataset_args: its split that figures were measured on.
+        """
+        if not self.is_world_process_zero():
+            return
+        card = self.student_card()
+        ids, names, splits = (
+            [value] if isinstance(value, str) else list(value or ()) for value in (dataset_tags, dataset, dataset_args)
+        )
+        evaluation = card.evaluation
+        if evaluation is not None:
+            kind = ids[0] if ids else None
+            evaluation = replace(
+                evaluation, name=names[0] if names else kind, kind=kind, split=splits[0] if splits else None
+            )
+        card = replace(
+            card,
+            repo=card.repo if model_name in (None, card.repo.rpartition("/")[2]) else model_name,
+            student=finetuned_from or card.student,
+            datasets=ids,
+            evaluation=evaluation,
+            language=language,
+            license=license,
+            tags=[tags] if isinstance(tags, str) else list(tags or ()),
+        )
+        card.save(Path(self.args.output_dir or ".") / CARD_NAME)
+
     # ---- Saving ----
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """As in Trainer, with the student's card beside the weights."""
+        super().save_model(output_dir, _internal_call)
+        if not _internal_call and self.is_world_process_zero():
+            self.student_card().save(Path(output_dir or self.args.output_dir or ".") / CARD_NAME)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         super()._save(output_dir, state_dict)
@@ -347,6 +450,8 @@ class LELPTrainer(Trainer):
 
     def _load_best_model(self) -> None:
         super()._load_best_model()
+        # What was measured last was another model.
+        self._measured = {self.state.global_step: self._measured.get(self.state.best_global_step or -1, {})}
         if self.state.best_model_checkpoint is not None:
             self._load_auxiliary(self.state.best_model_checkpoint)
 
@@ -364,6 +469,11 @@ def _check_arguments(args: LELPConfig, kwargs: dict[str, Any]) -> None:
     if kwargs.get("compute_loss_func") is not None:
         raise ValueError(
             "LELPTrainer computes its own loss: compute_loss_func has no place in it. Use Trainer for that."
+        )
+    if args.world_size == 1 and int(os.environ.get("WORLD_SIZE", 1)) > 1 and "LOCAL_RANK" in os.environ:
+        raise RuntimeError(
+            f"{os.environ['WORLD_SIZE']} processes were launched, but each would train alone and overwrite the others."
+            " On a machine without GPUs set use_cpu=True (--use_cpu)."
         )
     if args.n_gpu > 1:
         raise RuntimeError(

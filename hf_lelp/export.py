@@ -1,0 +1,179 @@
+"""Export a student from the command line: `python -m hf_lelp.export STUDENT --to plain onnx int8 torch ...`.
+
+A student is a transformers model already: this is for those who cannot use `trust_remote_code=True`, or PyTorch.
+"""
+
+import json
+import logging
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from transformers import AutoTokenizer, HfArgumentParser, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils.logging import disable_progress_bar
+
+from hf_lelp.distill import DataArguments, load_data
+from hf_lelp.files import write_atomically
+from hf_lelp.labels import NO_LABEL, resolve_classes
+from hf_lelp.modeling_lelp import SubclassHead
+from hf_lelp.plain import plain_student
+from hf_lelp.prepare import resolve_input_columns
+from hf_lelp.runtimes import measure, runtimes_table, save_int8, save_onnx, save_torch_export, torch_runtime
+from hf_lelp.students import load_student, student_head
+from hf_lelp.teacher import class_names
+from hf_lelp.text import max_tokens, set_pad_token, tokenize
+
+FORMS = ("plain", "onnx", "int8", "torch")
+BATCH_SIZE = 32
+# Texts that the latency of one text is the median of.
+SINGLES = 64
+
+
+@dataclass
+class ExportArguments(DataArguments):
+    """What to make of a student, and the data: to fit the plain form on, and to check and measure every form on.
+
+    Raises:
+        ValueError: if nothing known is asked for, or the data is missing.
+    """
+
+    to: list[str] = field(
+        default_factory=list,
+        metadata={"help": "One or more of plain (a linear final layer), onnx, int8 (quantised ONNX), torch (.pt2)."},
+    )
+    output_dir: str = field(default="exported", metadata={"help": "Folder for the files and export.json."})
+    input_columns: list[str] | None = field(
+        default=None, metadata={"help": "One or two text columns (default: text, or the only column of text)."}
+    )
+    label_column: str = field(default="label", metadata={"help": "Column of the labels, where there is one."})
+    max_length: int | None = field(default=None, metadata={"help": "Longest input in tokens, as in training."})
+    min_agreement: float = field(
+        default=0.98,
+        metadata={"help": "plain: least share of evaluation rows with the student's own answer; 0 takes any."},
+    )
+    seed: int = field(default=42, metadata={"help": "For rows that are drawn at random."})
+
+    def __post_init__(self) -> None:
+        unknown = [name for name in self.to if name not in FORMS]
+        if unknown or not self.to:
+            raise ValueError(f"to={' '.join(self.to)}: one or more of {', '.join(FORMS)} are possible.")
+        super().__post_init__()
+
+
+def export(student: str, arguments: ExportArguments) -> dict[str, Any]:
+    """Make what was asked for, check it, measure it, print a line on each.
+
+    Args:
+        student: folder or Hub id of a student of either form, or of any text classifier.
+        arguments: what to make, where, and the data.
+
+    Returns:
+        The results as in `export.json`: "plain", see `plain_student`, and "runtimes", see `measure`.
+
+    Raises:
+        ValueError: if data and student do not fit together, or the plain form agrees too seldom.
+        RuntimeError: if an exported file does not give the student's logits.
+        ImportError: if ONNX is asked for and not installed.
+    """
+    model = load_student(student, dtype=torch.float32).cpu().eval()
+    processing_class = AutoTokenizer.from_pretrained(student)
+    set_pad_token(processing_class, model)
+    limit = max_tokens(processing_class, model.config, arguments.max_length)
+    train, held_out = load_data(arguments, arguments.seed)
+    columns = resolve_input_columns(held_out, arguments.input_columns, arguments.label_column)
+    labels = _labels(model, held_out, arguments.label_column)
+
+    def batches(dataset: Dataset, rows: int = BATCH_SIZE) -> Iterator[dict[str, torch.Tensor]]:
+        for start in range(0, len(dataset), rows):
+            tokens = tokenize(processing_class, dataset[start : start + rows], columns, limit)
+            yield dict(processing_class.pad(tokens, return_tensors="pt"))
+
+    output_dir = Path(arguments.output_dir)
+    inputs = list(batches(held_out))
+    results: dict[str, Any] = {}
+    if "plain" in arguments.to:
+        if isinstance(student_head(model), SubclassHead):
+            plain, report = plain_student(model, batches(train), inputs, labels, min_agreement=arguments.min_agreement)
+            _save(plain, processing_class, output_dir / "plain")
+            results["plain"] = report
+            print(f"plain: {_said_of(report)}; saved in {output_dir / 'plain'}")
+        else:
+            print(f"plain: {student} is a plain model already, and can be used as it is")
+    runtimes = [torch_runtime(model)]
+    if "torch" in arguments.to:
+        runtimes.append(save_torch_export(model, inputs, output_dir / "model.pt2"))
+        print(f"torch: gives PyTorch's logits; saved as {output_dir / 'model.pt2'}")
+    if "onnx" in arguments.to or "int8" in arguments.to:
+        path = output_dir / "onnx" / "model.onnx"
+        runtimes.append(save_onnx(model, inputs, path))
+        print(f"onnx: gives PyTorch's logits; saved as {path}")
+        if "int8" in arguments.to:
+            runtimes.append(save_int8(path, path.with_name("model_int8.onnx")))
+            print(f"int8: saved as {path.with_name('model_int8.onnx')}")
+    if len(runtimes) > 1:
+        processing_class.save_pretrained(output_dir)
+        singles = list(batches(held_out.select(range(min(SINGLES, len(held_out)))), rows=1))
+        results["runtimes"] = measure(runtimes, inputs, singles, labels)
+        print(f"\n{runtimes_table(results['runtimes'])}")
+    _write_results(results, output_dir / "export.json")
+    return results
+
+
+def _labels(model: PreTrainedModel, dataset: Dataset, label_column: str) -> list[int] | None:
+    """Labels as indices of the model's classes, which may be in another order than the data's."""
+    if label_column not in dataset.column_names:
+        return None
+    classes = resolve_classes(
+        dataset, label_column, teacher_names=class_names(model.config), num_teacher_classes=model.config.num_labels
+    )
+    assert classes.teacher_order is not None
+    encoded = classes.encode(dataset[label_column])
+    return [label if label == NO_LABEL else classes.teacher_order[label] for label in encoded]
+
+
+def _save(model: PreTrainedModel, processing_class: PreTrainedTokenizerBase, folder: Path) -> None:
+    model.save_pretrained(folder)
+    processing_class.save_pretrained(folder)
+
+
+def _said_of(report: dict[str, float]) -> str:
+    line = (
+        f"same answer as the student on {report['agreement']:.1%} of {report['rows']:,} held-out rows, probabilities"
+        f" {report['mean_difference']:.4f} apart on average and {report['max_difference']:.4f} at most"
+    )
+    if "accuracy" in report:
+        line += f", accuracy {report['accuracy_before']:.1%} before and {report['accuracy']:.1%} after"
+    return line
+
+
+def _write_results(results: dict[str, Any], path: Path) -> None:
+    """Add to what earlier exports to the same folder found."""
+    if results:
+        before = json.loads(path.read_text()) if path.exists() else {}
+        content = json.dumps({**before, **results}, indent=2) + "\n"
+        write_atomically(path, lambda temporary: temporary.write_text(content))
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the command line."""
+    parser = HfArgumentParser(
+        [ExportArguments],  # type: ignore[list-item]
+        prog="python -m hf_lelp.export",
+        description="Make a plain model, ONNX (int8 too) or a torch.export program of a student, checked and measured.",
+    )
+    parser.add_argument("student", metavar="STUDENT", help="Folder or Hub id of the student.")
+    disable_progress_bar()  # those of single files
+    logging.basicConfig(format="%(message)s")
+    try:
+        arguments, rest = parser.parse_args_into_dataclasses(argv)
+        export(rest.student, arguments)
+    except (ValueError, RuntimeError, ImportError) as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,297 @@
+"""The card of a student: README.md and its metadata, from what is known and measured. What is not known is not on it.
+
+Text that comes from data, names or settings is escaped: a label cannot become a link, a heading or a script on the Hub.
+"""
+
+import re
+import unicodedata
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCard, ModelCardData, try_to_load_from_cache
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
+
+from hf_lelp.config import LELPConfig
+from hf_lelp.files import write_atomically
+from hf_lelp.projections import ClassProjections
+from hf_lelp.report import half_interval, markdown_table
+from hf_lelp.runtimes import runtimes_table
+
+TEMPLATE = Path(__file__).parent / "templates" / "student_card.md"
+
+# By what loads the model: the task's tag on the Hub, and an input for the example.
+TASKS = {
+    "AutoModelForSequenceClassification": ("text-classification", "A text to classify"),
+    "AutoModelForImageClassification": ("image-classification", "image.png"),
+    "AutoModelForAudioClassification": ("audio-classification", "audio.wav"),
+}
+_TAGS = {"direct": [], "kd": ["knowledge-distillation"], "lelp": ["lelp", "knowledge-distillation"]}
+# By key of the results: heading on the card; type, name and arguments of the metric in the metadata.
+QUALITY: dict[str, tuple[str, tuple[str, str, dict[str, Any] | None] | None]] = {
+    "accuracy": ("accuracy", ("accuracy", "Accuracy", None)),
+    "macro_f1": ("macro-F1", ("f1", "Macro F1", {"average": "macro"})),
+    "mcc": ("Matthews correlation", ("matthews_correlation", "Matthews correlation", None)),
+    "ece": ("calibration error", ("expected_calibration_error", "Expected calibration error (15 bins)", None)),
+    "teacher_agreement": ("agrees with teacher", None),
+}
+_MOST_CLASSES = 20
+
+
+@dataclass(frozen=True)
+class EvaluationData:
+    """What the figures were measured on.
+
+    Attributes:
+        rows: examples.
+        name: for readers; `None` where nobody said.
+        kind: as for `load_dataset`: a Hub id or a file format; `None` keeps the figures out of the metadata.
+        config: of the dataset on the Hub.
+        split: of the dataset.
+    """
+
+    rows: int
+    name: str | None = None
+    kind: str | None = None
+    config: str | None = None
+    split: str | None = None
+
+
+@dataclass(frozen=True)
+class StudentCard:
+    """What is known of a student.
+
+    Attributes:
+        repo: its Hub id, or name.
+        method: "lelp", "kd" or "direct".
+        row: its key in `results`.
+        auto_class: the Auto class of transformers that loads it.
+        classes: names of the C classes.
+        num_subclasses: S of a final layer with S·C rows, which takes code to load; 1 for a plain model.
+        settings: of method and training, by name.
+        results: figures by model, as `distill` makes them.
+        runtimes: figures by runtime, as `runtimes.measure` makes them.
+        evaluation: what `results` were measured on.
+        max_length: tokens after which an input is cut.
+        student: Hub id of the model that it started from.
+        teacher: Hub id of the teacher.
+        datasets: Hub ids of the training data.
+        language: of the data.
+        license: of the student.
+        tags: besides those of the method.
+    """
+
+    repo: str
+    method: str
+    row: str
+    auto_class: str
+    classes: list[str]
+    num_subclasses: int = 1
+    settings: dict[str, Any] = field(default_factory=dict)
+    results: dict[str, dict[str, Any]] = field(default_factory=dict)
+    runtimes: list[dict[str, Any]] = field(default_factory=list)
+    evaluation: EvaluationData | None = None
+    max_length: int | None = None
+    student: str | None = None
+    teacher: str | None = None
+    datasets: list[str] = field(default_factory=list)
+    language: str | None = None
+    license: str | None = None
+    tags: list[str] = field(default_factory=list)
+
+    def render(self) -> ModelCard:
+        """The card, with `model-index` metadata where the evaluation data is named."""
+        task, example = TASKS[self.auto_class]
+        title = _printable(self.repo.rpartition("/")[2])
+        classes = ", ".join(map(escape, self.classes[:_MOST_CLASSES]))
+        more = len(self.classes) - _MOST_CLASSES
+        named = {f"{name} (this model)" if name == self.row else name: result for name, result in self.results.items()}
+        accuracies = [result["accuracy"] for result in self.results.values() if "accuracy" in result]
+        rows = self.evaluation.rows if self.evaluation is not None else None
+        measured = {key for result in self.results.values() for key in result}
+        return ModelCard.from_template(
+            self._metadata(task, title),
+            template_str=TEMPLATE.read_text(encoding="utf-8"),
+            title=escape(title),
+            repo=self.repo if _is_repo_id(self.repo) else "path/to/the/student",
+            task=task,
+            example=example,
+            method=self.method,
+            auto_class=self.auto_class,
+            class_count=len(self.classes),
+            classes=classes + (f", … {more} more" if more > 0 else ""),
+            student=self.student,
+            teacher=self.teacher,
+            needs_code=self.num_subclasses > 1,
+            num_subclasses=self.num_subclasses,
+            max_length=self.max_length,
+            evaluation=self._evaluated_on() if measured & {*QUALITY, "examples_per_second"} else None,
+            quality=_table(named, {key: (heading, _quality) for key, (heading, _) in QUALITY.items()}),
+            interval=f"{100 * half_interval(accuracies, rows):.1f}" if accuracies and rows else None,
+            calibrated="ece" in measured,
+            cost=_table(named, _COST),
+            devices=escape(", ".join(sorted({r["device"] for r in self.results.values() if "device" in r}))),
+            runtimes=runtimes_table(self.runtimes) if self.runtimes else None,
+            settings=markdown_table(
+                ["setting", "value"], [[escape(name), escape(value)] for name, value in self.settings.items()]
+            ),
+        )
+
+    def save(self, path: Path) -> None:
+        """Write the card."""
+        content = str(self.render())
+        write_atomically(path, lambda temporary: temporary.write_text(content, encoding="utf-8"))
+
+    def _metadata(self, task: str, title: str) -> ModelCardData:
+        figures = self.results.get(self.row, {})
+        metrics = {key: metric for key, (_, metric) in QUALITY.items() if metric is not None and key in figures}
+        data = self.evaluation
+        evaluations = None
+        if data is not None and data.name is not None and data.kind is not None and metrics:
+            evaluations = [
+                EvalResult(
+                    task_type=task,
+                    dataset_type=_printable(data.kind),
+                    dataset_name=_printable(data.name),
+                    dataset_config=data.config,
+                    dataset_split=data.split,
+                    metric_type=kind,
+                    metric_name=name,
+                    metric_args=arguments,
+                    metric_value=round(figures[key], 4),
+                )
+                for key, (kind, name, arguments) in metrics.items()
+            ]
+        base_models = [name for name in (self.student, self.teacher) if name is not None]
+        return ModelCardData(
+            language=self.language,
+            license=self.license,
+            library_name="transformers",
+            pipeline_tag=task,
+            tags=list(dict.fromkeys(["hf-lelp", *_TAGS[self.method], *self.tags])),
+            base_model=base_models or None,
+            # Two base models alone would read as a merge of them.
+            base_model_relation="finetune" if base_models else None,
+            datasets=self.datasets or None,
+            metrics=[kind for kind, _, _ in metrics.values()] or None,
+            model_name=title if evaluations else None,
+            eval_results=evaluations,
+        )
+
+    def _evaluated_on(self) -> str | None:
+        data = self.evaluation
+        if data is None:
+            return None
+        if data.name is None:
+            return f"{data.rows:,} rows of evaluation data given to the trainer"
+        parts = [
+            escape(data.name),
+            f"configuration {escape(data.config)}" if data.config else "",
+            f"split {escape(data.split)}" if data.split else "",
+        ]
+        return f"{', '.join(part for part in parts if part)}: {data.rows:,} rows"
+
+
+def method_of(config: LELPConfig) -> str:
+    """The method that the settings amount to: "direct", "kd" or "lelp"."""
+    if config.alpha == 1:
+        return "direct"
+    return "kd" if config.num_subclasses == 1 else "lelp"
+
+
+def settings_of(config: LELPConfig, projections: ClassProjections | None, training_rows: int | None) -> dict[str, Any]:
+    """The settings that made a student, by their names on the card.
+
+    Args:
+        config: of the run.
+        projections: that its targets came from, where there are any.
+        training_rows: where known.
+    """
+    method = method_of(config)
+    settings: dict[str, Any] = {}
+    if method == "lelp":
+        seed = config.seed if config.rotation_seed is None else config.rotation_seed
+        settings |= {
+            "pseudo-subclasses per class, S": config.num_subclasses,
+            "subclass temperature, β": config.subclass_temperature,
+            "student head": config.student_head,
+            "null space of the teacher's final layer": projections.null_space if projections else config.null_space,
+            "random rotation": f"seed {seed}" if config.random_rotation else False,
+            "projections scaled to unit variance": config.scale_projections,
+        }
+    if method == "lelp" and projections is not None:
+        settings |= {"class projections": projections.fingerprint, "teacher fingerprint": projections.teacher}
+    if method != "direct":
+        settings |= {"temperature, τ": config.temperature, "weight of the labels, α": config.alpha}
+    if training_rows is not None:
+        settings["training examples"] = f"{training_rows:,}"
+    if config.max_steps > 0:
+        settings["steps"] = config.max_steps
+    else:
+        settings["epochs"] = config.num_train_epochs
+    settings |= {
+        "learning rate": config.learning_rate,
+        "schedule": config.lr_scheduler_type,
+        "optimizer": config.optim,
+        "batch size": config.train_batch_size * config.gradient_accumulation_steps * config.world_size,
+        "seed": config.seed,
+    }
+    words = {True: "yes", False: "no"}
+    return {
+        name: words[value] if isinstance(value, bool) else getattr(value, "value", value)
+        for name, value in settings.items()
+    }
+
+
+def escape(text: object) -> str:
+    """Text as Markdown and HTML that shows it and does nothing else: what could be markup or an address, by number."""
+    markup = r"""[!"#$&*:;<>@\[\\\]^_`{|}~]|(?<!\d)\.|\.(?!\d)"""
+    return re.sub(markup, lambda found: f"&#{ord(found[0])};", _printable(str(text)))
+
+
+def hub_id(name: object) -> str | None:
+    """`name` if it is that of a repository on the Hub and files of it were loaded from there, else `None`.
+
+    A path must not get on a card: it tells of somebody's machine and nobody else can follow it. So a name counts only
+    if it is no path here and the cache has a configuration under it.
+    """
+    if not isinstance(name, str) or not _is_repo_id(name) or Path(name).exists():
+        return None
+    return name if isinstance(try_to_load_from_cache(name, "config.json"), str) else None
+
+
+def _is_repo_id(name: str) -> bool:
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return bool(name)
+
+
+def _printable(text: str) -> str:
+    """On one line, without control characters or those that turn the direction of writing."""
+    text = " ".join(text.split())
+    return "".join(character for character in text if unicodedata.category(character)[0] != "C")
+
+
+def _quality(value: float) -> str:
+    return f"{100 * value:.1f}"
+
+
+_COST = {
+    "parameters": ("parameters", lambda value: f"{value:,}"),
+    "examples_per_second": ("examples/s", lambda value: f"{value:,.0f}"),
+    "train_seconds": ("training", lambda value: f"{value:,.0f} s"),
+}
+
+
+def _table(results: dict[str, dict[str, Any]], columns: dict[str, tuple[str, Any]]) -> str | None:
+    """Results by model, with the columns that at least one model has a figure for; `None` if there are none."""
+    present = {key: column for key, column in columns.items() if any(key in result for result in results.values())}
+    body = [
+        [name, *(show(result[key]) if key in result else "–" for key, (_, show) in present.items())]
+        for name, result in results.items()
+        if present.keys() & result.keys()
+    ]
+    return markdown_table(["", *(heading for heading, _ in present.values())], body) if present else None

@@ -1,0 +1,199 @@
+"""A plain model in place of a student whose final layer has pseudo-subclasses, and how far the two differ."""
+
+import copy
+import logging
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from scipy.optimize import minimize
+from scipy.special import logsumexp, softmax
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from hf_lelp.heads import check_embedding, headless, replace_module
+from hf_lelp.metrics import UNLABELLED
+from hf_lelp.modeling_lelp import SubclassHead
+
+logger = logging.getLogger(__name__)
+
+# Makes the fit's answer unique where embeddings have more dimensions than there are rows; too small to tell otherwise.
+RIDGE = 1e-6
+
+Batches = Iterable[Mapping[str, Tensor]]
+
+
+def plain_student(
+    student: PreTrainedModel,
+    train: Batches,
+    held_out: Batches,
+    labels: ArrayLike | None = None,
+    *,
+    min_agreement: float = 0.98,
+) -> tuple[PreTrainedModel, dict[str, float]]:
+    """The plain model that answers most like a student with a `SubclassHead`.
+
+    A C-way linear layer is fitted to the student's own class probabilities, on its own embeddings. The logsumexp over
+    subclasses is not linear, so that the two differ: a little where the subclasses only shaped the embedding, much
+    where a class is made of subclasses that no straight line holds together. Students of the auxiliary form are plain
+    models as they are.
+
+    Args:
+        student: from `load_student`; left as it is.
+        train: inputs to fit on; no labels are needed.
+        held_out: other inputs, to compare on.
+        labels: (N,) of `held_out`, in the student's order; −100 is no label.
+        min_agreement: share of the held-out rows on which both must have the same top class; 0 takes any.
+
+    Returns:
+        A model of the student's plain architecture, and what `fidelity` says of it, with the student's own accuracy
+        as `accuracy_before`.
+
+    Raises:
+        ValueError: if the student has no `SubclassHead`, there are no rows, or the agreement is below `min_agreement`.
+    """
+    name = next((name for name, module in student.named_modules() if isinstance(module, SubclassHead)), None)
+    if name is None:
+        raise ValueError(
+            f"This {type(student).__name__} has no pseudo-subclasses in its final layer: it is a plain model already"
+            " (as every student of student_head='auxiliary' is), and can be used as it is. If it is a student that"
+            " was loaded with trust_remote_code, load it with hf_lelp.load_student."
+        )
+    head = student.get_submodule(name)
+    assert isinstance(head, SubclassHead)
+    embedding, logits = _embeddings(student, name, train)
+    weight, bias = fit_linear(embedding, softmax(logits, axis=1), with_bias=head.bias is not None)
+
+    linear = nn.Linear(weight.shape[1], weight.shape[0], bias=head.bias is not None)
+    parameters = {"weight": torch.from_numpy(weight), **({} if head.bias is None else {"bias": torch.from_numpy(bias)})}
+    linear.load_state_dict(parameters)
+    plain = copy.deepcopy(student)
+    replace_module(plain, name, linear.to(device=head.weight.device, dtype=head.weight.dtype))
+    plain.__class__ = type(student).__mro__[1]
+    del plain.config.num_subclasses
+    if hasattr(plain.config, "auto_map"):
+        del plain.config.auto_map
+
+    held_out = list(held_out)
+    before, after = class_logits(student, held_out), class_logits(plain, held_out)
+    report = fidelity(before, after, labels)
+    if "accuracy" in report:
+        report["accuracy_before"] = fidelity(before, before, labels)["accuracy"]
+    if report["agreement"] < min_agreement:
+        raise ValueError(
+            f"The plain model agrees with the student on {report['agreement']:.1%} of {len(before)} held-out rows;"
+            f" {min_agreement:.1%} was asked for. Publish the student as it is (trust_remote_code=True loads it),"
+            " distil with student_head='auxiliary', fit on more rows, or ask for less with min_agreement."
+        )
+    return plain, report
+
+
+def fit_linear(
+    embedding: NDArray[np.floating], probabilities: NDArray[np.floating], *, with_bias: bool = True
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The linear layer whose softmax is closest to given probabilities: multinomial regression on soft targets.
+
+    The mean cross-entropy is convex in the layer, so that there is one answer. L-BFGS in float64 finds it.
+
+    Args:
+        embedding: h, (N, D).
+        probabilities: p, (N, C); rows sum to one.
+        with_bias: whether the layer has a bias; without, b is zero.
+
+    Returns:
+        W, (C, D), and b, (C,).
+    """
+    rows, size = embedding.shape
+    classes = probabilities.shape[1]
+    # Columns of one scale around zero: the same answer in far fewer steps.
+    centre = embedding.mean(0, dtype=np.float64) if with_bias else np.zeros(size)
+    scale = embedding.std(0, dtype=np.float64)
+    scale[scale == 0] = 1
+    scaled = (embedding - centre) / scale
+
+    def loss(flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        weight, bias = flat[:-classes].reshape(classes, size), flat[-classes:]
+        logits = scaled @ weight.T + bias
+        log_norm = logsumexp(logits, axis=1, keepdims=True)
+        error = (np.exp(logits - log_norm) - probabilities) / rows
+        gradient = error.T @ scaled + RIDGE * weight
+        value = float(log_norm.mean() - (logits * probabilities).sum() / rows + RIDGE / 2 * (weight**2).sum())
+        return value, np.concatenate([gradient.ravel(), error.sum(0) if with_bias else np.zeros(classes)])
+
+    result = minimize(
+        loss, np.zeros(classes * (size + 1)), jac=True, method="L-BFGS-B", options={"maxiter": 1000, "gtol": 1e-7}
+    )
+    if not result.success:
+        logger.warning(f"The fit of the final layer stopped early ({result.message}); see how well it agrees")
+    weight = result.x[:-classes].reshape(classes, size) / scale
+    return weight, result.x[-classes:] - weight @ centre
+
+
+def fidelity(before: ArrayLike, after: ArrayLike, labels: ArrayLike | None = None) -> dict[str, float]:
+    """How far the class logits of another form of a model are from the model's own.
+
+    Args:
+        before: (N, C), the model's.
+        after: (N, C), the other form's.
+        labels: (N,); −100 is no label.
+
+    Returns:
+        `rows`, N; `agreement`, the share of rows with the same top class; `mean_difference` and `max_difference` of the
+        class probabilities; and `accuracy` of `after`, where there are labels.
+
+    Raises:
+        ValueError: if the shapes differ, or there are no rows.
+    """
+    first, second = np.asarray(before, dtype=np.float64), np.asarray(after, dtype=np.float64)
+    if first.shape != second.shape or len(first) == 0:
+        raise ValueError(f"Class logits of shape {first.shape} and {second.shape} cannot be compared.")
+    difference = np.abs(softmax(first, axis=1) - softmax(second, axis=1))
+    report = {
+        "rows": len(first),
+        "agreement": float((first.argmax(1) == second.argmax(1)).mean()),
+        "mean_difference": float(difference.mean()),
+        "max_difference": float(difference.max()),
+    }
+    truth = np.full(len(first), UNLABELLED) if labels is None else np.asarray(labels)
+    labelled = truth != UNLABELLED
+    if labelled.any():
+        report["accuracy"] = float((second.argmax(1) == truth)[labelled].mean())
+    return report
+
+
+@torch.inference_mode()
+def class_logits(model: PreTrainedModel, batches: Batches) -> NDArray[np.float32]:
+    """The model's class logits, (N, C), in evaluation mode."""
+    model.eval()
+    logits = [model(**_on_device(batch, model)).logits.float().cpu().numpy() for batch in batches]
+    if not logits:
+        raise ValueError("There are no rows.")
+    return np.concatenate(logits)
+
+
+@torch.inference_mode()
+def _embeddings(
+    student: PreTrainedModel, name: str, batches: Batches
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Input, (N, D), and output, (N, C), of the student's final layer."""
+    student.eval()
+    head = student.get_submodule(name)
+    embedding: list[NDArray[np.float32]] = []
+    logits: list[NDArray[np.float32]] = []
+    for batch in batches:
+        inputs = _on_device(batch, student)
+        with headless(student, name):
+            hidden = student(**inputs).logits
+        if not embedding:
+            check_embedding(student, name, hidden, inputs)
+        embedding.append(hidden.float().cpu().numpy())
+        logits.append(head(hidden).float().cpu().numpy())
+    if not embedding:
+        raise ValueError("There are no rows to fit the final layer on.")
+    return np.concatenate(embedding), np.concatenate(logits)
+
+
+def _on_device(batch: Mapping[str, Any], model: PreTrainedModel) -> dict[str, Any]:
+    return {name: value.to(model.device) for name, value in batch.items()}

@@ -1,0 +1,334 @@
+"""A classifier outside transformers: `torch.export`, ONNX and int8 ONNX, each checked against PyTorch and measured.
+
+What every form takes is what the tokenizer gives; what it gives is the C class logits, whatever the student's head.
+ONNX needs the packages of `pip install hf-lelp[onnx]`.
+"""
+
+import logging
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from inspect import Parameter, Signature
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from hf_lelp.plain import class_logits, fidelity
+from hf_lelp.report import markdown_table
+
+# Largest difference of class logits that is taken for rounding, beside the largest logit where that is above 1.
+TOLERANCE = 1e-4
+# Rounds over the inputs, and the least number of timed calls, that a median latency is taken from.
+ROUNDS, LEAST_CALLS = 3, 30
+
+Batch = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """A way to run a classifier.
+
+    Attributes:
+        name: of the runtime, for tables.
+        logits: from inputs to class logits, (N, C).
+        size: bytes on disk.
+    """
+
+    name: str
+    logits: Callable[[Batch], NDArray[np.float32]]
+    size: int
+
+    def run(self, batches: Sequence[Batch]) -> NDArray[np.float32]:
+        """Class logits of all batches, (N, C)."""
+        return np.concatenate([self.logits(batch) for batch in batches])
+
+
+def torch_runtime(model: PreTrainedModel) -> Runtime:
+    """The model itself, in PyTorch on the CPU; its size is that of its weights."""
+    _on_cpu(model)
+    return Runtime(
+        "PyTorch",
+        lambda batch: class_logits(model, [batch]),
+        sum(parameter.nbytes for parameter in model.parameters()),
+    )
+
+
+def save_torch_export(model: PreTrainedModel, batches: Sequence[Batch], path: Path) -> Runtime:
+    """Save the model as a `torch.export` program with any number of rows and tokens.
+
+    It runs without transformers: `torch.export.load(path).module()(**inputs)` gives the class logits.
+
+    Args:
+        model: any classifier, on the CPU.
+        batches: real inputs of several shapes; the program is checked on all of them.
+        path: the .pt2 file to make.
+
+    Raises:
+        RuntimeError: if the saved program's logits differ from the model's.
+    """
+    _save_checked(
+        lambda file: torch.export.save(_exported(model, batches), file), load_torch_export, path, model, batches
+    )
+    return load_torch_export(path)
+
+
+def load_torch_export(path: Path) -> Runtime:
+    """A program saved by `save_torch_export`."""
+    module = torch.export.load(path).module()
+
+    @torch.inference_mode()
+    def logits(batch: Batch) -> NDArray[np.float32]:
+        return module(**batch).numpy()
+
+    return Runtime("torch.export", logits, _size(path))
+
+
+def save_onnx(model: PreTrainedModel, batches: Sequence[Batch], path: Path) -> Runtime:
+    """Save the model as ONNX with any number of rows and tokens and one output, "logits".
+
+    Args:
+        model: any classifier, on the CPU.
+        batches: real inputs of several shapes; the file is checked on all of them, by ONNX Runtime.
+        path: the .onnx file to make.
+
+    Raises:
+        ImportError: if ONNX is not installed.
+        RuntimeError: if its logits differ from the model's.
+    """
+    _require_onnx()
+
+    def save(file: Path) -> None:
+        # PyTorch's own exporter, kept with torch: optimum-onnx ends at transformers 4, and transformers.exporters,
+        # which calls this one too, is experimental and changes from release to release. The files were equally exact.
+        with _quiet("torch.onnx"):
+            program = torch.onnx.export(
+                _exported(model, batches), input_names=list(batches[0]), output_names=["logits"], verbose=False
+            )
+        assert program is not None
+        program.save(file)
+
+    _save_checked(save, load_onnx, path, model, batches)
+    return load_onnx(path)
+
+
+def save_int8(onnx_path: Path, path: Path) -> Runtime:
+    """Quantise an ONNX file's weights to int8; activations follow at run time (dynamic quantisation).
+
+    Its answers differ from the model's: `measure` tells how often.
+
+    Args:
+        onnx_path: made by `save_onnx`.
+        path: the .onnx file to make.
+
+    Raises:
+        ImportError: if ONNX is not installed.
+    """
+    _require_onnx()
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    with _new_files(path) as file, tempfile.TemporaryDirectory() as folder, _quiet("root"):
+        folded = Path(folder) / "folded.onnx"
+        quant_pre_process(onnx_path, folded, skip_symbolic_shape=True)
+        # One scale a channel, and 7 bits: on processors without VNNI sums of 8-bit products saturate without a word.
+        quantize_dynamic(folded, file, per_channel=True, reduce_range=True, weight_type=QuantType.QInt8)
+    return load_onnx(path, "ONNX int8")
+
+
+def load_onnx(path: Path, name: str = "ONNX") -> Runtime:
+    """A file saved by `save_onnx` or `save_int8`, on the CPU with as many threads as PyTorch has.
+
+    Raises:
+        ImportError: if ONNX Runtime is not installed.
+    """
+    _require_onnx()
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    # A model that ignores an input loses it on export.
+    inputs = {value.name for value in session.get_inputs()}
+    return Runtime(
+        name,
+        lambda batch: session.run(["logits"], {key: batch[key].numpy() for key in batch.keys() & inputs})[0],
+        _size(path),
+    )
+
+
+def measure(
+    runtimes: Sequence[Runtime], batches: Sequence[Batch], singles: Sequence[Batch], labels: ArrayLike | None = None
+) -> list[dict[str, Any]]:
+    """Size, speed and answers of each runtime, the first being what the others are compared with.
+
+    Times are medians from tokens to logits on this machine's CPU, with as many threads as PyTorch has.
+
+    Args:
+        runtimes: of the same model.
+        batches: held-out inputs, all of one number of rows but the last.
+        singles: inputs of one row.
+        labels: (N,) of `batches`; −100 is no label.
+
+    Returns:
+        One row a runtime: `runtime`, `megabytes`, `milliseconds_1`, `milliseconds_N` (N the rows of the first batch),
+        `threads`, and what `fidelity` says of its answers.
+    """
+    reference = runtimes[0].run(batches)
+    rows = len(next(iter(batches[0].values())))
+    full = [batch for batch in batches if len(next(iter(batch.values()))) == rows]
+    return [
+        {
+            "runtime": runtime.name,
+            "megabytes": runtime.size / 1e6,
+            "milliseconds_1": _median_milliseconds(runtime, singles),
+            f"milliseconds_{rows}": _median_milliseconds(runtime, full),
+            "threads": torch.get_num_threads(),
+            **fidelity(reference, runtime.run(batches), labels),
+        }
+        for runtime in runtimes
+    ]
+
+
+def runtimes_table(results: Sequence[Mapping[str, Any]]) -> str:
+    """What `measure` returned, as a Markdown table; a figure that is missing stays a dash."""
+    times = [key for key in results[0] if key.startswith("milliseconds_")]
+    header = ["runtime", "MB", *[f"ms, batch of {key.removeprefix('milliseconds_')}" for key in times]]
+    body = [
+        [
+            result["runtime"],
+            f"{result['megabytes']:.1f}",
+            *[f"{result[key]:.2f}" for key in times],
+            f"{100 * result['agreement']:.1f}%",
+            f"{100 * result['accuracy']:.1f}%" if "accuracy" in result else "–",
+        ]
+        for result in results
+    ]
+    return markdown_table([*header, "same answer", "accuracy"], body)
+
+
+def _median_milliseconds(runtime: Runtime, batches: Sequence[Batch]) -> float:
+    runtime.logits(batches[0])  # the first call sets things up
+    times = []
+    for call in range(max(LEAST_CALLS, ROUNDS * len(batches))):
+        start = time.perf_counter()
+        runtime.logits(batches[call % len(batches)])
+        times.append(time.perf_counter() - start)
+    return 1000 * statistics.median(times)
+
+
+class _ClassLogits(nn.Module):
+    """The model with its class logits as the only output: some also return a cache or hidden states.
+
+    Args:
+        model: a classifier.
+        names: of its inputs. torch.export names shapes by the signature, which `**inputs` would leave empty.
+    """
+
+    def __init__(self, model: PreTrainedModel, names: Iterable[str]) -> None:
+        super().__init__()
+        self.model = model
+
+        def forward(**inputs: Tensor) -> Tensor:
+            return model(**inputs).logits
+
+        forward.__signature__ = Signature([Parameter(name, Parameter.POSITIONAL_OR_KEYWORD) for name in names])  # type: ignore[attr-defined]
+        self.forward = forward
+
+
+def _exported(model: PreTrainedModel, batches: Sequence[Batch]) -> torch.export.ExportedProgram:
+    """The model's graph, free in the number of rows, and of tokens where inputs are (rows, tokens)."""
+    _on_cpu(model)
+    longest = max(batches, key=lambda batch: next(iter(batch.values()))[0].numel())
+    # Two rows: a size of one would be taken for a constant.
+    sample = {name: torch.cat([value[:1]] * 2) for name, value in longest.items()}
+    free = torch.export.Dim.DYNAMIC
+    shapes = {name: {axis: free for axis in range(2 if value.dim() == 2 else 1)} for name, value in sample.items()}
+    cached = getattr(model.config, "use_cache", None)
+    if cached:
+        model.config.use_cache = False  # a classifier generates nothing
+    try:
+        with torch.no_grad():
+            return torch.export.export(
+                _ClassLogits(model.eval(), sample), (), kwargs=sample, dynamic_shapes=shapes, strict=False
+            )
+    finally:
+        if cached:
+            model.config.use_cache = cached
+
+
+def _save_checked(
+    save: Callable[[Path], object],
+    load: Callable[[Path], Runtime],
+    path: Path,
+    model: PreTrainedModel,
+    batches: Sequence[Batch],
+) -> None:
+    """Make the file at `path` only if it loads again and gives the model's logits."""
+    expected = class_logits(model, batches)
+    with _new_files(path) as file:
+        try:
+            save(file)
+            found = load(file).run(batches)
+        except Exception as error:
+            raise RuntimeError(f"{type(model).__name__} cannot be exported as {path.name}: {error}") from error
+        difference = float(np.abs(expected - found).max())
+        if not difference <= TOLERANCE * max(1.0, float(np.abs(expected).max())):
+            raise RuntimeError(
+                f"{type(model).__name__} exported as {path.name}: its class logits differ from PyTorch's by up to"
+                f" {difference:.3g} on {len(expected)} real inputs, where {TOLERANCE:g} may be rounding. The file was"
+                " not kept: the exporter translates this model wrongly. Try another version of torch or onnxscript."
+            )
+
+
+@contextmanager
+def _new_files(path: Path) -> Iterator[Path]:
+    """A path to write to; what is there after the block goes where `path` is, large weights beside it included."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+        yield Path(folder) / path.name
+        for file in Path(folder).iterdir():
+            os.replace(file, path.parent / file.name)
+
+
+def _size(path: Path) -> int:
+    weights = path.with_name(f"{path.name}.data")  # where ONNX keeps them beyond 2 GB
+    return path.stat().st_size + (weights.stat().st_size if weights.exists() else 0)
+
+
+def _on_cpu(model: PreTrainedModel) -> None:
+    if model.device.type != "cpu" or model.dtype != torch.float32:
+        raise ValueError(
+            f"The model is on {model.device} in {model.dtype}: exports are made and measured on the CPU in float32."
+            " Call model.float().cpu() first."
+        )
+
+
+def _require_onnx() -> None:
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise ImportError(f"{error}. Exporting to ONNX needs: pip install 'hf-lelp[onnx]'") from error
+
+
+@contextmanager
+def _quiet(name: str) -> Iterator[None]:
+    """Without the notes of a library, such as that torchvision's operators are not there."""
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,270 @@
+"""The teacher's columns: right, in the rows' order, and never made twice."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pytest
+import runs
+import tiny
+import torch
+from datasets import Dataset, concatenate_datasets, load_from_disk
+
+from hf_lelp import ClassProjections, Teacher
+from hf_lelp.columns import default_cache_dir, fit_projections, projection_columns, teacher_columns
+
+
+@pytest.fixture
+def small_shards(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    monkeypatch.setattr("hf_lelp.columns.SHARD_ROWS", 20)
+    yield 20
+
+
+def rows_run(dataset: Dataset, guide: Teacher, folder: Path) -> tuple[Dataset, int]:
+    """The columns, and how many rows went through the model for them."""
+    guide._checked = True  # else the first pass is made twice
+    with runs.rows_seen(guide.model) as seen:
+        columns = teacher_columns(dataset, guide, folder)
+    return columns, sum(seen)
+
+
+def content(dataset: Dataset) -> bytes:
+    table = dataset.with_format("arrow")[:]
+    return b"".join(
+        np.array(table[name].to_pylist(), dtype=np.float32).tobytes() for name in sorted(table.column_names)
+    )
+
+
+def expected(dataset: Dataset) -> dict[str, Any]:
+    return runs.teacher()({"text": list(dataset["text"])})
+
+
+def test_columns_are_the_teacher_s_in_the_rows_order(small_shards: int, tmp_path: Path) -> None:
+    raw = runs.data()
+    columns, seen = rows_run(raw, runs.teacher(batch_size=7), tmp_path)
+    assert seen == len(raw) and columns.column_names == ["teacher_logits", "teacher_embedding"]
+    for name in columns.column_names:
+        np.testing.assert_allclose(columns[:][name], expected(raw)[name], atol=1e-5)
+    assert len(list(tmp_path.rglob("*.arrow"))) == 5
+    assert [path for path in (tmp_path / "teacher").iterdir() for path in path.iterdir() if path.is_dir()] == []
+
+
+def test_a_second_run_makes_no_pass_and_gives_the_same_bytes(small_shards: int, tmp_path: Path) -> None:
+    raw = runs.data()
+    first, _ = rows_run(raw, runs.teacher(), tmp_path)
+    before = content(first)
+    second, seen = rows_run(runs.data(), runs.teacher(), tmp_path)
+    assert seen == 0 and content(second) == before
+    # Labels and further columns are nothing to the teacher.
+    relabelled = raw.remove_columns("label").add_column("label", [0] * len(raw)).add_column("id", list(range(len(raw))))
+    third, seen = rows_run(relabelled, runs.teacher(), tmp_path)
+    assert seen == 0 and content(third) == before
+
+
+def test_the_trainer_too_makes_no_second_pass(tmp_path: Path) -> None:
+    def construct(**settings: Any) -> tuple[Any, int]:
+        model = runs.teacher_model()
+        with runs.rows_seen(model) as seen:
+            run = runs.trainer(runs.config(tmp_path, **settings), teacher_model=model)
+        return run, sum(seen)
+
+    first, seen = construct()
+    assert seen >= runs.ROWS
+    columns = ["teacher_logits", "teacher_projections"]
+    for settings in (
+        {},
+        {"temperature": 3.0},
+        {"alpha": 0.5},
+        {"student_head": "auxiliary"},
+        {"teacher_batch_size": 5},
+    ):
+        again, seen = construct(**settings)
+        assert seen == 0
+        assert content(again.train_dataset.select_columns(columns)) == content(
+            first.train_dataset.select_columns(columns)
+        )
+    assert construct(num_subclasses=4)[1] == 0
+    assert construct(teacher_max_length=6)[1] > 0
+
+
+def test_another_teacher_runs_anew(tmp_path: Path) -> None:
+    raw = runs.data(40)
+    base, _ = rows_run(raw, runs.teacher(), tmp_path)
+    weights = runs.teacher_model()
+    with torch.no_grad():
+        weights.classifier.weight[0, 0] += 1
+    words = tiny.tokenizer()
+    words.add_tokens(["splendid"])
+    for guide in (
+        Teacher(weights, tiny.tokenizer()),
+        Teacher(runs.teacher_model(), words),
+        runs.teacher(max_length=5),
+        runs.teacher(class_order=[1, 0]),
+    ):
+        columns, seen = rows_run(raw, guide, tmp_path)
+        assert seen == len(raw)
+        if guide.processing_class is not words:
+            assert content(columns) != content(base)
+        assert rows_run(raw, guide, tmp_path)[1] == 0
+
+
+def test_only_missing_shards_are_run(small_shards: int, tmp_path: Path) -> None:
+    raw = runs.data(90)
+    before = content(rows_run(raw, runs.teacher(), tmp_path)[0])
+    files = sorted(tmp_path.rglob("*.arrow"))
+    assert len(files) == 5
+    files[2].unlink()
+    columns, seen = rows_run(raw, runs.teacher(), tmp_path)
+    assert seen in (20, 10) and content(columns) == before
+    shutil.rmtree(tmp_path)
+    again, seen = rows_run(raw, runs.teacher(), tmp_path)
+    assert seen == 90 and content(again) == before
+
+
+def test_a_killed_pass_goes_on_where_it_stopped(small_shards: int, tmp_path: Path) -> None:
+    raw, guide = runs.data(90), runs.teacher()
+    passes: list[int] = []
+
+    def kill(_: Any, args: Any, inputs: dict[str, torch.Tensor]) -> None:
+        passes.append(len(inputs["input_ids"]))
+        if len(passes) == 3:
+            raise KeyboardInterrupt
+
+    guide._checked = True
+    hook = guide.model.register_forward_pre_hook(kill, with_kwargs=True)
+    with pytest.raises(KeyboardInterrupt):
+        teacher_columns(raw, guide, tmp_path)
+    hook.remove()
+    columns, seen = rows_run(raw, runs.teacher(), tmp_path)
+    assert passes == [20, 20, 20] and seen == 50
+    np.testing.assert_allclose(columns[:]["teacher_logits"], expected(raw)["teacher_logits"], atol=1e-5)
+    assert guide.model.classifier.out_features == 2  # the final layer is back
+
+
+def test_shuffled_selected_repeated_and_formatted_rows(small_shards: int, tmp_path: Path) -> None:
+    raw = runs.data()
+    raw.save_to_disk(tmp_path / "disk")
+    for dataset in (
+        raw.shuffle(seed=3),
+        raw.select([5, 3, 3, 80]),
+        raw.select(range(30, 70)).shuffle(seed=1),
+        concatenate_datasets([raw.select(range(20))] * 2),  # two shards of the same content
+        load_from_disk(str(tmp_path / "disk")).shuffle(seed=4),
+        raw.with_format("torch"),
+        raw.with_format("numpy", columns=["label"]),
+        raw.flatten_indices(),
+    ):
+        columns, _ = rows_run(dataset, runs.teacher(), tmp_path / "columns")
+        texts = dataset.with_format(None)
+        np.testing.assert_allclose(columns[:]["teacher_logits"], expected(texts)["teacher_logits"], atol=1e-5)
+        assert rows_run(dataset, runs.teacher(), tmp_path / "columns")[1] == 0
+
+
+def test_the_same_rows_are_found_however_they_are_stored(tmp_path: Path) -> None:
+    raw = runs.data()
+    rows_run(raw, runs.teacher(), tmp_path / "columns")
+    raw.save_to_disk(tmp_path / "disk")
+    raw.to_parquet(str(tmp_path / "rows.parquet"))
+    reversed_twice = raw.select(range(len(raw) - 1, -1, -1)).select(range(len(raw) - 1, -1, -1))
+    for dataset in (
+        load_from_disk(str(tmp_path / "disk")),
+        Dataset.from_parquet(str(tmp_path / "rows.parquet"), cache_dir=str(tmp_path / "cache")),
+        reversed_twice,
+        raw.with_format("numpy"),
+    ):
+        assert rows_run(dataset, runs.teacher(), tmp_path / "columns")[1] == 0
+
+
+def test_with_the_caching_of_datasets_turned_off(tmp_path: Path) -> None:
+    raw = runs.data(40)
+    datasets.disable_caching()
+    try:
+        rows_run(raw, runs.teacher(), tmp_path)
+        assert rows_run(raw, runs.teacher(), tmp_path)[1] == 0
+    finally:
+        datasets.enable_caching()
+
+
+def test_default_folder() -> None:
+    assert default_cache_dir() == Path(datasets.config.HF_DATASETS_CACHE) / "hf_lelp"
+    guide = runs.teacher()
+    teacher_columns(runs.data(40, seed=77), guide)
+    assert list((default_cache_dir() / "teacher" / guide.fingerprint).glob("*.arrow"))
+
+
+def test_missing_columns_or_rows(tmp_path: Path) -> None:
+    raw = runs.data(40)
+    with pytest.raises(
+        ValueError, match="teacher reads text; the dataset has 40 rows of body, label. Set input_columns"
+    ):
+        teacher_columns(raw.rename_column("text", "body"), runs.teacher(), tmp_path)
+    with pytest.raises(ValueError, match="the dataset has 0 rows of text, label"):
+        teacher_columns(raw.select([]), runs.teacher(), tmp_path)
+
+
+def test_a_bad_text_is_named_by_its_row(small_shards: int, tmp_path: Path) -> None:
+    texts: list[str | None] = [*tiny.texts(60)]
+    texts[47] = None
+    with pytest.raises(ValueError, match="Rows 40 to 59 of the dataset: Row 7 of a batch has None"):
+        teacher_columns(Dataset.from_dict({"text": texts}), runs.teacher(), tmp_path)
+
+
+def test_the_fit_is_that_of_class_projections_and_kept(tmp_path: Path) -> None:
+    raw, guide = runs.data(), runs.teacher()
+    columns, labels = teacher_columns(raw, guide, tmp_path), np.array(raw["label"])
+    fitted = fit_projections(columns, labels, guide, 3, cache_dir=tmp_path)
+    direct = ClassProjections.fit(columns.add_column("labels", labels), guide.head, 3)
+    assert fitted.fingerprint == direct.fingerprint and fitted.teacher == guide.head.fingerprint
+
+    folder = next((tmp_path / "projections").iterdir())
+    written = (folder / "class_projections.safetensors").stat().st_mtime_ns
+    again = fit_projections(
+        teacher_columns(runs.data(), runs.teacher(), tmp_path), labels, guide, 3, cache_dir=tmp_path
+    )
+    assert again.fingerprint == fitted.fingerprint
+    assert (folder / "class_projections.safetensors").stat().st_mtime_ns == written
+    assert [*(tmp_path / "projections").iterdir()] == [folder]
+
+
+def test_another_fit_for_other_labels_settings_and_rows(tmp_path: Path) -> None:
+    raw, guide = runs.data(), runs.teacher()
+    columns, labels = teacher_columns(raw, guide, tmp_path), np.array(raw["label"])
+    in_memory = raw.map(guide, batched=True)
+    half = len(raw) // 2
+    fits = [
+        fit_projections(columns, labels, guide, 3, cache_dir=tmp_path),
+        fit_projections(columns, None, guide, 3, cache_dir=tmp_path),
+        fit_projections(columns, labels, guide, 2, cache_dir=tmp_path),
+        fit_projections(columns, labels, guide, 3, null_space=False, cache_dir=tmp_path),
+        # Parts of the same file, and rows that are in no file at all.
+        fit_projections(columns.select(range(half)), None, guide, 3, cache_dir=tmp_path),
+        fit_projections(columns.select(range(half, len(raw))), None, guide, 3, cache_dir=tmp_path),
+        fit_projections(in_memory.select(range(half - 1)), None, guide, 3, cache_dir=tmp_path),
+        fit_projections(in_memory.select(range(half + 1, len(raw))), None, guide, 3, cache_dir=tmp_path),
+    ]
+    assert len({fit.fingerprint for fit in fits}) == len(fits)
+    assert [int(fit.count.sum()) for fit in fits[4:]] == [half, half, half - 1, half - 1]
+
+
+def test_projection_columns(tmp_path: Path) -> None:
+    raw, guide = runs.data(), runs.teacher()
+    columns = teacher_columns(raw, guide, tmp_path)
+    projections = fit_projections(columns, np.array(raw["label"]), guide, 3, cache_dir=tmp_path)
+    projected = projection_columns(columns, projections)
+    assert projected.column_names == ["teacher_projections"]
+    embedding = np.array(columns[:]["teacher_embedding"], dtype=np.float64)
+    by_hand = np.einsum(
+        "ncd,ckd->nck", embedding[:, None] - projections.mean.double().numpy(), projections.directions.double().numpy()
+    )
+    np.testing.assert_allclose(projected[:]["teacher_projections"], by_hand, atol=1e-5)
+
+    other = fit_projections(columns, np.array(raw["label"]), guide, 3, null_space=False, cache_dir=tmp_path)
+    assert content(projection_columns(columns, other)) != content(projected)
+    assert content(projection_columns(columns, projections)) == content(projected)
+    part = columns.select(range(10, 20))
+    np.testing.assert_allclose(
+        projection_columns(part, projections)[:]["teacher_projections"], by_hand[10:20], atol=1e-5
+    )

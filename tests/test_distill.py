@@ -1,0 +1,171 @@
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny
+from datasets import Dataset, DatasetDict
+from transformers import AutoModelForSequenceClassification
+
+from hf_lelp import ClassProjections, LELPConfig, load_student
+from hf_lelp.distill import DistillArguments, distill, load_data
+from hf_lelp.metrics import few_class_metrics
+
+
+@pytest.fixture(scope="module")
+def assets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A teacher, a student and data that the teacher knows, in folders."""
+    folder = tmp_path_factory.mktemp("assets")
+    teacher, student = tiny.named(tiny.classifier(hidden_size=32)), tiny.classifier(seed=1)
+    for name, model in (("teacher", teacher), ("student", student)):
+        model.save_pretrained(folder / name)
+        tiny.tokenizer().save_pretrained(folder / name)
+    data = tiny.dataset(teacher, 300)
+    data = data.add_column("domain", [("short", "long")[len(text.split()) > 6] for text in data["text"]])
+    data.select(range(240)).to_parquet(folder / "train.parquet")
+    data.select(range(240, 300)).to_parquet(folder / "test.parquet")
+    return folder
+
+
+def arguments(assets: Path, **kwargs: Any) -> DistillArguments:
+    settings = {
+        "teacher_model": str(assets / "teacher"),
+        "student_model": str(assets / "student"),
+        "train_file": str(assets / "train.parquet"),
+        "eval_file": str(assets / "test.parquet"),
+    }
+    return DistillArguments(**{**settings, **kwargs})
+
+
+def config(folder: Path, **kwargs: Any) -> LELPConfig:
+    settings = {"output_dir": str(folder / "out"), "columns_cache_dir": str(folder / "columns"), "max_steps": 3}
+    return LELPConfig(**{**settings, "num_subclasses": 3, "report_to": "none", "save_strategy": "no", **kwargs})
+
+
+def test_every_method_is_trained_evaluated_saved_and_shown(
+    assets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = distill(arguments(assets, method=["direct", "kd", "lelp"], group_column="domain"), config(tmp_path))
+
+    out = tmp_path / "out"
+    assert json.loads((out / "all_results.json").read_text()) == results
+    assert list(results["results"]) == ["teacher", "direct", "kd", "lelp"]
+    assert results["evaluation_rows"] == 60
+    shown = capsys.readouterr().out
+    for name in results["results"]:
+        assert f"\n| {name}" in shown
+    assert (out / "lelp" / "tokenizer.json").exists()
+    assert ClassProjections.from_pretrained(str(out / "lelp" / "class_projections")).num_directions == 3
+    assert set(results["group_alignment"]["classes"]) == set(tiny.LABEL_NAMES)
+    assert sum(np.sum(c["counts"]) for c in results["group_alignment"]["classes"].values()) == 240
+
+    # The figures are those of the saved students on the same rows.
+    rows = Dataset.from_parquet(str(assets / "test.parquet"))
+    inputs = tiny.tokenizer()(list(rows["text"]), padding=True, return_tensors="pt")
+    teacher = AutoModelForSequenceClassification.from_pretrained(assets / "teacher")
+    teacher_logits = teacher(**inputs).logits.detach().numpy()
+    for method in ("direct", "kd", "lelp"):
+        student = load_student(str(out / method))
+        assert student.config.id2label == dict(enumerate(tiny.LABEL_NAMES))
+        expected = few_class_metrics(student(**inputs).logits.detach().numpy(), np.array(rows["label"]), teacher_logits)
+        for name, value in expected.items():
+            assert results["results"][method][name] == pytest.approx(value, abs=1e-4)
+    assert results["results"]["teacher"]["accuracy"] > 0.8
+
+
+def test_one_method_is_saved_in_the_output_folder_itself(assets: Path, tmp_path: Path) -> None:
+    distill(arguments(assets, method=["direct"], teacher_model=None), config(tmp_path))
+    assert (tmp_path / "out" / "model.safetensors").exists()
+    assert "teacher" not in json.loads((tmp_path / "out" / "all_results.json").read_text())["results"]
+
+
+def test_a_teacher_with_other_order_of_classes_gives_the_same_results(assets: Path, tmp_path: Path) -> None:
+    flipped = AutoModelForSequenceClassification.from_pretrained(assets / "teacher")
+    flipped.classifier.weight.data = flipped.classifier.weight.data.flip(0)
+    flipped.classifier.bias.data = flipped.classifier.bias.data.flip(0)
+    tiny.named(flipped, ["Positive", "NEGATIVE"]).save_pretrained(tmp_path / "flipped")
+    tiny.tokenizer().save_pretrained(tmp_path / "flipped")
+    speed = ("examples_per_second", "train_seconds")
+    one, two = (
+        {
+            method: {name: value for name, value in figures.items() if name not in speed}
+            for method, figures in distill(
+                arguments(assets, method=["kd", "lelp"], teacher_model=str(teacher)), config(tmp_path / teacher.name)
+            )["results"].items()
+        }
+        for teacher in (assets / "teacher", tmp_path / "flipped")
+    )
+    assert set(one) == set(two)
+    for name, figures in one.items():
+        assert figures == pytest.approx(two[name], abs=1e-5)
+
+
+def test_without_labels_there_is_agreement_but_no_accuracy(assets: Path, tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        Dataset.from_parquet(str(assets / f"{split}.parquet")).select_columns(["text"]).to_json(
+            tmp_path / f"{split}.json"
+        )
+    results = distill(
+        arguments(assets, train_file=str(tmp_path / "train.json"), eval_file=str(tmp_path / "test.json")),
+        config(tmp_path),
+    )["results"]
+    assert "accuracy" not in results["lelp"]
+    assert 0 <= results["lelp"]["teacher_agreement"] <= 1
+
+
+@pytest.mark.parametrize("ending", ["csv", "tsv", "json", "jsonl", "parquet"])
+def test_load_data_reads_files(tmp_path: Path, ending: str) -> None:
+    rows = Dataset.from_dict({"text": ["a b", "c, d", 'e "f"'], "label": [0, 1, 0]})
+    path = tmp_path / f"train.{ending}"
+    if ending in ("csv", "tsv"):
+        rows.to_csv(path, sep="," if ending == "csv" else "\t")
+    elif ending == "parquet":
+        rows.to_parquet(path)
+    else:
+        rows.to_json(path)
+    train, evaluation = load_data(DistillArguments("s", "t", train_file=str(path), eval_file=str(path)), seed=0)
+    assert train[:] == evaluation[:] == rows[:]
+
+
+def test_load_data_reads_a_text_file_and_holds_rows_out(tmp_path: Path) -> None:
+    (tmp_path / "train.txt").write_text("".join(f"line {i}\n" for i in range(50)))
+    train, evaluation = load_data(DistillArguments("s", "t", train_file=str(tmp_path / "train.txt")), seed=0)
+    assert (len(train), len(evaluation)) == (45, 5)
+    assert {*train["text"], *evaluation["text"]} == {f"line {i}" for i in range(50)}
+
+
+def test_load_data_reads_a_folder_by_its_splits(assets: Path, tmp_path: Path) -> None:
+    for name in ("train.parquet", "test.parquet"):
+        shutil.copy(assets / name, tmp_path / name)
+    given = DistillArguments("s", "t", dataset_name=str(tmp_path), max_train_samples=50, max_eval_samples=7)
+    train, evaluation = load_data(given, seed=0)
+    assert (len(train), len(evaluation)) == (50, 7)
+    assert train.features["label"].names == tiny.LABEL_NAMES
+    with pytest.raises(ValueError, match="has the splits train, test"):
+        load_data(DistillArguments("s", "t", dataset_name=str(tmp_path), eval_split="dev"), seed=0)
+    assert isinstance(DatasetDict({"train": train}), DatasetDict)
+
+
+def test_load_data_refuses_an_unknown_format_and_no_rows(assets: Path, tmp_path: Path) -> None:
+    (tmp_path / "data.xml").write_text("<a/>")
+    with pytest.raises(ValueError, match=r"told by the ending, one of \.csv"):
+        load_data(DistillArguments("s", "t", train_file=str(tmp_path / "data.xml")), seed=0)
+    with pytest.raises(ValueError, match="evaluation data has no rows"):
+        load_data(arguments(assets, max_eval_samples=0), seed=0)
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"method": ["svm"]}, "one or more of direct, kd, lelp"),
+        ({"student_model": None}, "student_model is missing"),
+        ({"teacher_model": None}, "teacher_model is missing"),
+        ({"dataset_name": "imdb"}, "either dataset_name or train_file"),
+        ({"train_file": None}, "either dataset_name or train_file"),
+    ],
+)
+def test_arguments_say_what_is_wrong(kwargs: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        arguments(Path("x"), **kwargs)

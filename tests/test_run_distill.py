@@ -1,0 +1,81 @@
+"""The command line, as a process of its own."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tiny
+import yaml
+
+ROOT = Path(__file__).parent.parent
+
+
+def run(*argv: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, ROOT / "run_distill.py", *argv], cwd=cwd, capture_output=True, text=True)
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> dict[str, object]:
+    teacher = tiny.named(tiny.classifier(hidden_size=32))
+    for name, model in (("teacher", teacher), ("student", tiny.classifier(seed=1))):
+        model.save_pretrained(tmp_path / name)
+        tiny.tokenizer().save_pretrained(tmp_path / name)
+    tiny.dataset(teacher, 120).to_csv(tmp_path / "train.csv")
+    return {
+        "teacher_model": "teacher",
+        "student_model": "student",
+        "train_file": "train.csv",
+        "output_dir": "out",
+        "columns_cache_dir": "columns",
+        "num_subclasses": 2,
+        "max_steps": 2,
+        "learning_rate": "1e-3",  # as YAML reads 1e-3
+        "report_to": "none",
+    }
+
+
+def test_options_come_from_yaml_and_the_command_line_wins(tmp_path: Path, settings: dict[str, object]) -> None:
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump({**settings, "method": ["kd", "lelp"]}))
+    done = run("--config", "run.yaml", "--method", "lelp", "--num_subclasses", "3", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "| lelp " in done.stdout
+    results = json.loads((tmp_path / "out" / "all_results.json").read_text())["results"]
+    assert set(results) == {"teacher", "lelp"}
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["num_subclasses"] == 3
+
+
+def test_an_unknown_option_in_yaml_is_named(tmp_path: Path, settings: dict[str, object]) -> None:
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump({**settings, "num_subclases": 3}))
+    done = run("--config", "run.yaml", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "unknown options: num_subclases" in done.stderr
+
+
+def test_a_bad_value_is_an_error_without_a_traceback(tmp_path: Path, settings: dict[str, object]) -> None:
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump({**settings, "alpha": 2}))
+    done = run("--config", "run.yaml", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "alpha=2.0: the weight of the labels is between 0 and 1" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_help_shows_ours_before_those_of_training_arguments() -> None:
+    done = run("--help")
+    assert done.returncode == 0
+    ours, lelp, training = (
+        done.stdout.index(name) for name in ("--student_model", "--num_subclasses", "--warmup_steps")
+    )
+    assert ours < lelp < training
+
+
+def test_the_demo_yaml_has_only_known_options() -> None:
+    sys.path.insert(0, str(ROOT))
+    try:
+        from run_distill import DEMO, parse
+    finally:
+        sys.path.remove(str(ROOT))
+    arguments, config = parse(["--config", str(DEMO)])
+    assert arguments.method == ["direct", "kd", "lelp"]
+    assert config.num_subclasses > 1

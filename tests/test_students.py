@@ -1,0 +1,204 @@
+"""The two forms of a student: what they compute, how they are saved, and that they come back as they were."""
+
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+from torch import Tensor
+from transformers import AutoModelForSequenceClassification, BertConfig, BertForMaskedLM, PreTrainedModel
+
+from hf_lelp.modeling_lelp import SubclassHead
+from hf_lelp.students import AuxiliaryHead, all_logits, load_student, place_student_head, student_head
+
+C, S = 3, 4
+ARCHITECTURES = ["bert", "llama", "gpt2"]
+FORMS = ["subclass", "auxiliary"]
+HEADS = {"subclass": SubclassHead, "auxiliary": AuxiliaryHead}
+PAD = 1
+
+
+def plain_model(kind: str) -> PreTrainedModel:
+    model = tiny.classifier(kind, num_labels=C).eval()
+    model.config.pad_token_id = PAD
+    with torch.no_grad():
+        if kind == "bert":
+            model.classifier.bias.normal_()
+    return model
+
+
+def student(kind: str, form: str, *, trained: bool = False) -> PreTrainedModel:
+    """A student as placed, or, as after training, with rows that differ within a class."""
+    model = plain_model(kind)
+    place_student_head(model, S, form)
+    if trained:
+        with torch.no_grad():
+            for parameter in student_head(model).parameters():
+                parameter.normal_()
+    return model
+
+
+def inputs() -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    ids = torch.randint(4, 20, (5, 9), generator=generator)
+    mask = (torch.arange(9) < torch.tensor([9, 4, 1, 7, 5])[:, None]).long()
+    return {"input_ids": torch.where(mask == 1, ids, PAD), "attention_mask": mask}
+
+
+@torch.inference_mode()
+def logits_of(model: PreTrainedModel) -> Tensor:
+    return model(**inputs()).logits
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("kind", ARCHITECTURES)
+class TestPlaced:
+    def test_starts_as_the_plain_model(self, kind: str, form: str) -> None:
+        expected, logits = logits_of(plain_model(kind)), logits_of(student(kind, form))
+        assert logits.shape == (5, C)
+        torch.testing.assert_close(logits.softmax(-1), expected.softmax(-1), rtol=0, atol=1e-6)
+        if kind == "bert" or form == "auxiliary":  # without a bias there is nothing to shift by −log S
+            torch.testing.assert_close(logits, expected, rtol=0, atol=1e-6)
+
+    @torch.inference_mode()
+    def test_all_logits_and_their_parts(self, kind: str, form: str) -> None:
+        model = student(kind, form, trained=True)
+        head = student_head(model)
+        with all_logits(head):
+            everything = model(**inputs()).logits
+        assert everything.shape == (5, S * C if form == "subclass" else C + S * C)
+        class_logits, subclass_logits = head.split(everything)
+        assert class_logits.shape == (5, C) and subclass_logits.shape == (5, S * C)
+        assert torch.equal(class_logits, logits_of(model))
+        if form == "subclass":
+            together = subclass_logits.softmax(-1).view(5, C, S).sum(-1)
+            torch.testing.assert_close(class_logits.softmax(-1), together)
+
+    def test_class_logits_again_after_an_error(self, kind: str, form: str) -> None:
+        model = student(kind, form)
+        with pytest.raises(KeyboardInterrupt), all_logits(student_head(model)):
+            raise KeyboardInterrupt
+        assert logits_of(model).shape == (5, C)
+
+    def test_placing_the_same_again_changes_nothing(self, kind: str, form: str) -> None:
+        model = student(kind, form, trained=True)
+        head, logits = student_head(model), logits_of(model)
+        place_student_head(model, S, form)
+        assert student_head(model) is head
+        assert torch.equal(logits_of(model), logits)
+
+    @pytest.mark.parametrize("other", [(S + 1, "subclass"), (S + 1, "auxiliary"), (1, "subclass"), (S, None)])
+    def test_another_head_in_its_place_is_refused(self, kind: str, form: str, other: tuple[int, str | None]) -> None:
+        num_subclasses, wanted = other[0], other[1] or FORMS[1 - FORMS.index(form)]
+        with pytest.raises(ValueError, match=rf"already has a {HEADS[form].__name__} with {S} subclasses .*'{wanted}'"):
+            place_student_head(student(kind, form), num_subclasses, wanted)
+
+    def test_gradients_reach_every_parameter_of_the_head(self, kind: str, form: str) -> None:
+        model = student(kind, form, trained=True)
+        head = student_head(model)
+        with all_logits(head):
+            class_logits, subclass_logits = head.split(model(**inputs()).logits)
+        (class_logits.log_softmax(-1)[:, 0].sum() + subclass_logits.log_softmax(-1)[:, 0].sum()).backward()
+        gradients = [parameter.grad for parameter in head.parameters()]
+        assert all(gradient is not None and gradient.abs().sum() > 0 for gradient in gradients)
+
+    @pytest.mark.parametrize("training", [True, False])
+    def test_keeps_type_and_mode(self, kind: str, form: str, training: bool) -> None:
+        model = plain_model(kind).to(torch.bfloat16).train(training)
+        place_student_head(model, S, form)
+        head = student_head(model)
+        assert {parameter.dtype for parameter in head.parameters()} == {torch.bfloat16}
+        assert {module.training for module in head.modules()} == {training}
+
+    def test_has_a_bias_where_the_plain_layer_has_one(self, kind: str, form: str) -> None:
+        biases = {name for name, _ in student_head(student(kind, form)).named_parameters() if "bias" in name}
+        assert biases == (
+            set() if kind != "bert" else {"bias"} | ({"auxiliary.bias"} if form == "auxiliary" else set())
+        )
+
+
+@pytest.mark.parametrize("kind", ARCHITECTURES)
+class TestSaved:
+    @pytest.mark.parametrize("form", FORMS)
+    def test_comes_back_with_the_same_logits_again_and_again(self, kind: str, form: str, tmp_path: Path) -> None:
+        model = student(kind, form, trained=True)
+        logits = logits_of(model)
+        for folder in (tmp_path / "first", tmp_path / "second"):
+            model.save_pretrained(folder)
+            model = load_student(str(folder))
+            assert not model.training
+            assert torch.equal(logits_of(model), logits)
+            assert isinstance(student_head(model), SubclassHead) == (form == "subclass")
+
+    def test_subclass_records_their_number(self, kind: str, tmp_path: Path) -> None:
+        student(kind, "subclass").save_pretrained(tmp_path)
+        loaded = load_student(str(tmp_path))
+        assert loaded.config.num_subclasses == student_head(loaded).num_subclasses == S
+        assert loaded.config.num_labels == C
+        assert loaded.config.architectures == [type(plain_model(kind)).__name__]
+
+    def test_subclass_does_not_load_as_a_plain_model_without_a_word(self, kind: str, tmp_path: Path) -> None:
+        student(kind, "subclass", trained=True).save_pretrained(tmp_path)
+        with pytest.raises(
+            (RuntimeError, ValueError), match=r"size mismatch|trust_remote_code|ignore_mismatched_sizes"
+        ):
+            AutoModelForSequenceClassification.from_pretrained(tmp_path, trust_remote_code=False)
+
+    def test_auxiliary_is_a_plain_model(self, kind: str, tmp_path: Path) -> None:
+        model = student(kind, "auxiliary", trained=True)
+        model.save_pretrained(tmp_path)
+        loaded, info = AutoModelForSequenceClassification.from_pretrained(tmp_path, output_loading_info=True)
+        assert not any(info.values())
+        assert type(loaded) is type(plain_model(kind))
+        assert not hasattr(loaded.config, "num_subclasses")
+        assert torch.equal(logits_of(loaded), logits_of(model))
+
+    def test_weights_can_be_loaded_in_another_type(self, kind: str, tmp_path: Path) -> None:
+        student(kind, "subclass", trained=True).save_pretrained(tmp_path)
+        loaded = load_student(str(tmp_path), dtype=torch.bfloat16)
+        assert {parameter.dtype for parameter in student_head(loaded).parameters()} == {torch.bfloat16}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_one_subclass_leaves_the_model_as_it_is(form: str) -> None:
+    model = plain_model("bert")
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    layer, config = model.classifier, model.config.to_dict()
+    place_student_head(model, 1, form)
+    assert student_head(model) is None and model.classifier is layer and model.config.to_dict() == config
+    assert type(model) is type(plain_model("bert"))
+    after = model.state_dict()
+    assert after.keys() == before.keys() and all(torch.equal(after[name], before[name]) for name in before)
+
+
+def test_a_plain_model_has_no_head_to_switch() -> None:
+    model = plain_model("bert")
+    with all_logits(student_head(model)):
+        assert logits_of(model).shape == (5, C)
+
+
+def test_a_model_without_a_final_linear_layer() -> None:
+    model = plain_model("bert")
+    model.classifier = torch.nn.Linear(16, 7)
+    with pytest.raises(ValueError, match="No final linear layer with 3 outputs"):
+        place_student_head(model, S, "auxiliary")
+
+
+def test_placing_on_one_model_leaves_others_of_its_class_alone(tmp_path: Path) -> None:
+    student("bert", "auxiliary"), student("bert", "subclass")
+    plain = plain_model("bert")
+    plain.save_pretrained(tmp_path)
+    assert type(plain) is type(AutoModelForSequenceClassification.from_pretrained(tmp_path))
+    assert not any("auxiliary" in name for name in plain._keys_to_ignore_on_save or ())
+
+
+@pytest.mark.parametrize("architecture", ["BertForMaskedLM", "NoSuchForSequenceClassification", None])
+def test_only_classifiers_are_students(architecture: str | None, tmp_path: Path) -> None:
+    size = {"vocab_size": 20, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+    model = BertForMaskedLM(BertConfig(intermediate_size=8, **size))
+    model.save_pretrained(tmp_path)
+    config = BertConfig.from_pretrained(tmp_path)
+    config.architectures = architecture and [architecture]
+    config.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=f"'{architecture or 'none'}', which is no classifier"):
+        load_student(str(tmp_path))

@@ -1,0 +1,111 @@
+"""Texts to tokens: limits, padding tokens, and what is no text."""
+
+from types import SimpleNamespace
+
+import pytest
+import tiny
+import torch
+from transformers import GPT2Config, PretrainedConfig, PreTrainedTokenizerBase
+
+from hf_lelp.text import max_tokens, set_pad_token, tokenize
+
+
+def limited(limit: int | None) -> PreTrainedTokenizerBase:
+    """A tokenizer with a limit, or one that was never given any."""
+    processing_class = tiny.tokenizer()
+    if limit is not None:
+        processing_class.model_max_length = limit
+    return processing_class
+
+
+class TestMaxTokens:
+    @pytest.mark.parametrize(
+        ("tokenizer_limit", "positions", "expected"),
+        [(512, None, 512), (None, 64, 64), (512, 64, 64), (32, 64, 32), (None, None, None), (None, -1, None)],
+    )
+    def test_the_smallest_limit_counts(
+        self, tokenizer_limit: int | None, positions: int | None, expected: int | None
+    ) -> None:
+        config = SimpleNamespace(max_position_embeddings=positions)
+        assert max_tokens(limited(tokenizer_limit), config, None) == expected
+
+    def test_a_shorter_one_may_be_asked_for(self) -> None:
+        assert max_tokens(limited(64), PretrainedConfig(), 10) == 10
+        assert max_tokens(limited(64), PretrainedConfig(), 64) == 64
+        assert max_tokens(limited(None), PretrainedConfig(), 10) == 10
+
+    def test_a_longer_one_may_not(self) -> None:
+        with pytest.raises(ValueError, match="max_length=65, but model and tokenizer take 64 tokens"):
+            max_tokens(limited(None), tiny.classifier().config, 65)
+
+    def test_other_names_of_the_positions(self) -> None:
+        assert max_tokens(limited(None), GPT2Config(n_positions=48), None) == 48
+
+    def test_without_a_configuration(self) -> None:
+        assert max_tokens(limited(None), None, None) is None
+
+
+class TestSetPadToken:
+    def test_a_decoder_pads_with_its_end_token(self) -> None:
+        processing_class, model = tiny.tokenizer("gpt2"), tiny.classifier("gpt2")
+        assert processing_class.pad_token is None
+        set_pad_token(processing_class, model)
+        assert processing_class.pad_token == "</s>"
+        assert model.config.pad_token_id == processing_class.pad_token_id == 1
+
+    def test_a_padding_token_of_its_own_stays(self) -> None:
+        processing_class, model = tiny.tokenizer(), tiny.classifier()
+        set_pad_token(processing_class, model)
+        assert processing_class.pad_token == "[PAD]"
+        assert model.config.pad_token_id == 1
+
+    @torch.inference_mode()
+    @pytest.mark.parametrize("kind", ["gpt2", "llama"])
+    @pytest.mark.parametrize("models_own", [None, 7], ids=["none", "another"])
+    def test_the_model_reads_the_token_before_the_padding(self, kind: str, models_own: int | None) -> None:
+        processing_class, model = tiny.tokenizer(kind), tiny.classifier(kind).eval()
+        model.config.pad_token_id = models_own
+        set_pad_token(processing_class, model)
+        texts = ["good", "a dull slow movie"]
+        batch = model(**processing_class(texts, padding=True, return_tensors="pt")).logits
+        for row, text in enumerate(texts):
+            alone = model(**processing_class([text], return_tensors="pt")).logits
+            torch.testing.assert_close(batch[row], alone[0], rtol=0, atol=1e-5)
+
+    def test_a_tokenizer_with_neither_token(self) -> None:
+        processing_class = tiny.tokenizer("gpt2")
+        processing_class.eos_token = None
+        with pytest.raises(ValueError, match=r"neither a padding nor an end token.*pad_token = "):
+            set_pad_token(processing_class, tiny.classifier("gpt2"))
+
+
+TEXTS = ["good movie", "", "a very dull and slow movie"]
+
+
+class TestTokenize:
+    def test_one_column(self) -> None:
+        tokens = tokenize(tiny.tokenizer(), {"text": TEXTS, "other": [1, 2, 3]}, ["text"], None)
+        assert set(tokens) == {"input_ids", "token_type_ids", "attention_mask"}
+        assert [len(ids) for ids in tokens["input_ids"]] == [4, 2, 8]
+        assert tokens["input_ids"] == tiny.tokenizer()(TEXTS)["input_ids"]
+
+    def test_two_columns_are_a_pair(self) -> None:
+        batch = {"a": ["good", "bad"], "b": ["dull plot", "film"]}
+        tokens = tokenize(tiny.tokenizer(), batch, ["a", "b"], None)
+        decoded = [tiny.tokenizer().decode(ids) for ids in tokens["input_ids"]]
+        assert decoded == ["[CLS] good [SEP] dull plot [SEP]", "[CLS] bad [SEP] film [SEP]"]
+
+    def test_long_texts_are_cut_and_nothing_is_padded(self) -> None:
+        tokens = tokenize(tiny.tokenizer(), {"text": TEXTS}, ["text"], 5)
+        assert [len(ids) for ids in tokens["input_ids"]] == [4, 2, 5]
+        pair = tokenize(tiny.tokenizer(), {"a": ["good " * 9], "b": ["bad"]}, ["a", "b"], 6)
+        assert tiny.tokenizer().decode(pair["input_ids"][0]) == "[CLS] good good [SEP] bad [SEP]"
+
+    @pytest.mark.parametrize("wrong", [None, 3, ["good"], b"good"])
+    def test_what_is_no_text(self, wrong: object) -> None:
+        with pytest.raises(ValueError, match=r"Row 1 of a batch has .* in the text column 'b' where a string"):
+            tokenize(tiny.tokenizer(), {"a": ["x", "y"], "b": ["x", wrong]}, ["a", "b"], None)
+
+    def test_a_missing_column(self) -> None:
+        with pytest.raises(KeyError, match="text"):
+            tokenize(tiny.tokenizer(), {"sentence": ["x"]}, ["text"], None)

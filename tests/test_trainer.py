@@ -1,0 +1,376 @@
+"""What LELPTrainer computes: both ways of use, the method's equations, the limits S = 1 and α = 1, unlabelled data."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import reference
+import runs
+import tiny
+import torch
+import torch.nn.functional as F
+from datasets import Dataset, Value
+from transformers import DataCollatorWithPadding, EvalPrediction, PreTrainedModel, Trainer, TrainingArguments
+
+from hf_lelp import ClassProjections, Teacher
+from hf_lelp.modeling_lelp import SubclassHead
+from hf_lelp.students import AuxiliaryHead, student_head
+
+HEADS = ("subclass", "auxiliary")
+
+
+def partly_labelled(every: int = 3) -> Dataset:
+    """Every third example has a label, the others −100."""
+    raw = runs.data()
+    labels = [label if row % every == 0 else -100 for row, label in enumerate(raw["label"])]
+    return raw.remove_columns("label").add_column("label", labels)
+
+
+def plain_arguments(folder: Path, **settings: Any) -> TrainingArguments:
+    return TrainingArguments(
+        output_dir=str(folder / "plain"),
+        per_device_train_batch_size=16,
+        optim="sgd",
+        learning_rate=0.1,
+        max_steps=4,
+        logging_steps=1,
+        save_strategy="no",
+        report_to="none",
+        use_cpu=True,
+        disable_tqdm=True,
+        **settings,
+    )
+
+
+def tokenized(dataset: Dataset) -> Dataset:
+    processing_class = tiny.tokenizer()
+    return dataset.map(lambda row: processing_class(row["text"])).rename_column("label", "labels")
+
+
+class KDTrainer(Trainer):
+    """Hinton's distillation, written for this test alone."""
+
+    temperature, alpha = 2.0, 0.3
+
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        labels, teacher_logits = inputs.pop("labels"), inputs.pop("teacher_logits")
+        logits = model(**inputs).logits
+        log_q = (logits / self.temperature).log_softmax(-1)
+        soft = -((teacher_logits / self.temperature).softmax(-1) * log_q).sum(-1) * self.temperature**2
+        hard = F.cross_entropy(logits, labels, reduction="none")
+        return (self.alpha * hard + (1 - self.alpha) * soft).mean()
+
+
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize(("student", "teacher"), [("bert", "gpt2"), ("gpt2", "bert"), ("llama", "llama")])
+def test_raw_data_and_the_three_steps_by_hand_train_alike(
+    student: str, teacher: str, head: str, tmp_path: Path
+) -> None:
+    raw = runs.data(kind=teacher)
+    args = runs.config(tmp_path, student_head=head, alpha=0.25, temperature=2.0)
+    at_once = runs.trainer(
+        args,
+        student,
+        train_dataset=raw,
+        teacher_model=runs.teacher_model(teacher),
+        teacher_processing_class=tiny.tokenizer(teacher),
+    )
+    at_once.train()
+
+    guide = runs.teacher(teacher)
+    columns = raw.map(guide, batched=True)
+    projections = ClassProjections.fit(columns, guide.head, 2)
+    columns = columns.map(projections, batched=True).remove_columns("teacher_embedding")
+    by_hand = runs.trainer(args, student, train_dataset=columns, teacher_model=None, projections=projections)
+    by_hand.train()
+
+    assert len(runs.losses(at_once)) == 4
+    np.testing.assert_allclose(runs.losses(at_once), runs.losses(by_hand), atol=1e-6)
+    runs.assert_same(runs.weights(at_once.model), runs.weights(by_hand.model), 1e-5)
+    # Something was learnt, and by all of the head.
+    start = runs.trainer(args, student, train_dataset=columns, teacher_model=None, projections=projections)
+    placed, fresh = student_head(at_once.model), student_head(start.model)
+    assert isinstance(placed, SubclassHead if head == "subclass" else AuxiliaryHead) and fresh is not None
+    assert all(not value.equal(fresh.state_dict()[name]) for name, value in placed.state_dict().items())
+
+
+def test_targets_and_first_loss_agree_with_numpy(tmp_path: Path) -> None:
+    args = runs.config(
+        tmp_path, num_subclasses=3, temperature=1.7, subclass_temperature=0.6, alpha=0.2, rotation_seed=5, max_steps=1
+    )
+    model = runs.student(dropout=False)
+    raw = runs.data()
+    run = runs.trainer(args, model=model, train_dataset=raw)
+
+    # The teacher without any part of the library.
+    guide = runs.teacher_model().eval()
+    with torch.no_grad():
+        inputs = tiny.tokenizer()(list(raw["text"]), padding=True, return_tensors="pt")
+        embedding = guide.bert(**inputs).pooler_output.numpy()
+        logits = guide(**inputs).logits.numpy()
+    labels = np.array(raw["label"])
+    fitted = reference.fit(
+        embedding, reference.assign(logits, labels), guide.classifier.weight.detach().numpy(), 3, True
+    )
+    assert run.projections is not None
+    fitted = fitted._replace(directions=reference.align(fitted.directions, run.projections.directions.numpy()))
+    rotation = run.projections.rotation(3, scale=False, seed=5).double().numpy()
+    expected = reference.targets(logits, embedding, fitted, 1.7, 0.6, rotation)
+
+    columns = run.train_dataset.with_format("torch")[:]
+    scores = run.subclass_scores(columns["teacher_projections"])
+    actual = (columns["teacher_logits"] / 1.7).softmax(-1).unsqueeze(-1) * (scores / 0.6).softmax(-1)
+    np.testing.assert_allclose(actual, expected, atol=1e-5)
+
+    head = student_head(run.model)
+    assert isinstance(head, SubclassHead)
+    with torch.no_grad():
+        outputs = F.linear(model.eval().bert(**inputs).pooler_output, head.weight, head.bias).numpy()
+    loss = dict(
+        zip(
+            zip(raw["text"], raw["label"], strict=True),
+            reference.loss(outputs, expected, labels, 1.7, 0.2),
+            strict=True,
+        )
+    )
+    first: list[Any] = []
+    collate = run.data_collator
+
+    def watched(rows: list[dict[str, Any]]) -> Any:
+        first.extend(
+            [] if first else [(run.processing_class.decode(row["input_ids"][1:-1]), row["labels"]) for row in rows]
+        )
+        return collate(rows)
+
+    run.data_collator = watched
+    run.train()
+    assert len(first) == 16
+    assert runs.losses(run)[0] == pytest.approx(np.mean([loss[row] for row in first]), abs=1e-5)
+
+
+def test_one_subclass_is_plain_distillation_to_the_last_digit(tmp_path: Path) -> None:
+    columns = runs.data().map(runs.teacher(), batched=True).remove_columns("teacher_embedding")
+    args = runs.config(tmp_path, num_subclasses=1, temperature=KDTrainer.temperature, alpha=KDTrainer.alpha)
+    lelp = runs.trainer(args, train_dataset=columns, teacher_model=None)
+    lelp.train()
+    kd = KDTrainer(
+        runs.student(),
+        plain_arguments(tmp_path, remove_unused_columns=False),
+        data_collator=DataCollatorWithPadding(tiny.tokenizer()),
+        train_dataset=tokenized(columns).remove_columns(["text", "teacher_fingerprint"]),
+    )
+    kd.train()
+    assert [entry["loss"] for entry in kd.state.log_history if "loss" in entry] == runs.losses(lelp)
+    runs.assert_same(runs.weights(lelp.model), runs.weights(kd.model))
+
+
+def test_alpha_1_is_the_plain_trainer_and_needs_no_teacher(tmp_path: Path) -> None:
+    lelp = runs.trainer(runs.config(tmp_path, alpha=1.0), teacher_model=None)
+    lelp.train()
+    plain = Trainer(
+        runs.student(),
+        plain_arguments(tmp_path),
+        train_dataset=tokenized(runs.data()),
+        processing_class=tiny.tokenizer(),
+    )
+    plain.train()
+    # Trainer divides the sum of the losses by their number, LELPTrainer takes their mean: the last digit may differ.
+    runs.assert_same(runs.weights(lelp.model), runs.weights(plain.model), 1e-6)
+    assert not (tmp_path / "columns").exists()
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_without_a_label_column_it_is_the_same_as_with_all_labels_missing(head: str, tmp_path: Path) -> None:
+    raw = runs.data()
+    args = runs.config(tmp_path, student_head=head)
+    none = runs.trainer(args, train_dataset=raw.remove_columns("label"))
+    none.train()
+    missing = raw.remove_columns("label").add_column("label", [-100] * len(raw))
+    hidden = runs.trainer(args, train_dataset=missing)
+    hidden.train()
+    assert len(runs.losses(none)) == 4
+    runs.assert_same(runs.weights(none.model), runs.weights(hidden.model))
+    assert none.model.config.id2label == dict(enumerate(tiny.LABEL_NAMES))
+
+
+def test_with_alpha_0_labels_only_say_which_class_a_row_is_fitted_in(tmp_path: Path) -> None:
+    columns, projections = runs.prepared()
+    args = runs.config(tmp_path)
+    labelled = runs.trainer(args, train_dataset=columns, projections=projections)
+    labelled.train()
+    unlabelled = runs.trainer(args, train_dataset=columns.remove_columns("label"), projections=projections)
+    unlabelled.train()
+    runs.assert_same(runs.weights(labelled.model), runs.weights(unlabelled.model))
+
+    some = runs.trainer(args, train_dataset=partly_labelled())
+    all_rows = runs.trainer(args, train_dataset=runs.data())
+    assert some.projections is not None and all_rows.projections is not None
+    assert not some.projections.mean.equal(all_rows.projections.mean)
+    assert int(some.projections.count.sum()) == runs.ROWS
+
+
+def test_with_alpha_above_0_unlabelled_rows_drop_the_label_term(tmp_path: Path) -> None:
+    columns, projections = runs.prepared()
+    columns = columns.select(range(16))
+    labels = [label if row % 4 else -100 for row, label in enumerate(columns["label"])]
+    some = columns.remove_columns("label").add_column("label", labels)
+    args = {"per_device_train_batch_size": 16, "max_steps": 1, "check_teacher": False}
+
+    def first_loss(alpha: float, dataset: Dataset) -> float:
+        run = runs.trainer(
+            runs.config(tmp_path, alpha=alpha, **args),
+            model=runs.student(dropout=False),
+            train_dataset=dataset,
+            teacher_model=None,
+            projections=projections,
+        )
+        run.train()
+        return runs.losses(run)[0]
+
+    soft, hard = first_loss(0.0, columns), first_loss(1.0, some)
+    assert hard < first_loss(1.0, columns)
+    assert first_loss(0.4, some) == pytest.approx(0.4 * hard + 0.6 * soft, abs=1e-6)
+
+
+def test_metrics_see_class_logits_and_the_labels_of_the_data(tmp_path: Path) -> None:
+    seen: list[EvalPrediction] = []
+
+    def watch(prediction: EvalPrediction) -> dict[str, float]:
+        seen.append(prediction)
+        return {"rows": float(len(prediction.label_ids))}
+
+    raw = runs.data()
+    for head in HEADS:
+        run = runs.trainer(runs.config(tmp_path, student_head=head), eval_dataset=raw, compute_metrics=watch)
+        run.train()
+        assert run.evaluate()["eval_rows"] == runs.ROWS
+        prediction = run.predict(raw)
+        assert isinstance(prediction.predictions, np.ndarray) and prediction.predictions.shape == (runs.ROWS, 2)
+        expected = runs.class_logits(run.model, list(raw["text"]), tiny.tokenizer())
+        np.testing.assert_allclose(prediction.predictions, expected, atol=1e-5)
+        np.testing.assert_allclose(seen[-1].predictions, expected, atol=1e-5)
+        np.testing.assert_array_equal(seen[-1].label_ids, raw["label"])
+
+
+def test_the_paper_s_head_learns_what_the_teacher_knows(tmp_path: Path) -> None:
+    for head in HEADS:
+        run = runs.trainer(
+            runs.config(tmp_path, student_head=head, max_steps=80, optim="adamw_torch", learning_rate=1e-2),
+            eval_dataset=runs.data(200, seed=1),
+        )
+        before, _ = run.evaluate()["eval_accuracy"], run.train()
+        assert run.evaluate()["eval_accuracy"] > before + 0.1
+
+
+def test_text_labels_and_other_column_names(tmp_path: Path) -> None:
+    raw = runs.data()
+    named = Dataset.from_dict(
+        {"review": list(raw["text"]), "id": ["x"] * len(raw), "sentiment": [tiny.LABEL_NAMES[i] for i in raw["label"]]}
+    )
+    settings = {"alpha": 0.5, "input_columns": ["review"], "label_column": "sentiment"}
+    other = runs.trainer(runs.config(tmp_path, **settings), train_dataset=named, eval_dataset=named)
+    other.train()
+    usual = runs.trainer(runs.config(tmp_path, alpha=0.5), eval_dataset=raw)
+    usual.train()
+    runs.assert_same(runs.weights(other.model), runs.weights(usual.model))
+    assert other.evaluate()["eval_accuracy"] == usual.evaluate()["eval_accuracy"]
+
+
+def test_a_teacher_with_other_order_of_classes_gives_the_same_student(tmp_path: Path) -> None:
+    swapped = runs.teacher_model()
+    with torch.no_grad():
+        for parameter in swapped.classifier.parameters():
+            parameter.copy_(parameter.flip(0))
+    tiny.named(swapped, ["POSITIVE", "NEGATIVE"])
+    ordered = runs.trainer(runs.config(tmp_path, alpha=0.3))
+    ordered.train()
+    mapped = runs.trainer(runs.config(tmp_path, alpha=0.3), teacher_model=swapped)
+    mapped.train()
+    assert mapped.model.config.id2label == {0: "negative", 1: "positive"}
+    runs.assert_same(runs.weights(mapped.model), runs.weights(ordered.model), 1e-6)
+
+
+def test_two_text_columns(tmp_path: Path) -> None:
+    raw = runs.data()
+    pairs = raw.add_column("text2", tiny.texts(len(raw), seed=9))
+    settings = {"input_columns": ["text", "text2"], "check_teacher": False}
+    run = runs.trainer(runs.config(tmp_path, **settings), train_dataset=pairs, eval_dataset=pairs)
+    ids = tiny.tokenizer()(pairs[0]["text"], pairs[0]["text2"])["input_ids"]
+    assert run.train_dataset[0]["input_ids"] == run.eval_dataset[0]["input_ids"] == ids
+    run.train()
+    assert len(run.predict(pairs).predictions) == len(raw)
+
+
+def test_a_student_from_a_folder_gets_the_data_s_classes_in_float32(tmp_path: Path) -> None:
+    runs.student(num_labels=2).bfloat16().save_pretrained(tmp_path / "student")
+    tiny.tokenizer().save_pretrained(tmp_path / "student")
+    run = runs.trainer(runs.config(tmp_path), model=str(tmp_path / "student"), processing_class=None)
+    assert {parameter.dtype for parameter in run.model.parameters()} == {torch.float32}
+    assert run.model.config.label2id == {"negative": 0, "positive": 1}
+    run.train()
+    # And on from there.
+    run.save_model()
+    again = runs.trainer(runs.config(tmp_path), model=run.args.output_dir, processing_class=None)
+    runs.assert_same(runs.weights(again.model), runs.weights(run.model))
+    again.train()
+
+
+def test_labels_that_the_collator_leaves_out_of_evaluation_are_no_loss(tmp_path: Path) -> None:
+    raw = runs.data().remove_columns("label")
+    run = runs.trainer(runs.config(tmp_path), eval_dataset=raw)
+    metrics = run.evaluate()
+    assert "eval_loss" not in metrics and "eval_accuracy" not in metrics
+    assert run.predict(raw).label_ids is None
+
+
+def test_class_label_minus_one_is_no_label(tmp_path: Path) -> None:
+    raw = runs.data()
+    hidden = raw.cast_column("label", Value("int64")).map(
+        lambda row, i: {"label": -1 if i % 2 else row["label"]}, with_indices=True
+    )
+    hidden = hidden.cast_column("label", raw.features["label"])
+    run = runs.trainer(runs.config(tmp_path, alpha=0.5), train_dataset=hidden, eval_dataset=hidden)
+    run.train()
+    assert run.train_dataset["labels"][:4] == [raw["label"][0], -100, raw["label"][2], -100]
+    assert isinstance(run.evaluate()["eval_accuracy"], float)
+
+
+def plain_model(folder: Path) -> PreTrainedModel:
+    return type(runs.student()).from_pretrained(folder)
+
+
+def test_saving(tmp_path: Path) -> None:
+    for head in HEADS:
+        args = runs.config(tmp_path / head, student_head=head, save_strategy="steps", save_steps=2)
+        run = runs.trainer(args, eval_dataset=runs.data())
+        run.train()
+        run.save_model()
+        folder = Path(args.output_dir or "")
+        files = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+        assert {"config.json", "model.safetensors", "tokenizer.json"} <= files
+        assert "checkpoint-2/class_projections/class_projections.safetensors" in files
+        assert ("checkpoint-2/auxiliary_head.safetensors" in files) == (head == "auxiliary")
+        assert "auxiliary_head.safetensors" not in files
+        pickled = {"training_args.bin", "optimizer.pt", "scheduler.pt", "rng_state.pth"}
+        assert {Path(file).name for file in files if Path(file).suffix in (".bin", ".pt", ".pth", ".pkl")} <= pickled
+
+        assert run.projections is not None
+        saved = ClassProjections.from_pretrained(str(folder / "class_projections"))
+        assert saved.fingerprint == run.projections.fingerprint
+        pickle = torch.load(folder / "training_args.bin", weights_only=False)
+        assert not any(isinstance(value, torch.Tensor | torch.nn.Module | Teacher) for value in vars(pickle).values())
+        assert (folder / "training_args.bin").stat().st_size < 20_000
+        assert (
+            plain_model(folder / "checkpoint-2").config.id2label == dict(enumerate(tiny.LABEL_NAMES))
+            if head == "auxiliary"
+            else True
+        )
+        if head == "auxiliary":
+            texts = list(runs.data()["text"])
+            expected = runs.class_logits(run.model, texts, tiny.tokenizer())
+            np.testing.assert_allclose(
+                runs.class_logits(plain_model(folder), texts, tiny.tokenizer()), expected, atol=1e-5
+            )

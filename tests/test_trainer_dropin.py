@@ -1,0 +1,315 @@
+"""LELPTrainer takes what Trainer takes, and does with it what Trainer does."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import reference
+import runs
+import tiny
+import torch
+import torch.nn.functional as F
+from datasets import Dataset, IterableDataset
+from transformers import TrainerCallback, default_data_collator
+
+from hf_lelp import LELPTrainer
+from hf_lelp.modeling_lelp import SubclassHead
+from hf_lelp.students import AuxiliaryHead, student_head
+
+HEADS = ("subclass", "auxiliary")
+
+
+def trained(
+    folder: Path, kind: str = "bert", *, arguments: dict[str, Any] | None = None, **settings: Any
+) -> LELPTrainer:
+    run = runs.trainer(runs.config(folder, **settings), kind, **(arguments or {}))
+    run.train()
+    return run
+
+
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize(
+    "kind", ["bert", "llama"]
+)  # Llama's forward takes **kwargs, for which Trainer skips a division.
+def test_accumulated_steps_are_one_large_step(kind: str, head: str, tmp_path: Path) -> None:
+    def run(batch_size: int, steps: int) -> LELPTrainer:
+        return trained(
+            tmp_path,
+            kind,
+            arguments={"model": runs.student(kind, dropout=False)},
+            per_device_train_batch_size=batch_size,
+            gradient_accumulation_steps=steps,
+            student_head=head,
+            alpha=0.3,
+            max_steps=6,
+        )
+
+    whole, pieces = run(16, 1), run(4, 4)
+    np.testing.assert_allclose(runs.losses(whole), runs.losses(pieces), atol=1e-5)
+    runs.assert_same(runs.weights(whole.model), runs.weights(pieces.model), 1e-5)
+
+
+def test_label_smoothing(tmp_path: Path) -> None:
+    columns, projections = runs.prepared()
+    columns = columns.select(range(16))
+    labels = torch.tensor(columns["label"])
+
+    def first_loss(**settings: Any) -> float:
+        arguments = {
+            "model": runs.student(dropout=False),
+            "train_dataset": columns,
+            "teacher_model": None,
+            "projections": projections,
+        }
+        run = trained(tmp_path, arguments=arguments, max_steps=1, check_teacher=False, **settings)
+        return runs.losses(run)[0]
+
+    logits = torch.tensor(runs.class_logits(runs.student(), list(columns["text"]), tiny.tokenizer()))
+    smooth = F.cross_entropy(logits, labels, label_smoothing=0.2).item()
+    assert first_loss(alpha=1.0, label_smoothing_factor=0.2) == pytest.approx(smooth, abs=1e-5)
+    # Smoothing is of labels; the teacher's targets are soft already.
+    soft = first_loss(label_smoothing_factor=0.2)
+    assert soft == pytest.approx(first_loss(), abs=1e-6)
+    mixed = first_loss(alpha=0.5, label_smoothing_factor=0.2)
+    assert mixed == pytest.approx(0.5 * smooth + 0.5 * soft, abs=1e-5)
+
+
+def test_remove_unused_columns_does_not_matter(tmp_path: Path) -> None:
+    raw = runs.data()
+    one, other = (
+        trained(tmp_path, remove_unused_columns=setting, arguments={"eval_dataset": raw}) for setting in (True, False)
+    )
+    runs.assert_same(runs.weights(one.model), runs.weights(other.model))
+    for dataset in (None, raw, runs.prepared()[0]):
+        results = [run.evaluate(dataset) for run in (one, other)]
+        assert results[0]["eval_loss"] == results[1]["eval_loss"]
+        assert results[0]["eval_accuracy"] == results[1]["eval_accuracy"]
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_evaluation_with_and_without_labels_and_teacher_columns(head: str, tmp_path: Path) -> None:
+    columns, projections = runs.prepared()
+    run = trained(
+        tmp_path,
+        student_head=head,
+        alpha=0.25,
+        temperature=1.5,
+        arguments={"train_dataset": columns, "teacher_model": None, "projections": projections},
+    )
+    texts, labels = list(columns["text"]), np.array(columns["label"])
+    logits = runs.class_logits(run.model, texts, tiny.tokenizer())
+    cross_entropy = F.cross_entropy(torch.tensor(logits), torch.tensor(labels)).item()
+    plain = columns.select_columns(["text", "label"])
+    ready = plain.map(lambda row: tiny.tokenizer()(row["text"])).rename_column("label", "labels")
+
+    for dataset in (
+        plain,
+        ready,
+        ready.remove_columns("text"),
+        columns.select_columns(["text", "label", "teacher_logits"]),
+    ):
+        metrics = run.evaluate(dataset)
+        assert metrics["eval_loss"] == pytest.approx(cross_entropy, abs=1e-5)
+        assert metrics["eval_accuracy"] == (logits.argmax(-1) == labels).mean()
+    bare = run.evaluate(plain.remove_columns("label"))
+    assert "eval_loss" not in bare and "eval_accuracy" not in bare
+
+    # With the teacher's columns the loss is that of training.
+    placed = student_head(run.model)
+    assert isinstance(placed, SubclassHead | AuxiliaryHead)
+    inner = placed if isinstance(placed, SubclassHead) else placed.auxiliary
+    with torch.no_grad():
+        pooled = run.model.bert(**tiny.tokenizer()(texts, padding=True, return_tensors="pt")).pooler_output
+        outputs = F.linear(pooled, inner.weight, inner.bias).numpy()
+    scores = run.subclass_scores(torch.tensor(columns[:]["teacher_projections"])).numpy()
+    targets = reference.subclass_targets(np.array(columns[:]["teacher_logits"]), scores, 1.5, 1.0)
+    soft = reference.loss(outputs, targets, None, 1.5, 0.0).mean()
+    if head == "auxiliary":
+        soft += reference.loss(logits, targets.sum(-1, keepdims=True), None, 1.5, 0.0).mean()
+    metrics = run.evaluate(columns)
+    assert metrics["eval_loss"] == pytest.approx(0.25 * cross_entropy + 0.75 * soft, abs=1e-4)
+    unlabelled = run.evaluate(columns.remove_columns("label"))
+    assert "eval_accuracy" not in unlabelled
+    assert unlabelled["eval_loss"] == pytest.approx(soft, abs=1e-4)
+
+
+def test_several_evaluation_datasets(tmp_path: Path) -> None:
+    one, other = runs.data(40, seed=1), runs.data(30, seed=2)
+    several = trained(
+        tmp_path, eval_strategy="steps", eval_steps=2, arguments={"eval_dataset": {"one": one, "other": other}}
+    )
+    logged = {name for entry in several.state.log_history for name in entry}
+    assert {"eval_one_accuracy", "eval_other_loss"} <= logged
+    metrics = several.evaluate()
+    assert metrics["eval_other_accuracy"] == several.evaluate(other)["eval_accuracy"]
+    assert several.evaluate({"again": one})["eval_again_loss"] == metrics["eval_one_loss"]
+
+
+def test_callbacks_see_the_run(tmp_path: Path) -> None:
+    class Record(TrainerCallback):
+        steps: list[int] = []  # noqa: RUF012
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            self.steps.append(state.global_step)
+
+    run = trained(tmp_path, arguments={"callbacks": [Record(), runs.StopAt(3)]})
+    assert Record.steps == [1, 2, 3] and run.state.global_step == 3
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_bf16(head: str, tmp_path: Path) -> None:
+    raw = runs.data()
+    half = trained(tmp_path, bf16=True, student_head=head, arguments={"eval_dataset": raw})
+    full = trained(tmp_path, student_head=head, arguments={"eval_dataset": raw})
+    assert runs.losses(half) != runs.losses(full)
+    np.testing.assert_allclose(runs.losses(half), runs.losses(full), rtol=0.03)
+    assert half.evaluate()["eval_loss"] == pytest.approx(full.evaluate()["eval_loss"], rel=0.03)
+    assert {value.dtype for value in half.model.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_torch_compile(head: str, tmp_path: Path) -> None:
+    raw = runs.data(32)
+    settings = {"student_head": head, "alpha": 0.2, "max_steps": 3}
+    compiled, eager = (
+        trained(
+            tmp_path,
+            torch_compile_backend=backend,
+            arguments={"model": runs.student(dropout=False), "train_dataset": raw, "eval_dataset": raw},
+            **settings,
+        )
+        for backend in ("aot_eager", None)
+    )
+    assert compiled.args.torch_compile and not eager.args.torch_compile
+    np.testing.assert_allclose(runs.losses(compiled), runs.losses(eager), atol=1e-4)
+    assert compiled.evaluate()["eval_loss"] == pytest.approx(eager.evaluate()["eval_loss"], abs=1e-4)
+    predictions = compiled.predict(raw).predictions
+    np.testing.assert_allclose(predictions, eager.predict(raw).predictions, atol=1e-4)
+    # The model itself, between and after compiled calls with all logits, gives C.
+    np.testing.assert_allclose(
+        runs.class_logits(compiled.model, list(raw["text"]), tiny.tokenizer()), predictions, atol=1e-4
+    )
+
+
+@pytest.mark.parametrize("kind", ["bert", "llama"])
+def test_gradient_checkpointing(kind: str, tmp_path: Path) -> None:
+    one, other = (trained(tmp_path, kind, gradient_checkpointing=setting) for setting in (True, False))
+    runs.assert_same(runs.weights(one.model), runs.weights(other.model), 1e-6)
+
+
+def test_a_stream_of_prepared_rows(tmp_path: Path) -> None:
+    columns, projections = runs.prepared()
+    columns = columns.remove_columns("teacher_embedding")
+
+    def rows() -> Iterator[dict[str, Any]]:
+        yield from columns
+
+    arguments = {"teacher_model": None, "projections": projections, "eval_dataset": columns.to_iterable_dataset()}
+    runs_ = [
+        trained(tmp_path, alpha=0.5, arguments={**arguments, "train_dataset": dataset})
+        for dataset in (columns.to_iterable_dataset(), IterableDataset.from_generator(rows))
+    ]
+    assert len(runs.losses(runs_[0])) == 4
+    runs.assert_same(runs.weights(runs_[0].model), runs.weights(runs_[1].model))
+    assert runs_[0].evaluate()["eval_loss"] == runs_[1].evaluate(columns)["eval_loss"]
+
+    labels = columns.rename_column("label", "labels")
+    renamed = trained(tmp_path, alpha=0.5, arguments={**arguments, "train_dataset": labels.to_iterable_dataset()})
+    runs.assert_same(runs.weights(renamed.model), runs.weights(runs_[0].model))
+
+
+def test_a_torch_dataset_of_prepared_rows(tmp_path: Path) -> None:
+    columns, projections = runs.prepared()
+    columns = columns.remove_columns("teacher_embedding")
+    arguments = {"teacher_model": None, "projections": projections}
+    usual = trained(tmp_path, alpha=0.5, arguments={**arguments, "train_dataset": columns})
+
+    class Rows(torch.utils.data.Dataset):  # type: ignore[type-arg]
+        def __init__(self, dataset: Dataset) -> None:
+            self.rows = list(dataset)
+
+        def __len__(self) -> int:
+            return len(self.rows)
+
+        def __getitem__(self, index: int) -> dict[str, Any]:
+            return self.rows[index]
+
+    other = trained(tmp_path, alpha=0.5, arguments={**arguments, "train_dataset": Rows(usual.train_dataset)})
+    runs.assert_same(runs.weights(other.model), runs.weights(usual.model))
+
+
+def test_a_collator_of_one_s_own(tmp_path: Path) -> None:
+    raw = runs.data()
+    fixed = tiny.tokenizer()(list(raw["text"]), padding="max_length", max_length=14)
+    ready = raw
+    for name, values in fixed.items():
+        ready = ready.add_column(name, values)
+    arguments = {"train_dataset": ready, "model": runs.student(dropout=False)}
+    one = trained(tmp_path, arguments={**arguments, "data_collator": default_data_collator})
+    other = trained(tmp_path, arguments={"model": runs.student(dropout=False)})
+    np.testing.assert_allclose(runs.losses(one), runs.losses(other), atol=1e-5)
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_hyperparameter_search(head: str, tmp_path: Path) -> None:
+    pytest.importorskip("optuna").logging.set_verbosity("ERROR")
+    space = [(3, 2.0, 0.0), (1, 1.0, 0.5), (2, 0.5, 1.0)]
+    rows: list[tuple[int, int]] = []
+
+    class Watch(TrainerCallback):
+        def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+            placed = student_head(model)
+            rows.append((args.num_subclasses, placed.num_subclasses if placed else 1))
+
+    def choose(trial: Any) -> dict[str, Any]:
+        number = trial.suggest_categorical("number", range(len(space)))
+        return dict(zip(("num_subclasses", "temperature", "alpha"), space[number], strict=True))
+
+    raw = runs.data()
+    args = runs.config(tmp_path, num_directions=3, student_head=head)
+    search = runs.trainer(args, model_init=lambda: runs.student(), eval_dataset=raw, callbacks=[Watch()])
+    objectives: list[float] = []
+
+    def objective(metrics: dict[str, float]) -> float:
+        objectives.append(metrics["eval_loss"])
+        return metrics["eval_loss"]
+
+    import optuna
+
+    best = search.hyperparameter_search(
+        choose,
+        compute_objective=objective,
+        n_trials=3,
+        backend="optuna",
+        sampler=optuna.samplers.GridSampler({"number": range(3)}),
+    )
+    assert best.objective == min(objectives)
+    assert {asked for asked, _ in rows} == {1, 2, 3}
+    assert sorted(rows) == [(1, 1), (2, 1), (3, 3)]  # α = 1 leaves the student plain
+    # Each trial is what a run with its settings gives.
+    alone = []
+    for num_subclasses, temperature, alpha in space:
+        run = runs.trainer(
+            runs.config(
+                tmp_path,
+                num_directions=3,
+                student_head=head,
+                num_subclasses=num_subclasses,
+                temperature=temperature,
+                alpha=alpha,
+            ),
+            model_init=lambda: runs.student(),
+            eval_dataset=raw,
+        )
+        run.train()
+        alone.append(run.evaluate()["eval_loss"])
+    np.testing.assert_allclose(sorted(objectives), sorted(alone), atol=1e-6)
+
+
+def test_model_init_gets_the_head(tmp_path: Path) -> None:
+    usual = trained(tmp_path, arguments={"model": runs.student(dropout=False)})
+    by_init = trained(tmp_path, arguments={"model_init": lambda: runs.student(dropout=False)})
+    assert isinstance(student_head(by_init.model), SubclassHead)
+    runs.assert_same(runs.weights(usual.model), runs.weights(by_init.model))

@@ -1,0 +1,285 @@
+"""What LELPTrainer refuses: each message says what was found, what was expected and what to do."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import runs
+import tiny
+import torch
+from datasets import ClassLabel, Dataset, Value
+from torch import nn
+from transformers import BertModel, TrainingArguments
+
+from hf_lelp import ClassProjections, LELPTrainer, Teacher
+from hf_lelp.projections import PROJECTIONS_MARK, TEACHER_MARK
+
+
+def refused(folder: Path, *words: str, error: type[Exception] = ValueError, **arguments: Any) -> None:
+    """Construction fails with a message that has the words, in this order."""
+    settings = arguments.pop("settings", {})
+    with pytest.raises(error, match="(?s)" + ".*".join(map(re.escape, words))):
+        runs.trainer(runs.config(folder, **settings), **arguments)
+
+
+def test_other_number_of_classes(tmp_path: Path) -> None:
+    three = tiny.dataset(tiny.classifier(num_labels=3), 60)
+    refused(
+        tmp_path,
+        "teacher has 2 classes (negative, positive)",
+        "data 3 (class 0, class 1, class 2) in its column 'label'",
+        "fine-tuned on them, or map the labels",
+        train_dataset=three,
+    )
+
+
+def test_names_that_cannot_settle_the_order(tmp_path: Path) -> None:
+    raw = runs.data()
+    renamed = raw.cast_column("label", ClassLabel(names=["thumbs down", "thumbs up"]))
+    found = ("data's classes (thumbs down, thumbs up)", "teacher's (negative, positive)", "set teacher_class_order")
+    refused(tmp_path, *found, train_dataset=renamed)
+    # That advice works.
+    run = runs.trainer(runs.config(tmp_path, teacher_class_order=[0, 1]), train_dataset=renamed)
+    assert run.model.config.id2label == {0: "thumbs down", 1: "thumbs up"}
+
+
+def test_a_teacher_below_the_majority_names_confusion_and_order(tmp_path: Path) -> None:
+    raw = runs.data()
+    wrong = tiny.named(runs.teacher_model(), ["LABEL_0", "LABEL_1"])
+    with torch.no_grad():
+        for parameter in wrong.classifier.parameters():
+            parameter.copy_(parameter.flip(0))
+    labels, guesses = raw["label"], runs.class_logits(wrong, list(raw["text"]), tiny.tokenizer()).argmax(-1)
+    counts = [[sum(y == i and g == j for y, g in zip(labels, guesses, strict=True)) for j in (0, 1)] for i in (0, 1)]
+    rows = [word for row in counts for word in map(str, row)]
+    accuracy = (counts[0][0] + counts[1][1]) / len(raw)
+    found = (f"accuracy on the {len(raw)} labelled examples is {accuracy:.3f}", "Confusion", *rows)
+    refused(tmp_path, *found, "teacher_class_order=[1, 0]", "if that is the right order, set it", teacher_model=wrong)
+    ordered = runs.trainer(runs.config(tmp_path, teacher_class_order=[1, 0]), teacher_model=wrong)
+    accuracy = (
+        (torch.tensor(ordered.train_dataset[:]["teacher_logits"]).argmax(-1) == torch.tensor(list(labels)))
+        .float()
+        .mean()
+    )
+    assert accuracy > 0.8
+    runs.trainer(runs.config(tmp_path, check_teacher=False), teacher_model=wrong)
+
+
+def test_a_teacher_that_knows_nothing_is_advised_another(tmp_path: Path) -> None:
+    raw = runs.data().select_columns(["text"])
+    labels = [int(row % 10 == 0) for row in range(len(raw))]
+    refused(
+        tmp_path,
+        "below the 0.896",
+        "Use a teacher fine-tuned on this task",
+        train_dataset=raw.add_column("label", labels),
+    )
+
+
+def test_more_subclasses_than_there_are_directions(tmp_path: Path) -> None:
+    found = (
+        "Class 0 has",
+        "span 14 directions (16 dimensions, 2 of them read",
+        "20 were asked for",
+        "num_subclasses=14",
+    )
+    refused(tmp_path, *found, settings={"num_subclasses": 20}, train_dataset=runs.data(200))
+    columns, projections = runs.prepared()
+    run = runs.trainer(
+        runs.config(tmp_path, num_subclasses=4), train_dataset=columns, teacher_model=None, projections=projections
+    )
+    with pytest.raises(ValueError, match=r"num_subclasses=4, but.*hold 2 directions.*num_directions=4"):
+        run.train()
+
+
+def test_an_empty_class(tmp_path: Path) -> None:
+    raw = runs.data().filter(lambda row: row["label"] == 0)
+    words = ("No example of class 1", "Check the labels")
+    refused(tmp_path, *words, train_dataset=raw, settings={"check_teacher": False})
+
+
+def test_embeddings_that_are_not_finite(tmp_path: Path) -> None:
+    columns = runs.data().map(runs.teacher(), batched=True)
+    broken = columns.map(
+        lambda row, index: {"teacher_embedding": [float("nan")] * 16} if index == 5 else {}, with_indices=True
+    )
+    refused(tmp_path, "embedding of row 5 is not finite", "float32 (teacher_dtype)", train_dataset=broken)
+    # A fit that is kept already does not hide it.
+    runs.trainer(runs.config(tmp_path), train_dataset=columns)
+    refused(tmp_path, "embedding of row 5 is not finite", train_dataset=broken)
+
+
+def test_a_teacher_without_final_linear_layer(tmp_path: Path) -> None:
+    guide = runs.teacher_model()
+    guide.classifier = nn.Sequential(nn.Linear(16, 5), nn.Tanh(), nn.Bilinear(5, 5, 2))
+    words = ("No final linear layer with 2 outputs in BertForSequenceClassification", "classifier.0 (5 outputs)")
+    refused(tmp_path, *words, "AutoModelForSequenceClassification", teacher_model=guide)
+
+
+def test_projections_of_another_teacher(tmp_path: Path) -> None:
+    columns, projections = runs.prepared()
+    other = tiny.named(tiny.classifier(seed=8))
+    fingerprint = Teacher(other, tiny.tokenizer()).head.fingerprint
+    words = (projections.teacher, fingerprint)
+    settings = {"check_teacher": False}
+    refused(
+        tmp_path, *words, "Fit them for this teacher", teacher_model=other, projections=projections, settings=settings
+    )
+    # Columns tell who made them; without that mark the projections do.
+    for dataset in (columns, columns.remove_columns([TEACHER_MARK, PROJECTIONS_MARK])):
+        for ready in (dataset, dataset.remove_columns("teacher_projections")):
+            with pytest.raises(ValueError, match=fingerprint) as raised:
+                runs.trainer(
+                    runs.config(tmp_path, **settings), train_dataset=ready, teacher_model=other, projections=projections
+                )
+            assert projections.teacher in str(raised.value)
+
+
+def test_columns_of_other_projections(tmp_path: Path) -> None:
+    columns, projections = runs.prepared()
+    first = projections.fingerprint
+    projections.directions[:, 0] *= -1
+    words = (first, projections.fingerprint, "make the columns again")
+    refused(tmp_path, *words, train_dataset=columns, teacher_model=None, projections=projections)
+    wider = runs.prepared(num_directions=3)[1]
+    unmarked = columns.remove_columns(PROJECTIONS_MARK)
+    run = runs.trainer(runs.config(tmp_path), train_dataset=unmarked, teacher_model=None, projections=wider)
+    with pytest.raises(ValueError, match=r"shape \(2, 2\) per row, and these projections give \(2, 3\)"):
+        run.train()
+    none = runs.trainer(runs.config(tmp_path), train_dataset=unmarked, teacher_model=None)
+    with pytest.raises(ValueError, match=r"pass projections=ClassProjections\.from_pretrained"):
+        none.train()
+
+
+def test_several_gpus_in_one_process(tmp_path: Path) -> None:
+    args = runs.config(tmp_path)
+    args._n_gpu = 2
+    with pytest.raises(RuntimeError, match=r"2 GPUs in one process.*accelerate launch --num_processes 2"):
+        runs.trainer(args)
+
+
+def test_prepared_data_without_the_teacher_s_columns(tmp_path: Path) -> None:
+    refused(
+        tmp_path,
+        "no column teacher_logits (it has text, label)",
+        "no teacher",
+        "Pass teacher_model",
+        teacher_model=None,
+    )
+    columns = runs.data().map(runs.teacher(), batched=True).remove_columns("teacher_embedding")
+    words = ("no column teacher_projections", "ClassProjections.fit(dataset, teacher.head)")
+    refused(tmp_path, *words, train_dataset=columns, teacher_model=None)
+    refused(tmp_path, *words, train_dataset=columns)
+    wrong = Dataset.from_dict({"text": ["a", "b"], "label": [0, 1], "teacher_logits": [[0.0] * 3, [1.0] * 3]})
+    refused(tmp_path, "teacher_logits has 3 classes and the data 2", train_dataset=wrong, teacher_model=None)
+
+
+def test_a_collator_that_drops_the_teacher_s_columns(tmp_path: Path) -> None:
+    run = runs.trainer(runs.config(tmp_path))
+    collate = run.data_collator
+    for column in ("teacher_logits", "teacher_projections"):
+        run.data_collator = lambda rows, column=column: collate(
+            [{name: value for name, value in row.items() if name != column} for row in rows]
+        )
+        with pytest.raises(ValueError, match=rf"no {column}.*data collator drops the column"):
+            run.train()
+
+
+@pytest.mark.parametrize("alpha", [0.5, 1.0])
+def test_alpha_without_labels(alpha: float, tmp_path: Path) -> None:
+    raw = runs.data()
+    for dataset in (raw.select_columns(["text"]), raw.select_columns(["text"]).add_column("label", [-100] * len(raw))):
+        if alpha < 1:
+            words = (f"alpha={alpha} gives weight to labels", "none in 'label'", "Set alpha=0, or label_column")
+            refused(tmp_path, *words, settings={"alpha": alpha}, train_dataset=dataset)
+    run = runs.trainer(runs.config(tmp_path, alpha=1.0), train_dataset=raw.select_columns(["text"]), teacher_model=None)
+    with pytest.raises(ValueError, match=r"alpha=1\.0 gives weight to labels, and a training batch has none"):
+        run.train()
+
+
+def test_not_a_lelp_config(tmp_path: Path) -> None:
+    plain = TrainingArguments(output_dir=str(tmp_path), report_to="none", use_cpu=True)
+    with pytest.raises(ValueError, match="args is a TrainingArguments; LELPTrainer takes a LELPConfig"):
+        LELPTrainer(runs.student(), plain, train_dataset=runs.data())  # type: ignore[arg-type]
+
+
+def test_a_loss_function_of_one_s_own(tmp_path: Path) -> None:
+    words = ("compute_loss_func has no place", "Use Trainer")
+    refused(tmp_path, *words, compute_loss_func=lambda outputs, labels, num_items_in_batch=None: outputs.logits.sum())
+
+
+def test_a_teacher_that_was_never_trained_as_classifier(tmp_path: Path) -> None:
+    BertModel(runs.teacher_model().config).save_pretrained(tmp_path / "base")
+    tiny.tokenizer().save_pretrained(tmp_path / "base")
+    words = ("no weights for classifier.bias, classifier.weight", "would be random", "fine-tune this checkpoint")
+    refused(tmp_path, *words, teacher_model=str(tmp_path / "base"), teacher_processing_class=None)
+
+
+def test_a_teacher_model_without_its_tokenizer(tmp_path: Path) -> None:
+    refused(tmp_path, "pass its tokenizer as teacher_processing_class", teacher_processing_class=None)
+
+
+def test_a_student_with_other_number_of_classes(tmp_path: Path) -> None:
+    words = ("student has 3 classes and the data 2", "num_labels=2")
+    refused(tmp_path, *words, model=runs.student(num_labels=3))
+    run_init = {"model_init": lambda: runs.student(num_labels=3)}
+    refused(tmp_path, *words, **run_init)
+
+
+def test_a_student_with_another_head(tmp_path: Path) -> None:
+    run = runs.trainer(runs.config(tmp_path))
+    words = ("SubclassHead with 2 subclasses", "with 3 was asked for", "keep its settings")
+    refused(tmp_path, *words, model=run.model, settings={"num_subclasses": 3})
+
+
+def test_a_text_that_is_none(tmp_path: Path) -> None:
+    raw = runs.data()
+    texts = [None if row == 50 else text for row, text in enumerate(raw["text"])]
+    broken = Dataset.from_dict({"text": texts, "label": list(raw["label"])})
+    words = ("Row 50 of", "None", "text column 'text'", "string was expected", "drop such rows")
+    refused(tmp_path, *words, train_dataset=broken)
+    refused(tmp_path, *words, train_dataset=broken, settings={"alpha": 1.0}, teacher_model=None)
+    run = runs.trainer(runs.config(tmp_path))
+    with pytest.raises(ValueError, match="Row 50 of"):
+        run.evaluate(broken)
+
+
+def test_no_telling_which_column_is_the_text(tmp_path: Path) -> None:
+    raw = runs.data()
+    two = raw.rename_column("text", "title").add_column("body", list(raw["text"]))
+    words = ("Which column is the text?", "label", "of them text: title, body", "Set input_columns")
+    refused(tmp_path, *words, train_dataset=two)
+    refused(tmp_path, "of them text: none", train_dataset=raw.select_columns(["label"]))
+    refused(tmp_path, "input_columns names txt", "has text, label", settings={"input_columns": ["txt"]})
+
+
+def test_labels_that_are_no_classes(tmp_path: Path) -> None:
+    raw = runs.data().cast_column("label", Value("int64"))
+    shifted = raw.map(lambda row: {"label": row["label"] + 1})
+    refused(tmp_path, "labels in 'label' are 1, 2", "must be 0 to 1", train_dataset=shifted)
+    soft = raw.remove_columns("label").add_column("label", [0.3] * len(raw))
+    refused(tmp_path, "holds 0.3", "Soft labels", train_dataset=soft)
+    run = runs.trainer(runs.config(tmp_path))
+    with pytest.raises(ValueError, match="label 2 is no class index: with 2 classes"):
+        run.evaluate(shifted)
+
+
+def test_the_classes_are_unknown(tmp_path: Path) -> None:
+    stream = runs.data().select_columns(["text"]).to_iterable_dataset()
+    model_init = {"model_init": lambda: runs.student(), "teacher_model": None, "train_dataset": stream}
+    refused(tmp_path, "Neither a teacher nor labels in a column 'label'", "classes are unknown", **model_init)
+
+
+def test_columns_in_another_order_of_classes(tmp_path: Path) -> None:
+    swapped = tiny.named(runs.teacher_model(), ["positive", "negative"])
+    columns = runs.data().map(Teacher(swapped, tiny.tokenizer()), batched=True)
+    words = ("another order than the data's (negative, positive)", "Teacher(..., class_order=[1, 0])")
+    refused(tmp_path, *words, train_dataset=columns, teacher_model=swapped)
+    guide = Teacher(swapped, tiny.tokenizer(), class_order=[1, 0])
+    columns = runs.data().map(guide, batched=True)
+    projections = ClassProjections.fit(columns, guide.head, 2)
+    settings = {"check_teacher": False}
+    runs.trainer(
+        runs.config(tmp_path, **settings), train_dataset=columns, teacher_model=guide, projections=projections
+    ).train()
