@@ -92,8 +92,19 @@ class LELPConfig(TrainingArguments):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        # YAML reads 1e-1 as text, and one column as a text, not a list.
         for name in ("temperature", "subclass_temperature", "alpha"):
-            setattr(self, name, float(getattr(self, name)))  # YAML reads 1e-1 as text
+            setattr(self, name, float(getattr(self, name)))
+        if isinstance(self.input_columns, str):
+            self.input_columns = [self.input_columns]
+        self.check()
+
+    def check(self) -> None:
+        """Check the ranges of the settings.
+
+        Raises:
+            ValueError: if one is out of its range.
+        """
         for name in ("temperature", "subclass_temperature"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise ValueError(f"{name}={getattr(self, name)}: a temperature is a positive number.")

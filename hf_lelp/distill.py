@@ -258,7 +258,7 @@ def _size_and_speed(
 ) -> dict[str, Any]:
     """Parameters, and examples per second from text to logits over the first rows, the better of two rounds; where."""
     columns = [dataset[:rows][name] for name in input_columns]
-    limits = {"truncation": True, "max_length": max_tokens(processing_class, model.config, max_length)}
+    limits = {"truncation": True, "max_length": max_tokens(processing_class, model, max_length)}
     model.eval()
     best = 0.0
     for _ in range(2):

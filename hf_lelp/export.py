@@ -82,7 +82,7 @@ def export(student: str, arguments: ExportArguments) -> dict[str, Any]:
     model = load_student(student, dtype=torch.float32).cpu().eval()
     processing_class = AutoTokenizer.from_pretrained(student)
     set_pad_token(processing_class, model)
-    limit = max_tokens(processing_class, model.config, arguments.max_length)
+    limit = max_tokens(processing_class, model, arguments.max_length)
     train, held_out = load_data(arguments, arguments.seed)
     columns = resolve_input_columns(held_out, arguments.input_columns, arguments.label_column)
     labels = _labels(model, held_out, arguments.label_column)

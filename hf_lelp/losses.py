@@ -37,18 +37,6 @@ def subclass_targets(
     return class_probabilities * _widen(projections).div(subclass_temperature).softmax(-1)
 
 
-def class_logits(subclass_logits: Tensor) -> Tensor:
-    """Logsumexp over the subclasses: softmax of the result equals the sum of the subclass probabilities.
-
-    Args:
-        subclass_logits: o, (..., C, S).
-
-    Returns:
-        (..., C).
-    """
-    return subclass_logits.logsumexp(-1)
-
-
 def distillation_loss(student_logits: Tensor, targets: Tensor, *, temperature: float = 1.0) -> Tensor:
     """τ² · CE(p, softmax(o / τ)), with Hinton's τ² so that gradients keep their size when τ changes.
 

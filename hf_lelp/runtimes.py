@@ -73,7 +73,8 @@ def save_torch_export(model: PreTrainedModel, batches: Sequence[Batch], path: Pa
         path: the .pt2 file to make.
 
     Raises:
-        RuntimeError: if the saved program's logits differ from the model's.
+        RuntimeError: if the model cannot be exported, or the saved program's logits differ from the model's.
+        ValueError: if the model is not on the CPU in float32.
     """
     _save_checked(
         lambda file: torch.export.save(_exported(model, batches), file), load_torch_export, path, model, batches
@@ -102,7 +103,8 @@ def save_onnx(model: PreTrainedModel, batches: Sequence[Batch], path: Path) -> R
 
     Raises:
         ImportError: if ONNX is not installed.
-        RuntimeError: if its logits differ from the model's.
+        RuntimeError: if the model cannot be exported, or the file's logits differ from the model's.
+        ValueError: if the model is not on the CPU in float32.
     """
     _require_onnx()
 
@@ -247,7 +249,6 @@ class _ClassLogits(nn.Module):
 
 def _exported(model: PreTrainedModel, batches: Sequence[Batch]) -> torch.export.ExportedProgram:
     """The model's graph, free in the number of rows, and of tokens where inputs are (rows, tokens)."""
-    _on_cpu(model)
     longest = max(batches, key=lambda batch: next(iter(batch.values()))[0].numel())
     # Two rows: a size of one would be taken for a constant.
     sample = {name: torch.cat([value[:1]] * 2) for name, value in longest.items()}
@@ -274,6 +275,7 @@ def _save_checked(
     batches: Sequence[Batch],
 ) -> None:
     """Make the file at `path` only if it loads again and gives the model's logits."""
+    _on_cpu(model)
     expected = class_logits(model, batches)
     with _new_files(path) as file:
         try:

@@ -68,7 +68,7 @@ class Teacher:
             )
         self.processing_class = processing_class
         self.input_columns = list(input_columns)
-        self.max_length = max_tokens(processing_class, model.config, max_length)
+        self.max_length = max_tokens(processing_class, model, max_length)
         self.batch_size = batch_size
         set_pad_token(processing_class, model)
         self.model = model.eval().to(device if device is not None else PartialState().device)

@@ -9,13 +9,22 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 NO_LIMIT = 1_000_000
 
 
-def max_tokens(processing_class: PreTrainedTokenizerBase, config: Any, max_length: int | None) -> int | None:
+def max_tokens(
+    processing_class: PreTrainedTokenizerBase, model: PreTrainedModel | None, max_length: int | None
+) -> int | None:
     """The longest input in tokens: `max_length`, or what tokenizer and model's positions allow; `None` is no limit.
 
     Raises:
         ValueError: if `max_length` is more than that.
     """
-    limits = [processing_class.model_max_length, getattr(config, "max_position_embeddings", None)]
+    limits = [processing_class.model_max_length]
+    if model is not None and getattr(model.config, "max_position_embeddings", None):
+        # RoBERTa and its kind count positions from behind the padding token's own.
+        tables = (table for name, table in model.named_modules() if name.endswith("position_embeddings"))
+        unused = max(
+            (table.padding_idx + 1 for table in tables if getattr(table, "padding_idx", None) is not None), default=0
+        )
+        limits.append(model.config.max_position_embeddings - unused)
     limit = min((limit for limit in limits if limit is not None and 0 < limit < NO_LIMIT), default=None)
     if max_length is not None and limit is not None and max_length > limit:
         raise ValueError(f"max_length={max_length}, but model and tokenizer take {limit} tokens at most.")

@@ -120,8 +120,10 @@ class LELPTrainer(Trainer):
         self._rotation: tuple[Any, torch.Tensor] | None = None
         self._max_length = args.max_length
         if isinstance(processing_class, PreTrainedTokenizerBase):
-            self._max_length = max_tokens(processing_class, getattr(model, "config", None), args.max_length)
+            self._max_length = max_tokens(processing_class, model, args.max_length)
         self.args, self.processing_class = args, processing_class
+        if processing_class is None and data_collator is None and model is not None:
+            _check_tokenized(train_dataset, model.main_input_name)
         if train_dataset is not None:
             train_dataset = self._prepare(train_dataset)
         if isinstance(eval_dataset, dict):
@@ -483,9 +485,22 @@ def _check_arguments(args: LELPConfig, kwargs: dict[str, Any]) -> None:
         )
 
 
+def _check_tokenized(dataset: Any, input_name: str) -> None:
+    if isinstance(dataset, Dataset) and not {input_name, "inputs_embeds"} & {*dataset.column_names}:
+        raise ValueError(
+            f"The training data has no {input_name} (it has {', '.join(dataset.column_names)}), and there is nothing to"
+            " make them with: pass the student's tokenizer as processing_class."
+        )
+
+
 def _load_student(name_or_path: str, classes: Classes) -> PreTrainedModel:
     """A classifier for the classes, in float32; a saved LELP student with its own head."""
     config = AutoConfig.from_pretrained(name_or_path)
     if getattr(config, "num_subclasses", 1) > 1:
         return load_student(name_or_path, dtype=torch.float32)
+    if config.num_labels != classes.num_labels and "Classification" in (config.architectures or [""])[0]:
+        raise ValueError(
+            f"{name_or_path} is a classifier with {config.num_labels} classes and the data has {classes.num_labels}."
+            " Start from the model that it was fine-tuned from, or from another one without a classification layer."
+        )
     return auto_class(config).from_pretrained(name_or_path, num_labels=classes.num_labels, dtype=torch.float32)

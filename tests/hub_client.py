@@ -26,7 +26,7 @@ HEADS = ("subclass", "auxiliary")
 
 
 def push(folder: Path) -> None:
-    """Train and publish: a student of each kind, projections, a prepared dataset, and the students of one comparison."""
+    """Train and publish: a student of each kind, projections, a prepared dataset, the students of a comparison."""
     token = os.environ.pop("PUSH_TOKEN")  # given in the settings, as some do
     prepared, projections = runs.prepared()
     prepared = prepared.remove_columns("teacher_embedding")

@@ -198,7 +198,7 @@ def test_default_folder() -> None:
 def test_missing_columns_or_rows(tmp_path: Path) -> None:
     raw = runs.data(40)
     with pytest.raises(
-        ValueError, match="teacher reads text; the dataset has 40 rows of body, label. Set input_columns"
+        ValueError, match=r"teacher reads text; the dataset has 40 rows of body, label\. Set input_columns"
     ):
         teacher_columns(raw.rename_column("text", "body"), runs.teacher(), tmp_path)
     with pytest.raises(ValueError, match="the dataset has 0 rows of text, label"):
@@ -208,7 +208,7 @@ def test_missing_columns_or_rows(tmp_path: Path) -> None:
 def test_a_bad_text_is_named_by_its_row(small_shards: int, tmp_path: Path) -> None:
     texts: list[str | None] = [*tiny.texts(60)]
     texts[47] = None
-    with pytest.raises(ValueError, match="Rows 40 to 59 of the dataset: Row 7 of a batch has None"):
+    with pytest.raises(ValueError, match=r"Rows 40 to 59 of the dataset: Row 7 of a batch has None"):
         teacher_columns(Dataset.from_dict({"text": texts}), runs.teacher(), tmp_path)
 
 

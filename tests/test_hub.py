@@ -15,12 +15,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import runs
+import tiny
 from datasets import concatenate_datasets
 from hub_server import HubServer
 from huggingface_hub import ModelCard
 from transformers import TrainingArguments
 
-from hf_lelp import ClassProjections
+from hf_lelp import ClassProjections, Teacher
 from hf_lelp.prepare import check_marks
 
 TOKEN = "hf_thisTokenMustNotTravel"
@@ -181,7 +182,7 @@ def test_marks_survive_what_is_done_to_datasets(tmp_path: Path) -> None:
 
 def test_a_fit_refuses_embeddings_of_another_teacher(tmp_path: Path) -> None:
     prepared, _ = runs.prepared()
-    other = runs.teacher(seed=8)
+    other = Teacher(runs.teacher_model(seed=8), tiny.tokenizer())
     with pytest.raises(ValueError, match=f"at hand is {other.head.fingerprint}"):
         ClassProjections.fit(prepared, other.head, 2)
     foreign = ClassProjections.fit(runs.data().map(other, batched=True), other.head, 2)

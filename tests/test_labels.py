@@ -226,12 +226,12 @@ class TestCheckTeacher:
             check_teacher(logits_for([1, 0, 0, 0, 1, 1], 2), labels, Classes(2, None, [0, 1]))
 
     def test_a_weak_teacher(self) -> None:
-        predicted = [0, 1, 2, 0, 0, 1, 2, 0]
-        with pytest.raises(ValueError, match=r"is 0\.375, below the 0\.500") as raised:
+        predicted = [0, 1, 1, 2, 0, 1, 2, 1]  # 3 of 8 in the best of other orders
+        with pytest.raises(ValueError, match=r"is 0\.250, below the 0\.500") as raised:
             check_teacher(logits_for(predicted, 3), np.array(LABELS), Classes(3, None, [0, 1, 2]))
         message = str(raised.value)
         assert "teacher_class_order" not in message and "check_teacher=False" in message
-        assert "[[2 1 1]\n [1 1 1]\n [1 0 0]]" in message
+        assert "[[1 2 1]\n [1 1 1]\n [0 1 0]]" in message
 
     @pytest.mark.parametrize("teacher_order", [None, [0, 1, 2], [2, 0, 1], [0, 2, 1]])
     def test_the_suggested_order_is_right(self, teacher_order: list[int] | None) -> None:

@@ -1,11 +1,9 @@
 """Texts to tokens: limits, padding tokens, and what is no text."""
 
-from types import SimpleNamespace
-
 import pytest
 import tiny
 import torch
-from transformers import GPT2Config, PretrainedConfig, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, RobertaConfig, RobertaForSequenceClassification
 
 from hf_lelp.text import max_tokens, set_pad_token, tokenize
 
@@ -18,30 +16,50 @@ def limited(limit: int | None) -> PreTrainedTokenizerBase:
     return processing_class
 
 
+def with_positions(positions: int | None) -> PreTrainedModel | None:
+    """A model whose configuration has so many positions; `None` for no limit."""
+    if positions is None:
+        return None
+    model = tiny.classifier()
+    model.config.max_position_embeddings = positions
+    return model
+
+
 class TestMaxTokens:
     @pytest.mark.parametrize(
         ("tokenizer_limit", "positions", "expected"),
-        [(512, None, 512), (None, 64, 64), (512, 64, 64), (32, 64, 32), (None, None, None), (None, -1, None)],
+        [(512, None, 512), (None, 64, 64), (512, 64, 64), (32, 64, 32), (None, None, None)],
     )
     def test_the_smallest_limit_counts(
         self, tokenizer_limit: int | None, positions: int | None, expected: int | None
     ) -> None:
-        config = SimpleNamespace(max_position_embeddings=positions)
-        assert max_tokens(limited(tokenizer_limit), config, None) == expected
+        assert max_tokens(limited(tokenizer_limit), with_positions(positions), None) == expected
 
     def test_a_shorter_one_may_be_asked_for(self) -> None:
-        assert max_tokens(limited(64), PretrainedConfig(), 10) == 10
-        assert max_tokens(limited(64), PretrainedConfig(), 64) == 64
-        assert max_tokens(limited(None), PretrainedConfig(), 10) == 10
+        assert max_tokens(limited(64), with_positions(None), 10) == 10
+        assert max_tokens(limited(64), with_positions(None), 64) == 64
+        assert max_tokens(limited(None), with_positions(None), 10) == 10
 
     def test_a_longer_one_may_not(self) -> None:
         with pytest.raises(ValueError, match="max_length=65, but model and tokenizer take 64 tokens"):
-            max_tokens(limited(None), tiny.classifier().config, 65)
+            max_tokens(limited(None), tiny.classifier(), 65)
 
     def test_other_names_of_the_positions(self) -> None:
-        assert max_tokens(limited(None), GPT2Config(n_positions=48), None) == 48
+        assert max_tokens(limited(None), tiny.classifier("gpt2"), None) == 64
 
-    def test_without_a_configuration(self) -> None:
+    def test_positions_that_the_padding_token_takes_do_not_count(self) -> None:
+        config = RobertaConfig(
+            vocab_size=30, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, max_position_embeddings=20
+        )
+        model = RobertaForSequenceClassification(config).eval()
+        longest = max_tokens(limited(None), model, None)
+        assert longest == 18
+        ids = torch.full((1, longest + 1), 5)
+        model(input_ids=ids[:, 1:])
+        with pytest.raises((IndexError, RuntimeError)):  # which of them depends on the version
+            model(input_ids=ids)
+
+    def test_without_a_model(self) -> None:
         assert max_tokens(limited(None), None, None) is None
 
 

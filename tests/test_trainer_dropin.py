@@ -226,7 +226,7 @@ def test_a_torch_dataset_of_prepared_rows(tmp_path: Path) -> None:
     arguments = {"teacher_model": None, "projections": projections}
     usual = trained(tmp_path, alpha=0.5, arguments={**arguments, "train_dataset": columns})
 
-    class Rows(torch.utils.data.Dataset):  # type: ignore[type-arg]
+    class Rows(torch.utils.data.Dataset):
         def __init__(self, dataset: Dataset) -> None:
             self.rows = list(dataset)
 

@@ -227,6 +227,24 @@ def test_a_student_with_other_number_of_classes(tmp_path: Path) -> None:
     refused(tmp_path, *words, **run_init)
 
 
+def test_a_student_of_another_task(tmp_path: Path) -> None:
+    runs.student(num_labels=3).save_pretrained(tmp_path / "student")
+    words = ("student is a classifier with 3 classes and the data has 2", "Start from the model that it was fine-tuned")
+    refused(tmp_path, *words, model=str(tmp_path / "student"))
+    # Without a classification layer it is a beginning like any other.
+    model = tiny.classifier(hidden_size=8, num_labels=3)
+    model.config.architectures = None
+    model.bert.save_pretrained(tmp_path / "base")
+    run = runs.trainer(runs.config(tmp_path), model=str(tmp_path / "base"))
+    assert run.model.config.num_labels == 2
+    run.train()
+
+
+def test_text_without_a_tokenizer(tmp_path: Path) -> None:
+    words = ("has no input_ids (it has text, label", "pass the student's tokenizer as processing_class")
+    refused(tmp_path, *words, processing_class=None)
+
+
 def test_a_student_with_another_head(tmp_path: Path) -> None:
     run = runs.trainer(runs.config(tmp_path))
     words = ("SubclassHead with 2 subclasses", "with 3 was asked for", "keep its settings")

@@ -1,0 +1,267 @@
+"""What is settled before training: teacher and classes, the columns of both sides, and which columns are which."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import runs
+import tiny
+import torch
+from datasets import ClassLabel, Dataset, IterableDataset
+
+from hf_lelp import ClassProjections, LELPConfig, Teacher
+from hf_lelp.labels import Classes, UnknownClasses
+from hf_lelp.prepare import (
+    TeacherData,
+    add_teacher_columns,
+    beside,
+    column_names,
+    find_label_column,
+    resolve_input_columns,
+    settle_teacher,
+    student_columns,
+)
+from hf_lelp.projections import PROJECTIONS_MARK, TEACHER_MARK
+
+CLASSES = Classes(2, tiny.LABEL_NAMES, [0, 1])
+
+
+def stream(dataset: Dataset) -> IterableDataset:
+    """The rows as a stream that does not know its columns."""
+
+    def rows() -> Iterator[dict[str, Any]]:
+        yield from dataset
+
+    return IterableDataset.from_generator(rows)
+
+
+def saved_teacher(folder: Path) -> str:
+    runs.teacher_model().save_pretrained(folder)
+    tiny.tokenizer().save_pretrained(folder)
+    return str(folder)
+
+
+# ---- settle_teacher ----
+
+
+def test_the_teacher_from_a_folder_has_the_settings(tmp_path: Path) -> None:
+    args = runs.config(tmp_path, teacher_max_length=9, teacher_batch_size=5, teacher_dtype="bfloat16")
+    raw = runs.data().rename_column("text", "review")
+    teacher, classes = settle_teacher(saved_teacher(tmp_path / "teacher"), None, args, raw, None)
+    assert isinstance(teacher, Teacher)
+    assert (teacher.input_columns, teacher.max_length, teacher.batch_size) == (["review"], 9, 5)
+    assert teacher.model.dtype == torch.bfloat16
+    assert classes == Classes(2, tiny.LABEL_NAMES, [0, 1])
+
+
+def test_no_teacher_is_loaded_where_none_is_needed(tmp_path: Path) -> None:
+    nowhere = str(tmp_path / "nowhere")
+    teacher, classes = settle_teacher(nowhere, None, runs.config(tmp_path, alpha=1.0), runs.data(), None)
+    assert teacher is None and classes == Classes(2, tiny.LABEL_NAMES, None)
+    assert settle_teacher(nowhere, None, runs.config(tmp_path), None, runs.student())[0] is None
+    with pytest.raises(OSError, match="nowhere"):
+        settle_teacher(nowhere, None, runs.config(tmp_path), runs.data(), None)
+
+
+def test_a_teacher_object_is_taken_as_it_is(tmp_path: Path) -> None:
+    guide = runs.teacher(max_length=7)
+    teacher, _ = settle_teacher(guide, None, runs.config(tmp_path, teacher_max_length=9), runs.data(), None)
+    assert teacher is guide
+
+
+def test_the_teacher_gives_its_classes_in_the_data_s_order(tmp_path: Path) -> None:
+    swapped = Teacher(tiny.named(runs.teacher_model(), ["Positive", "Negative"]), tiny.tokenizer())
+    teacher, classes = settle_teacher(swapped, None, runs.config(tmp_path), runs.data(), None)
+    assert teacher is not None and teacher.class_names == ["Negative", "Positive"]
+    assert classes == Classes(2, tiny.LABEL_NAMES, [1, 0])
+    # The user's word is on the teacher as given, which may itself have been reordered.
+    again, _ = settle_teacher(teacher, None, runs.config(tmp_path, teacher_class_order=[1, 0]), runs.data(), None)
+    assert again is not None and again.fingerprint == swapped.fingerprint
+
+
+def test_classes_where_neither_teacher_nor_data_tell(tmp_path: Path) -> None:
+    args, bare = runs.config(tmp_path), Dataset.from_dict({"text": ["good"], "teacher_logits": [[0.0, 1.0, 2.0]]})
+    assert settle_teacher(None, None, args, bare, tiny.named(runs.student()))[1].names == tiny.LABEL_NAMES
+    assert settle_teacher(None, None, args, bare, "a/path")[1] == Classes(3, None, None)
+    assert settle_teacher(None, None, args, None, runs.student(num_labels=3))[1] == Classes(3, None, None)
+    with pytest.raises(UnknownClasses):
+        settle_teacher(None, None, args, bare.select_columns("text"), "a/path")
+
+
+# ---- add_teacher_columns ----
+
+
+def add(
+    dataset: Dataset,
+    args: LELPConfig,
+    teacher: Teacher | None = None,
+    projections: ClassProjections | None = None,
+) -> TeacherData:
+    return add_teacher_columns(dataset, teacher, args, CLASSES, projections)
+
+
+def test_columns_are_added_beside_those_of_the_data(tmp_path: Path) -> None:
+    raw, guide = runs.data(), runs.teacher()
+    data = add(raw, runs.config(tmp_path, num_directions=3), guide)
+    assert data.dataset.column_names == ["text", "label", "teacher_logits", "teacher_projections"]
+    assert list(data.dataset["text"]) == list(raw["text"]) and data.dataset.features["label"] == raw.features["label"]
+    assert data.embeddings is not None and data.projections is not None
+    assert np.shape(data.dataset[:]["teacher_projections"]) == (len(raw), 2, 3)
+    by_hand = raw.map(guide, batched=True)
+    projections = ClassProjections.fit(by_hand, guide.head, 3)
+    by_hand = by_hand.map(projections, batched=True)
+    for name in ("teacher_logits", "teacher_projections"):
+        np.testing.assert_allclose(data.dataset[:][name], by_hand[:][name], atol=1e-5)
+
+
+def test_with_one_subclass_logits_are_enough(tmp_path: Path) -> None:
+    data = add(runs.data(), runs.config(tmp_path, num_subclasses=1), runs.teacher())
+    assert data.dataset.column_names == ["text", "label", "teacher_logits"] and data.projections is None
+
+
+def test_what_is_there_is_not_made_again(tmp_path: Path) -> None:
+    columns, projections = runs.prepared()
+    args = runs.config(tmp_path)
+    for dataset, given in (
+        (columns, projections),
+        (columns.remove_columns("teacher_projections"), projections),
+        (columns.remove_columns(["teacher_projections", "teacher_logits"]), projections),
+    ):
+        guide = runs.teacher()
+        with runs.rows_seen(guide.model) as seen:
+            data = add(dataset, args, guide, given)
+        assert bool(seen) == ("teacher_logits" not in dataset.column_names)
+        assert data.projections is given
+        assert not {TEACHER_MARK, PROJECTIONS_MARK} & {*data.dataset.column_names}
+        np.testing.assert_allclose(data.dataset[:]["teacher_projections"], columns[:]["teacher_projections"], atol=1e-5)
+    # Embeddings and projections without a teacher are enough.
+    data = add(columns.remove_columns("teacher_projections"), args, None, projections)
+    np.testing.assert_array_equal(data.dataset[:]["teacher_projections"], columns[:]["teacher_projections"])
+
+
+def test_other_directions_for_the_same_rows(tmp_path: Path) -> None:
+    data = add(runs.data(), runs.config(tmp_path), runs.teacher())
+    assert data.projections is not None
+    before = np.array(data.dataset[:]["teacher_projections"])
+    tensors = {name: getattr(data.projections, name) for name in ("mean", "variance", "count", "null_space", "teacher")}
+    flipped = ClassProjections(directions=-data.projections.directions, **tensors)
+    again = data.projected_by(flipped, data.dataset)
+    assert again.column_names.count("teacher_projections") == 1
+    np.testing.assert_array_equal(again[:]["teacher_projections"], -before)
+
+
+def test_a_format_of_the_data_is_no_hindrance(tmp_path: Path) -> None:
+    raw = runs.data()
+    args = runs.config(tmp_path, alpha=0.5)
+    plain = add(raw, args, runs.teacher()).dataset
+    for dataset in (
+        raw.with_format("torch"),
+        raw.with_format("numpy", columns=["label"]),
+        raw.with_format("arrow"),
+        raw.with_format("pandas"),
+    ):
+        assert add(dataset, args, runs.teacher()).dataset[:] == plain[:]
+        run = runs.trainer(args, train_dataset=dataset, eval_dataset=dataset)
+        run.train()
+        assert run.train_dataset[:]["labels"] == list(raw["label"])
+        assert "eval_accuracy" in run.evaluate()
+    columns, projections = runs.prepared()
+    formatted = columns.with_format("torch", columns=["teacher_logits", "label"])
+    prepared = add(formatted, args, None, projections).dataset
+    assert prepared[:]["teacher_projections"] == columns[:]["teacher_projections"]
+
+
+# ---- student_columns ----
+
+
+def student_rows(dataset: Any, **settings: Any) -> Any:
+    arguments = {"input_columns": None, "label_column": "label", "max_length": None, "classes": CLASSES}
+    return student_columns(dataset, settings.pop("processing_class", tiny.tokenizer()), **{**arguments, **settings})
+
+
+def test_tokens_labels_and_the_teacher_s_columns_stay() -> None:
+    columns, _ = runs.prepared()
+    ready = student_rows(columns.add_column("id", list(range(runs.ROWS))))
+    tokens = tiny.tokenizer()(list(columns["text"]))
+    assert {*ready.column_names} == {
+        *tokens,
+        *("labels", "teacher_logits", "teacher_embedding", "teacher_projections"),
+    }
+    assert ready[:]["input_ids"] == tokens["input_ids"] and ready[:]["labels"] == list(columns["label"])
+    short = student_rows(columns, max_length=4)
+    assert max(map(len, short["input_ids"])) == 4
+    again = student_rows(ready)
+    assert again[:] == ready[:]
+
+
+def test_labels_are_encoded() -> None:
+    raw = runs.data(6).select_columns(["text"])
+    words = raw.add_column("label", ["positive", None, "negative", "positive", None, "negative"])
+    assert student_rows(words)[:]["labels"] == [1, -100, 0, 1, -100, 0]
+    missing = raw.add_column("label", [1, -1, -100, 0, None, 1])
+    assert student_rows(missing)[:]["labels"] == [1, -100, -100, 0, -100, 1]
+    as_class = Dataset.from_dict({"text": ["good", "bad"], "label": [-1, 1]}).cast_column(
+        "label", ClassLabel(names=tiny.LABEL_NAMES)
+    )
+    assert student_rows(as_class)[:]["labels"] == [-100, 1]
+    assert "labels" not in student_rows(raw).column_names
+    prepared = raw.add_column("labels", [0, 1, 0, 1, 0, -100])
+    assert student_rows(prepared, label_column="labels")[:]["labels"] == [0, 1, 0, 1, 0, -100]
+
+
+def test_tokenized_data_keeps_its_columns() -> None:
+    raw = runs.data(8)
+    ready = raw.map(lambda row: tiny.tokenizer()(row["text"], truncation=True, max_length=3))
+    encoded = student_rows(ready)
+    assert {*encoded.column_names} == {"text", "labels", "input_ids", "token_type_ids", "attention_mask"}
+    assert encoded[:]["input_ids"] == ready[:]["input_ids"] and encoded[:]["labels"] == list(raw["label"])
+    finished = encoded.with_format("torch")
+    assert student_rows(finished) is finished
+    without = student_rows(raw, processing_class=None)
+    assert without.column_names == ["text", "labels"]
+
+
+def test_streams() -> None:
+    raw = runs.data(8)
+    expected = student_rows(raw)[:]
+    for dataset in (raw.to_iterable_dataset(), stream(raw)):
+        rows = list(student_rows(dataset))
+        assert {name: [row[name] for row in rows] for name in rows[0]} == expected
+
+
+# ---- Which column is which ----
+
+
+def test_resolve_input_columns() -> None:
+    one = Dataset.from_dict({"body": ["good"], "label": ["positive"], "id": [3]})
+    assert resolve_input_columns(one, None, "label") == ["body"]
+    assert resolve_input_columns(one.add_column("text", ["bad"]), None, "label") == ["text"]
+    two = one.add_column("title", ["bad"])
+    assert resolve_input_columns(two, ["title", "body"], "label") == ["title", "body"]
+    for dataset in (two, stream(two), two.with_format("numpy", columns=["id"])):
+        with pytest.raises(ValueError, match=r"of them text: body, title\. Set input_columns to one or two"):
+            resolve_input_columns(dataset, None, "label")
+    assert resolve_input_columns(stream(one), None, "label") == ["body"]
+    assert resolve_input_columns(one.with_format("torch", columns=["id"]), None, "label") == ["body"]
+    with pytest.raises(ValueError, match="input_columns names nothing; the dataset has body, label, id"):
+        resolve_input_columns(one, ["body", "nothing"], "label")
+
+
+def test_find_label_column(tmp_path: Path) -> None:
+    args, raw = runs.config(tmp_path), runs.data(4)
+    assert find_label_column(raw, args) == "label"
+    for dataset in (raw.rename_column("label", "labels"), stream(raw.rename_column("label", "labels"))):
+        assert find_label_column(dataset, args) == "labels"
+    assert find_label_column(raw.add_column("labels", [0] * 4), args) == "label"
+    assert find_label_column(raw.select_columns(["text"]), args) is None
+    assert find_label_column(raw, runs.config(tmp_path, label_column="text")) == "text"
+    assert find_label_column(None, args) is None and find_label_column([{"label": 1}], args) is None
+    assert column_names(stream(raw)) == column_names(raw) == ["text", "label"]
+
+
+def test_beside() -> None:
+    left = Dataset.from_dict({"a": [1, 2, 3], "b": [4, 5, 6]}).select([2, 0])
+    right = Dataset.from_dict({"b": [7, 8], "c": [9, 10]})
+    assert beside(left, right)[:] == {"a": [3, 1], "b": [7, 8], "c": [9, 10]}
