@@ -36,9 +36,9 @@ $(STAMP): requirements.lock pyproject.toml
 lock: ## resolve the dependencies afresh and rewrite requirements.lock
 	$(PYTHON) -m venv --clear $(LOCK_VENV)
 	$(LOCK_VENV)/bin/python -m pip install $(filter torch==%,$(LOCK_PINS))
-	$(LOCK_VENV)/bin/python -m pip install $(LOCK_PINS) --editable '.[demo,dev]'
+	$(LOCK_VENV)/bin/python -m pip install $(LOCK_PINS) --editable '.[demo,dev,onnx]'
 	{ \
-	  echo "# The full closure of hf-lelp[demo,dev], exact; install with: pip install --no-deps -r requirements.lock"; \
+	  echo "# The full closure of hf-lelp[demo,dev,onnx], exact; install with: pip install --no-deps -r requirements.lock"; \
 	  echo "# Written by 'make lock' ($$($(LOCK_VENV)/bin/python --version), $(LOCK_PINS)); do not edit by hand."; \
 	  echo "# No CUDA packages and no local version: the same file serves every build of torch."; \
 	  $(LOCK_VENV)/bin/python -m pip freeze --all --exclude pip --exclude-editable \

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 from accelerate import PartialState
-from datasets import ClassLabel, Dataset, IterableDataset, Value, concatenate_datasets
+from datasets import Dataset, IterableDataset, concatenate_datasets
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_lelp.columns import fit_projections, projection_columns, teacher_columns
@@ -253,9 +253,6 @@ def student_columns(
     if tokenized and (label_column not in present or label_column == "labels"):
         return dataset
     text_columns = [] if tokenized else resolve_input_columns(dataset, input_columns, label_column)
-    if label_column in present and isinstance((dataset.features or {}).get(label_column), ClassLabel):
-        # A ClassLabel refuses −100.
-        dataset = dataset.cast_column(label_column, Value("int64"))
 
     def encode(batch: dict[str, Any], rows: list[int]) -> dict[str, Any]:
         encoded: dict[str, Any] = {}

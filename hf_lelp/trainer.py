@@ -11,6 +11,7 @@ from datasets import Dataset, IterableDataset
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase, Trainer, set_seed
+from transformers.trainer_utils import has_length
 
 from hf_lelp.config import LELPConfig
 from hf_lelp.files import write_atomically
@@ -67,7 +68,7 @@ class LELPTrainer(Trainer):
         teacher_model: the teacher: Hub id, folder, model, or `Teacher`. Not needed with `alpha=1` or prepared columns.
         teacher_processing_class: its tokenizer; `None` loads the one at `teacher_model`.
         projections: fitted before, to be used instead of fitting; needed with prepared `teacher_projections`.
-        compute_metrics: `None` gives accuracy, macro-F1, MCC and calibration error (`hf_lelp.metrics`).
+        compute_metrics: by default accuracy, macro-F1, MCC and calibration error (`hf_lelp.metrics`).
         **kwargs: all other arguments of Trainer.
 
     Raises:
@@ -170,6 +171,12 @@ class LELPTrainer(Trainer):
     def get_test_dataloader(self, test_dataset: Any) -> Any:
         """As in Trainer; a raw dataset is prepared first."""
         return super().get_test_dataloader(self._prepare(test_dataset))
+
+    def _get_eval_sampler(self, eval_dataset: Any) -> torch.utils.data.Sampler | None:
+        # Trainer groups evaluation rows by length where training groups them, and predictions come back in that order.
+        if not has_length(eval_dataset) or self.args.world_size > 1:
+            return None
+        return torch.utils.data.SequentialSampler(eval_dataset)
 
     def _set_signature_columns_if_needed(self) -> None:
         first = self._signature_columns is None

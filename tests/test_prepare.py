@@ -206,6 +206,11 @@ def test_labels_are_encoded() -> None:
         "label", ClassLabel(names=tiny.LABEL_NAMES)
     )
     assert student_rows(as_class)[:]["labels"] == [-100, 1]
+    assert [row["labels"] for row in student_rows(as_class.to_iterable_dataset())] == [-100, 1]
+    renamed = as_class.rename_column("label", "labels")
+    assert student_rows(renamed, label_column="labels")[:]["labels"] == [-100, 1]
+    tokens = as_class.map(lambda row: tiny.tokenizer()(row["text"]))
+    assert student_rows(tokens)[:]["labels"] == [-100, 1]
     assert "labels" not in student_rows(raw).column_names
     prepared = raw.add_column("labels", [0, 1, 0, 1, 0, -100])
     assert student_rows(prepared, label_column="labels")[:]["labels"] == [0, 1, 0, 1, 0, -100]

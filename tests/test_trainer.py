@@ -1,5 +1,6 @@
 """What LELPTrainer computes: both ways of use, the method's equations, the limits S = 1 and α = 1, unlabelled data."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,16 @@ import tiny
 import torch
 import torch.nn.functional as F
 from datasets import Dataset, Value
-from transformers import DataCollatorWithPadding, EvalPrediction, PreTrainedModel, Trainer, TrainingArguments
+from safetensors.torch import load_file
+from transformers import (
+    BertForSequenceClassification,
+    DataCollatorWithPadding,
+    EvalPrediction,
+    Trainer,
+    TrainingArguments,
+)
 
-from hf_lelp import ClassProjections, Teacher
+from hf_lelp import ClassProjections, LELPConfig, Teacher, load_student
 from hf_lelp.modeling_lelp import SubclassHead
 from hf_lelp.students import AuxiliaryHead, student_head
 
@@ -255,7 +263,7 @@ def test_metrics_see_class_logits_and_the_labels_of_the_data(tmp_path: Path) -> 
         np.testing.assert_array_equal(seen[-1].label_ids, raw["label"])
 
 
-def test_the_paper_s_head_learns_what_the_teacher_knows(tmp_path: Path) -> None:
+def test_both_heads_learn_what_the_teacher_knows(tmp_path: Path) -> None:
     for head in HEADS:
         run = runs.trainer(
             runs.config(tmp_path, student_head=head, max_steps=80, optim="adamw_torch", learning_rate=1e-2),
@@ -318,7 +326,7 @@ def test_a_student_from_a_folder_gets_the_data_s_classes_in_float32(tmp_path: Pa
     again.train()
 
 
-def test_labels_that_the_collator_leaves_out_of_evaluation_are_no_loss(tmp_path: Path) -> None:
+def test_evaluation_without_labels_has_no_figures(tmp_path: Path) -> None:
     raw = runs.data().remove_columns("label")
     run = runs.trainer(runs.config(tmp_path), eval_dataset=raw)
     metrics = run.evaluate()
@@ -338,39 +346,42 @@ def test_class_label_minus_one_is_no_label(tmp_path: Path) -> None:
     assert isinstance(run.evaluate()["eval_accuracy"], float)
 
 
-def plain_model(folder: Path) -> PreTrainedModel:
-    return type(runs.student()).from_pretrained(folder)
+@pytest.mark.parametrize("head", HEADS)
+def test_saving(head: str, tmp_path: Path) -> None:
+    run = runs.trainer(runs.config(tmp_path, student_head=head, save_strategy="steps", save_steps=2))
+    run.train()
+    run.save_model()
+    folder = tmp_path / "out"
+    files = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    assert {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"} <= files
+    assert ("checkpoint-2/auxiliary_head.safetensors" in files) == (head == "auxiliary")
+    assert "auxiliary_head.safetensors" not in files
+    trainer_s_own = {"training_args.bin", "optimizer.pt", "scheduler.pt", "rng_state.pth"}
+    pickles = {Path(file).name for file in files if Path(file).suffix in (".bin", ".pt", ".pth", ".pkl", ".pickle")}
+    assert pickles <= trainer_s_own
+
+    for place in (folder, folder / "checkpoint-2"):
+        assert json.loads((place / "config.json").read_text())["label2id"] == {"negative": 0, "positive": 1}
+        saved = ClassProjections.from_pretrained(str(place / "class_projections"))
+        assert run.projections is not None and saved.fingerprint == run.projections.fingerprint
+        assert load_file(place / "model.safetensors").keys() == runs.student().state_dict().keys()
+    arguments = torch.load(folder / "training_args.bin", weights_only=False)
+    assert type(arguments) is LELPConfig
+    assert not any(isinstance(value, torch.Tensor | torch.nn.Module | Teacher) for value in vars(arguments).values())
+    assert (folder / "training_args.bin").stat().st_size < 20_000
+
+    texts = list(runs.data()["text"])
+    expected = runs.class_logits(run.model, texts, tiny.tokenizer())
+    loaders = [load_student, BertForSequenceClassification.from_pretrained][: 1 + (head == "auxiliary")]
+    for load in loaders:
+        np.testing.assert_allclose(runs.class_logits(load(str(folder)), texts, tiny.tokenizer()), expected, atol=1e-6)
 
 
-def test_saving(tmp_path: Path) -> None:
-    for head in HEADS:
-        args = runs.config(tmp_path / head, student_head=head, save_strategy="steps", save_steps=2)
-        run = runs.trainer(args, eval_dataset=runs.data())
-        run.train()
-        run.save_model()
-        folder = Path(args.output_dir or "")
-        files = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
-        assert {"config.json", "model.safetensors", "tokenizer.json"} <= files
-        assert "checkpoint-2/class_projections/class_projections.safetensors" in files
-        assert ("checkpoint-2/auxiliary_head.safetensors" in files) == (head == "auxiliary")
-        assert "auxiliary_head.safetensors" not in files
-        pickled = {"training_args.bin", "optimizer.pt", "scheduler.pt", "rng_state.pth"}
-        assert {Path(file).name for file in files if Path(file).suffix in (".bin", ".pt", ".pth", ".pkl")} <= pickled
-
-        assert run.projections is not None
-        saved = ClassProjections.from_pretrained(str(folder / "class_projections"))
-        assert saved.fingerprint == run.projections.fingerprint
-        pickle = torch.load(folder / "training_args.bin", weights_only=False)
-        assert not any(isinstance(value, torch.Tensor | torch.nn.Module | Teacher) for value in vars(pickle).values())
-        assert (folder / "training_args.bin").stat().st_size < 20_000
-        assert (
-            plain_model(folder / "checkpoint-2").config.id2label == dict(enumerate(tiny.LABEL_NAMES))
-            if head == "auxiliary"
-            else True
-        )
-        if head == "auxiliary":
-            texts = list(runs.data()["text"])
-            expected = runs.class_logits(run.model, texts, tiny.tokenizer())
-            np.testing.assert_allclose(
-                runs.class_logits(plain_model(folder), texts, tiny.tokenizer()), expected, atol=1e-5
-            )
+def test_the_seed_is_all_that_new_layers_depend_on(tmp_path: Path) -> None:
+    runs.student().bert.save_pretrained(tmp_path / "base")
+    torch.manual_seed(99)
+    one, other, another = (
+        runs.trainer(runs.config(tmp_path, seed=seed), model=str(tmp_path / "base")).model.classifier.weight
+        for seed in (1, 1, 2)
+    )
+    assert one.equal(other) and not one.equal(another)
