@@ -26,7 +26,6 @@ import hashlib
 import html
 import io
 import json
-import os
 import random
 import subprocess
 import sys

@@ -61,8 +61,9 @@ def teacher_columns(dataset: Dataset, teacher: Teacher, cache_dir: str | Path | 
     shards = _shards(inputs)
     files = [folder / f"{_content_hash(shard)}.arrow" for shard in shards]
 
-    todo = [index for index in range(len(files)) if not files[index].exists()]
-    mine = todo[state.process_index :: state.num_processes]
+    # By the shard's own number, not its place among those left: another process may have finished one by now.
+    shares = range(state.process_index, len(files), state.num_processes)
+    mine = [index for index in shares if not files[index].exists()]
     with tqdm(
         total=sum(len(shards[index]) for index in mine),
         desc="Running the teacher",
@@ -114,7 +115,8 @@ def fit_projections(
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
             fitted.save_pretrained(Path(temporary) / "whole")
-            (Path(temporary) / "whole").rename(folder)
+            if not folder.exists():  # another run may have fitted the same meanwhile
+                (Path(temporary) / "whole").rename(folder)
     state.wait_for_everyone()
     return ClassProjections.from_pretrained(str(folder))
 
