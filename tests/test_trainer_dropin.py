@@ -309,7 +309,10 @@ def test_hyperparameter_search(head: str, tmp_path: Path) -> None:
 
 
 def test_model_init_gets_the_head(tmp_path: Path) -> None:
-    usual = trained(tmp_path, arguments={"model": runs.student(dropout=False)})
-    by_init = trained(tmp_path, arguments={"model_init": lambda: runs.student(dropout=False)})
+    usual = runs.trainer(runs.config(tmp_path))
+    by_init = runs.trainer(runs.config(tmp_path), model_init=lambda: runs.student())
+    start = runs.weights(by_init.model)
+    runs.assert_same(start, runs.weights(usual.model))
+    by_init.train()
     assert isinstance(student_head(by_init.model), SubclassHead)
-    runs.assert_same(runs.weights(usual.model), runs.weights(by_init.model))
+    assert not start["classifier.weight"].equal(by_init.model.state_dict()["classifier.weight"])
