@@ -96,7 +96,7 @@ class LELPConfig(TrainingArguments):
         for name in ("temperature", "subclass_temperature", "alpha"):
             setattr(self, name, float(getattr(self, name)))
         if isinstance(self.input_columns, str):
-            self.input_columns = [self.input_columns]
+            self.input_columns = [self.input_columns]  # type: ignore[unreachable]
         self.check()
 
     def check(self) -> None:

@@ -268,7 +268,7 @@ def _size_and_speed(
             model(**processing_class(*texts, padding=True, return_tensors="pt", **limits).to(model.device)).logits.cpu()
         best = max(best, len(columns[0]) / (time.perf_counter() - start))
     on_gpu = model.device.type == "cuda"
-    device = torch.cuda.get_device_name(model.device) if on_gpu else f"CPU with {torch.get_num_threads()} threads"
+    device = torch.cuda.get_device_name(model.device) if on_gpu else f"CPU (threads: {torch.get_num_threads()})"
     return {"parameters": saved_parameters(model), "examples_per_second": best, "device": device}
 
 

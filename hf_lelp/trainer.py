@@ -202,6 +202,7 @@ class LELPTrainer(Trainer):
         if trial is not None:
             # Trainer does so after this call, but the head depends on the trial's settings.
             self._hp_search_setup(trial)
+            self.args.check()
         model = super().call_model_init(trial)
         assert isinstance(model, PreTrainedModel)
         self._place_head(model, self.args)
