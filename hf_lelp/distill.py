@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import PartialState
-from datasets import Dataset, DatasetDict, load_dataset
+from datasets import ClassLabel, Dataset, DatasetDict, load_dataset
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_lelp.columns import teacher_columns
@@ -19,7 +19,7 @@ from hf_lelp.config import LELPConfig
 from hf_lelp.files import write_atomically
 from hf_lelp.metrics import few_class_metrics
 from hf_lelp.model_card import EvaluationData, StudentCard
-from hf_lelp.prepare import resolve_input_columns, settle_teacher
+from hf_lelp.prepare import column_values, resolve_input_columns, settle_teacher
 from hf_lelp.projections import LOGITS_COLUMN, PROJECTIONS_COLUMN
 from hf_lelp.report import group_alignment, group_table, results_table
 from hf_lelp.students import saved_parameters
@@ -111,6 +111,8 @@ def distill(arguments: DistillArguments, config: LELPConfig) -> dict[str, Any]:
     output_dir = Path(config.output_dir or "out")
     train, evaluation = load_data(arguments, config.seed)
     input_columns = resolve_input_columns(train, config.input_columns, config.label_column)
+    if arguments.group_column not in (None, *train.column_names):
+        raise ValueError(f"group_column={arguments.group_column}; the data has {', '.join(train.column_names)}.")
     _say(f"data: {len(train):,} training and {len(evaluation):,} evaluation rows of {', '.join(input_columns)}")
     student = _expand(arguments.student_model or "")
     config = copy.deepcopy(config)
@@ -156,10 +158,10 @@ def distill(arguments: DistillArguments, config: LELPConfig) -> dict[str, Any]:
             trainer.model, processing_class, evaluation, input_columns, config.max_length
         )
         if method == "lelp" and arguments.group_column is not None:
-            alignment = _alignment(trainer, train[arguments.group_column])
+            alignment = _alignment(trainer, _group_names(train, arguments.group_column))
     if teacher is not None:
         columns = teacher_columns(evaluation, teacher, config.columns_cache_dir)
-        logits["teacher"] = np.asarray(columns.with_format("numpy")[LOGITS_COLUMN])
+        logits["teacher"] = column_values(columns.with_format("numpy"), LOGITS_COLUMN)
         size = _size_and_speed(
             teacher.model, teacher.processing_class, evaluation, input_columns, config.teacher_max_length
         )
@@ -272,15 +274,21 @@ def _size_and_speed(
     return {"parameters": saved_parameters(model), "examples_per_second": best, "device": device}
 
 
-def _alignment(trainer: LELPTrainer, groups: Any) -> dict[str, Any]:
+def _alignment(trainer: LELPTrainer, groups: list[str]) -> dict[str, Any]:
     """How the hard pseudo-subclasses of the training rows, each within its teacher class, follow the groups."""
     assert isinstance(trainer.train_dataset, Dataset) and trainer.model.config.id2label is not None
-    columns = trainer.train_dataset.with_format("numpy")
-    scores = trainer.subclass_scores(torch.as_tensor(np.asarray(columns[PROJECTIONS_COLUMN])))
-    classes = torch.as_tensor(np.asarray(columns[LOGITS_COLUMN])).argmax(-1)
+    columns = trainer.train_dataset.with_format("torch")
+    scores = trainer.subclass_scores(column_values(columns, PROJECTIONS_COLUMN))
+    classes = column_values(columns, LOGITS_COLUMN).argmax(-1)
     subclasses = scores[torch.arange(len(classes)), classes].argmax(-1)
     names = list(map(str, trainer.model.config.id2label.values()))
     return group_alignment(classes.numpy(), subclasses.numpy(), np.asarray(groups), names, scores.shape[-1])
+
+
+def _group_names(dataset: Dataset, column: str) -> list[str]:
+    feature = dataset.features[column]
+    groups = column_values(dataset, column)
+    return feature.int2str(groups) if isinstance(feature, ClassLabel) else list(map(str, groups))
 
 
 def _publish(
