@@ -19,8 +19,9 @@ class LELPConfig(TrainingArguments):
             so that one value means the same for every teacher and class.
         alpha: α, weight of the cross-entropy with the labels; 1 − α is that of distillation. At 1 no teacher is run.
         student_head: "subclass", the paper's: the student's final layer has S·C rows and its class logits are
-            τ · logsumexp(rows / τ), which at τ = 1 is the paper's logsumexp. "auxiliary": the student keeps its C-way layer, trained on the teacher's class probabilities, and
-            an S·C-way layer beside it carries the LELP term in training only, so every checkpoint is a plain model.
+            τ · logsumexp(rows / τ), which at τ = 1 is the paper's logsumexp. "auxiliary": the student keeps its C-way
+            layer, trained on the teacher's class probabilities, and an S·C-way layer beside it carries the LELP term in
+            training only, so every checkpoint is a plain model.
         null_space: remove from the embeddings what the teacher's final layer reads before fitting.
         random_rotation: rotate each class's principal directions, so that all have the same variance in expectation.
         scale_projections: divide each class's projections by their root mean variance.
