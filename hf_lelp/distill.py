@@ -5,6 +5,7 @@ import json
 import logging
 import time
 from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from hf_lelp.config import LELPConfig
 from hf_lelp.files import write_atomically
 from hf_lelp.metrics import few_class_metrics
 from hf_lelp.model_card import EvaluationData, StudentCard
+from hf_lelp.plots import plot_groups
 from hf_lelp.prepare import column_values, resolve_input_columns, settle_teacher
 from hf_lelp.projections import LOGITS_COLUMN, PROJECTIONS_COLUMN
 from hf_lelp.report import group_alignment, group_table, results_table
@@ -303,6 +305,8 @@ def _publish(
         write_atomically(path, lambda temporary: temporary.write_text(json.dumps(everything, indent=2) + "\n"))
     if alignment is not None:
         _say(f"\n{group_table(alignment)}")
+        if PartialState().is_main_process and find_spec("matplotlib") is not None:
+            plot_groups(alignment, output_dir / "subclasses.png")
     _say(f"\n{results_table(results, rows)}\n\nStudents and {path.name} are in {output_dir}")
     return everything
 
