@@ -15,6 +15,7 @@ from transformers.trainer_utils import has_length
 
 from hf_lelp.config import LELPConfig
 from hf_lelp.files import write_atomically
+from hf_lelp.heads import logits_of
 from hf_lelp.labels import Classes
 from hf_lelp.losses import distillation_loss, label_loss, subclass_targets
 from hf_lelp.metrics import compute_metrics as few_class_compute_metrics
@@ -243,7 +244,7 @@ class LELPTrainer(Trainer):
             raise ValueError(f"alpha={args.alpha} gives weight to labels, and a training batch has none.")
         with all_logits(self._head):
             outputs = model(**inputs)
-        logits = outputs["logits"] if isinstance(outputs, dict) else outputs[0]
+        logits = logits_of(outputs)
         class_logits, subclass_logits = self._head.split(logits) if self._head is not None else (logits, logits)
 
         loss = None
