@@ -38,6 +38,7 @@ _SMALL: dict[str, Any] = {
     **dict.fromkeys(("max_position_embeddings", "n_positions", "max_2d_position_embeddings", "max_seq_len"), 128),
     **dict.fromkeys(("num_conv_pos_embeddings", "num_conv_pos_embedding_groups"), 4),
     **dict.fromkeys(("image_size", "input_size", "crop_size"), 64),
+    "max_source_positions": 32,
     "num_frames": 4,
     "frames_per_clip": 4,
     "pad_token_id": PAD,
@@ -150,7 +151,7 @@ def random_inputs(model: PreTrainedModel) -> dict[str, Tensor]:
     def noise(*shape: int) -> Tensor:
         return torch.randn(ROWS, *shape, generator=generator)
 
-    if name == "input_ids" or "ForSequenceClassification" in type(model).__name__ and name == "inputs":
+    if name == "input_ids" or (name == "inputs" and "ForSequenceClassification" in type(model).__name__):
         lengths = torch.tensor([12, 5, 9, 12])
         positions = torch.arange(12)
         ids = torch.randint(4, 60, (ROWS, 12), generator=generator)

@@ -76,7 +76,7 @@ def replace_module(model: nn.Module, name: str, module: nn.Module) -> None:
 
 
 class _Slot(nn.Module):
-    """Puts its input in a place of its own among zeros: the average of several final layers' inputs keeps them apart."""
+    """Puts its input in a place of its own among zeros, so that averaging several keeps them apart."""
 
     def __init__(self, before: int, after: int) -> None:
         super().__init__()
@@ -115,9 +115,7 @@ def logits_of(outputs: Any) -> Tensor:
 
 
 @torch.inference_mode()
-def check_embedding(
-    model: PreTrainedModel, names: Iterable[str], embedding: Tensor, inputs: dict[str, Tensor]
-) -> None:
+def check_embedding(model: PreTrainedModel, names: Iterable[str], embedding: Tensor, inputs: dict[str, Tensor]) -> None:
     """Check that the final layer applied to `embedding` gives the logits of the whole model.
 
     A model that scales its logits after the last layer, or adds others to them, would otherwise distil wrongly without

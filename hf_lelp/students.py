@@ -73,7 +73,8 @@ StudentHead = SubclassHead | AuxiliaryHead
 
 def student_head(model: nn.Module) -> StudentHead | None:
     """The LELP head in the model, or `None` for a plain model."""
-    return next((module for module in model.modules() if isinstance(module, StudentHead)), None)
+    # The last one: PEFT keeps the layer as it was beside, and before, the copy that it trains.
+    return next((module for module in reversed(list(model.modules())) if isinstance(module, StudentHead)), None)
 
 
 def place_student_head(model: PreTrainedModel, num_subclasses: int, kind: str) -> None:
