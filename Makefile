@@ -8,16 +8,28 @@ LOCK_VENV := $(VENV)-lock
 LOCK_PINS ?= torch==2.13.0 transformers==5.23.0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint lock
+.PHONY: help demo test test-lowest lint lock
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 24
 
 demo: $(STAMP) ## distil a small student from a teacher and show what it gained
 	$(BIN)/python run_distill.py
 
 test: $(STAMP) ## run the tests
 	$(BIN)/python -m pytest
+
+# The lowest versions that pyproject.toml admits and the tests pass on, with what they need; the rest from the lock.
+LOWEST ?= transformers==5.0.0 datasets==4.0.0
+LOWEST_TESTS ?= tests
+
+test-lowest: $(VENV)-lowest/.lowest ## run the tests on the lowest versions of transformers and datasets
+	$(VENV)-lowest/bin/python -m pytest $(LOWEST_TESTS)
+
+$(VENV)-lowest/.lowest: requirements.lock pyproject.toml
+	$(MAKE) VENV=$(VENV)-lowest $(VENV)-lowest/.installed
+	$(VENV)-lowest/bin/python -m pip install --quiet $(LOWEST)
+	@touch $@
 
 lint: $(STAMP) ## check style, formatting and types
 	$(BIN)/ruff check .
@@ -27,10 +39,11 @@ lint: $(STAMP) ## check style, formatting and types
 # torch goes first and with its dependencies: some builds of it need CUDA packages, which the lock, being for any machine,
 # does not list. A build without CUDA brings none in.
 $(STAMP): requirements.lock pyproject.toml
+	@echo "Building the environment in $(VENV)"
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --constraint requirements.lock torch
-	$(BIN)/python -m pip install --no-deps --requirement requirements.lock
-	$(BIN)/python -m pip install --no-deps --no-build-isolation --editable .
+	$(BIN)/python -m pip install --quiet --constraint requirements.lock torch
+	$(BIN)/python -m pip install --quiet --no-deps --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
 lock: ## resolve the dependencies afresh and rewrite requirements.lock

@@ -86,6 +86,7 @@ SPECIAL: dict[str, dict[str, Any]] = {
         "lsh_attn_chunk_length": 4,
         "hash_seed": 0,  # its hashing is random, in evaluation too
     },
+    "ShieldGemma2ForImageClassification": {"yes_token_index": 10, "no_token_index": 11},
     "SwinForImageClassification": {"window_size": 2},
     "T5ForSequenceClassification": {"decoder_start_token_id": 0},
     "TextNetForImageClassification": {"hidden_sizes": [64, 64, 128, 256, 512]},
@@ -125,6 +126,7 @@ def tiny_model(model_class: type[PreTrainedModel]) -> PreTrainedModel:
     Raises:
         ValueError: if its configuration is not made small.
     """
+    assert model_class.config_class is not None
     config = tiny_config(model_class.config_class, SPECIAL.get(model_class.__name__, {}))
     with torch.device("meta"):
         size = model_class(config).num_parameters()
@@ -168,7 +170,7 @@ def random_inputs(model: PreTrainedModel) -> dict[str, Tensor]:
         return {name: noise(20, config.feature_projection_input_dim)}
     size = getattr(config, "image_size", None) or getattr(config, "crop_size", None) or 64
     height, width = (size, size) if isinstance(size, int) else size
-    frames = getattr(config, "num_frames", None) or getattr(config, "frames_per_clip", None)
+    frames = int(getattr(config, "num_frames", 0) or getattr(config, "frames_per_clip", 0))
     channels = getattr(config, "num_channels", 3)
     if "Video" in type(model).__name__:
         return {name: noise(frames, channels, height, width)}

@@ -1,6 +1,7 @@
 """Every setting of a LELP run."""
 
 import copy
+import os
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -17,9 +18,10 @@ class LELPConfig(TrainingArguments):
         subclass_temperature: β, of the teacher's subclass probabilities. Projections are scaled to unit variance first,
             so that one value means the same for every teacher and class.
         alpha: α, weight of the cross-entropy with the labels; 1 − α is that of distillation. At 1 no teacher is run.
-        student_head: "subclass", the paper's: the student's final layer has S·C rows and its class logits are their
-            logsumexp. "auxiliary": the student keeps its C-way layer, trained on the teacher's class probabilities, and
-            an S·C-way layer beside it carries the LELP term in training only, so every checkpoint is a plain model.
+        student_head: "subclass", the paper's: the student's final layer has S·C rows and its class logits are
+            τ · logsumexp(rows / τ), which at τ = 1 is the paper's logsumexp. "auxiliary": the student keeps its C-way
+            layer, trained on the teacher's class probabilities, and an S·C-way layer beside it carries the LELP term in
+            training only, so every checkpoint is a plain model.
         null_space: remove from the embeddings what the teacher's final layer reads before fitting.
         random_rotation: rotate each class's principal directions, so that all have the same variance in expectation.
         scale_projections: divide each class's projections by their root mean variance.
@@ -96,7 +98,7 @@ class LELPConfig(TrainingArguments):
         for name in ("temperature", "subclass_temperature", "alpha"):
             setattr(self, name, float(getattr(self, name)))
         if isinstance(self.input_columns, str):
-            self.input_columns = [self.input_columns]
+            self.input_columns = [self.input_columns]  # type: ignore[unreachable]
         self.check()
 
     def check(self) -> None:
@@ -125,3 +127,22 @@ class LELPConfig(TrainingArguments):
             )
         if self.input_columns is not None and not 1 <= len(self.input_columns) <= 2:
             raise ValueError(f"input_columns={self.input_columns}: one or two text columns are possible.")
+
+
+def check_launch(args: LELPConfig) -> None:
+    """Check that this process knows of the others, and has one GPU at most.
+
+    Raises:
+        RuntimeError: with several GPUs in one process, or several processes that do not know of each other.
+    """
+    if args.world_size == 1 and int(os.environ.get("WORLD_SIZE", 1)) > 1 and "LOCAL_RANK" in os.environ:
+        raise RuntimeError(
+            f"{os.environ['WORLD_SIZE']} processes were launched, but each would train alone and overwrite the others."
+            " On a machine without GPUs set use_cpu=True (--use_cpu)."
+        )
+    if args.n_gpu > 1:
+        raise RuntimeError(
+            f"{args.n_gpu} GPUs in one process would train with DataParallel, which LELPTrainer does not support."
+            f" Start the script with `accelerate launch --num_processes {args.n_gpu}`, or show it one GPU"
+            " (CUDA_VISIBLE_DEVICES=0)."
+        )

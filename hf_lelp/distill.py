@@ -5,13 +5,14 @@ import json
 import logging
 import time
 from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from accelerate import PartialState
-from datasets import Dataset, DatasetDict, load_dataset
+from datasets import ClassLabel, Dataset, DatasetDict, load_dataset
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_lelp.columns import teacher_columns
@@ -19,7 +20,8 @@ from hf_lelp.config import LELPConfig
 from hf_lelp.files import write_atomically
 from hf_lelp.metrics import few_class_metrics
 from hf_lelp.model_card import EvaluationData, StudentCard
-from hf_lelp.prepare import resolve_input_columns, settle_teacher
+from hf_lelp.plots import plot_groups
+from hf_lelp.prepare import column_values, resolve_input_columns, settle_teacher
 from hf_lelp.projections import LOGITS_COLUMN, PROJECTIONS_COLUMN
 from hf_lelp.report import group_alignment, group_table, results_table
 from hf_lelp.students import saved_parameters
@@ -111,6 +113,8 @@ def distill(arguments: DistillArguments, config: LELPConfig) -> dict[str, Any]:
     output_dir = Path(config.output_dir or "out")
     train, evaluation = load_data(arguments, config.seed)
     input_columns = resolve_input_columns(train, config.input_columns, config.label_column)
+    if arguments.group_column not in (None, *train.column_names):
+        raise ValueError(f"group_column={arguments.group_column}; the data has {', '.join(train.column_names)}.")
     _say(f"data: {len(train):,} training and {len(evaluation):,} evaluation rows of {', '.join(input_columns)}")
     student = _expand(arguments.student_model or "")
     config = copy.deepcopy(config)
@@ -156,10 +160,10 @@ def distill(arguments: DistillArguments, config: LELPConfig) -> dict[str, Any]:
             trainer.model, processing_class, evaluation, input_columns, config.max_length
         )
         if method == "lelp" and arguments.group_column is not None:
-            alignment = _alignment(trainer, train[arguments.group_column])
+            alignment = _alignment(trainer, _group_names(train, arguments.group_column))
     if teacher is not None:
         columns = teacher_columns(evaluation, teacher, config.columns_cache_dir)
-        logits["teacher"] = np.asarray(columns.with_format("numpy")[LOGITS_COLUMN])
+        logits["teacher"] = column_values(columns.with_format("numpy"), LOGITS_COLUMN)
         size = _size_and_speed(
             teacher.model, teacher.processing_class, evaluation, input_columns, config.teacher_max_length
         )
@@ -268,19 +272,25 @@ def _size_and_speed(
             model(**processing_class(*texts, padding=True, return_tensors="pt", **limits).to(model.device)).logits.cpu()
         best = max(best, len(columns[0]) / (time.perf_counter() - start))
     on_gpu = model.device.type == "cuda"
-    device = torch.cuda.get_device_name(model.device) if on_gpu else f"CPU with {torch.get_num_threads()} threads"
+    device = torch.cuda.get_device_name(model.device) if on_gpu else f"CPU (threads: {torch.get_num_threads()})"
     return {"parameters": saved_parameters(model), "examples_per_second": best, "device": device}
 
 
-def _alignment(trainer: LELPTrainer, groups: Any) -> dict[str, Any]:
+def _alignment(trainer: LELPTrainer, groups: list[str]) -> dict[str, Any]:
     """How the hard pseudo-subclasses of the training rows, each within its teacher class, follow the groups."""
     assert isinstance(trainer.train_dataset, Dataset) and trainer.model.config.id2label is not None
-    columns = trainer.train_dataset.with_format("numpy")
-    scores = trainer.subclass_scores(torch.as_tensor(np.asarray(columns[PROJECTIONS_COLUMN])))
-    classes = torch.as_tensor(np.asarray(columns[LOGITS_COLUMN])).argmax(-1)
+    columns = trainer.train_dataset.with_format("torch")
+    scores = trainer.subclass_scores(column_values(columns, PROJECTIONS_COLUMN))
+    classes = column_values(columns, LOGITS_COLUMN).argmax(-1)
     subclasses = scores[torch.arange(len(classes)), classes].argmax(-1)
     names = list(map(str, trainer.model.config.id2label.values()))
     return group_alignment(classes.numpy(), subclasses.numpy(), np.asarray(groups), names, scores.shape[-1])
+
+
+def _group_names(dataset: Dataset, column: str) -> list[str]:
+    feature = dataset.features[column]
+    groups = column_values(dataset, column)
+    return feature.int2str(groups) if isinstance(feature, ClassLabel) else list(map(str, groups))
 
 
 def _publish(
@@ -295,6 +305,8 @@ def _publish(
         write_atomically(path, lambda temporary: temporary.write_text(json.dumps(everything, indent=2) + "\n"))
     if alignment is not None:
         _say(f"\n{group_table(alignment)}")
+        if PartialState().is_main_process and find_spec("matplotlib") is not None:
+            plot_groups(alignment, output_dir / "subclasses.png")
     _say(f"\n{results_table(results, rows)}\n\nStudents and {path.name} are in {output_dir}")
     return everything
 

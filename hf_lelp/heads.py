@@ -64,7 +64,7 @@ def find_heads(model: nn.Module, num_labels: int) -> dict[str, nn.Linear]:
 def joint_layer(heads: Iterable[nn.Linear]) -> tuple[Tensor, Tensor | None]:
     """Weight, (C, D), and bias, (C,) or `None`, of final layers as one layer on the embedding that `headless` gives."""
     heads = list(heads)
-    biases = [head.bias for head in heads if head.bias is not None]
+    biases: list[Tensor] = [head.bias for head in heads if head.bias is not None]
     weight = torch.cat([head.weight for head in heads], dim=1)
     return weight, torch.stack(biases).mean(0) if biases else None
 
@@ -98,7 +98,7 @@ def headless(model: nn.Module, names: Iterable[str]) -> Iterator[None]:
         names: of its final layers, as `find_heads` gives them.
     """
     heads = {name: model.get_submodule(name) for name in names}
-    sizes = [int(head.in_features) for head in heads.values()]  # type: ignore[call-overload]
+    sizes = [head.in_features for head in heads.values() if isinstance(head, nn.Linear)]
     for position, name in enumerate(heads):
         slot = _Slot(sum(sizes[:position]), sum(sizes[position + 1 :]))
         replace_module(model, name, slot if len(heads) > 1 else nn.Identity())

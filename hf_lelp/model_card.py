@@ -73,7 +73,7 @@ class StudentCard:
         results: figures by model, as `distill` makes them.
         runtimes: figures by runtime, as `runtimes.measure` makes them.
         evaluation: what `results` were measured on.
-        max_length: tokens after which an input is cut.
+        max_length: tokens after which an input was cut in training.
         student: Hub id of the model that it started from.
         teacher: Hub id of the teacher.
         datasets: Hub ids of the training data.
@@ -114,7 +114,8 @@ class StudentCard:
             self._metadata(task, title),
             template_str=TEMPLATE.read_text(encoding="utf-8"),
             title=escape(title),
-            repo=self.repo if _is_repo_id(self.repo) else "path/to/the/student",
+            # A folder's name alone could be that of somebody else's repository, whose code the example would run.
+            repo=self.repo if "/" in self.repo and _is_repo_id(self.repo) else "path/to/the/student",
             task=task,
             example=example,
             method=self.method,

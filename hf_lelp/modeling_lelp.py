@@ -13,21 +13,27 @@ from torch import Tensor, nn
 
 
 class SubclassHead(nn.Linear):
-    """A final linear layer with S·C rows whose output is the C class logits, logsumexp over each class's S rows.
+    """A final linear layer with S·C rows o whose output is the C class logits, τ · logsumexp_s(o / τ) of each class.
 
-    Softmax over the class logits equals the sum of the subclass probabilities (arXiv 2409.20449, section 3). While
-    `all_logits` is true the S·C logits themselves come out; only the training loss asks for that.
+    Tempered by τ, softmax over the class logits equals the sum of the subclass probabilities; at τ = 1 this is the
+    logsumexp of the paper (arXiv 2409.20449, section 3). Without τ, rows trained at τ > 1 would favour the class whose
+    subclass is the clearest over the likeliest class. While `all_logits` is true the S·C logits themselves come out;
+    only the training loss asks for that.
 
     Args:
         in_features: D, size of the embedding that the layer reads.
         num_labels: C.
         num_subclasses: S.
+        temperature: τ, that the rows are trained at.
         bias: whether the layer has a bias.
     """
 
-    def __init__(self, in_features: int, num_labels: int, num_subclasses: int, bias: bool = True) -> None:
+    def __init__(
+        self, in_features: int, num_labels: int, num_subclasses: int, temperature: float = 1.0, bias: bool = True
+    ) -> None:
         super().__init__(in_features, num_labels * num_subclasses, bias=bias)
         self.num_subclasses = num_subclasses
+        self.temperature = temperature
         self.all_logits = False
 
     def forward(self, input: Tensor) -> Tensor:
@@ -37,15 +43,17 @@ class SubclassHead(nn.Linear):
 
     def split(self, logits: Tensor) -> tuple[Tensor, Tensor]:
         """From all logits, (..., C·S), the class logits, (..., C), and the subclass logits, (..., C·S)."""
-        return torch.logsumexp(logits.unflatten(-1, (-1, self.num_subclasses)), dim=-1), logits
+        subclass_logits = logits.unflatten(-1, (-1, self.num_subclasses))
+        return self.temperature * torch.logsumexp(subclass_logits / self.temperature, dim=-1), logits
 
 
 @cache
 def with_subclass_head(name: str) -> type[transformers.PreTrainedModel]:
     """The classifier of transformers called `name`, with a `SubclassHead` for its final linear layer.
 
-    The layer replaced is the last one with one output per class. The configuration has `num_subclasses`, S, beside
-    `num_labels`, C. The class keeps its name: pipelines know the models that they can run by name.
+    The layer replaced is the last one with one output per class. The configuration has `num_subclasses`, S, and
+    `distillation_temperature`, τ, beside `num_labels`, C. The class keeps its name: pipelines know the models that they
+    can run by name.
 
     Raises:
         AttributeError: if transformers has no such model.
@@ -58,7 +66,9 @@ def with_subclass_head(name: str) -> type[transformers.PreTrainedModel]:
         base.__init__(self, config, *args, **kwargs)
         linears = [(path, module) for path, module in self.named_modules() if isinstance(module, nn.Linear)]
         place, plain = [pair for pair in linears if pair[1].out_features == config.num_labels][-1]
-        head = SubclassHead(plain.in_features, config.num_labels, config.num_subclasses, bias=plain.bias is not None)
+        temperature = getattr(config, "distillation_temperature", 1.0)
+        bias = plain.bias is not None
+        head = SubclassHead(plain.in_features, config.num_labels, config.num_subclasses, temperature, bias)
         parent, _, child = place.rpartition(".")
         setattr(self.get_submodule(parent), child, head)
 

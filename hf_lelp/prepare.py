@@ -200,14 +200,14 @@ def add_teacher_columns(
             f"{LOGITS_COLUMN} has {width} classes and the data {classes.num_labels}: another teacher made the column."
         )
     column = find_label_column(dataset, args)
-    labels = np.array(classes.encode(_values(dataset, column))) if column is not None else None
+    labels = np.array(classes.encode(column_values(dataset, column))) if column is not None else None
     if args.alpha > 0 and (labels is None or (labels == NO_LABEL).all()):
         raise ValueError(
             f"alpha={args.alpha} gives weight to labels, and the training data has none in {args.label_column!r}."
             " Set alpha=0, or label_column."
         )
     if args.check_teacher and labels is not None:
-        check_teacher(_values(dataset.with_format("numpy"), LOGITS_COLUMN), labels, classes)
+        check_teacher(column_values(dataset.with_format("numpy"), LOGITS_COLUMN), labels, classes)
     if teacher is not None and projections is not None and projections.teacher != teacher.head.fingerprint:
         raise ValueError(
             f"These class projections were fitted for the teacher {projections.teacher}, and this one is"
@@ -302,8 +302,8 @@ def resolve_input_columns(
     return texts
 
 
-def _values(dataset: Dataset, column: str) -> Any:
-    """A whole column at once: a `Column` is read row by row."""
+def column_values(dataset: Dataset, column: str) -> Any:
+    """A whole column at once, in the dataset's format: a `Column` would be read row by row."""
     return dataset.select_columns([column])[:][column]
 
 

@@ -25,6 +25,7 @@ from tqdm.auto import tqdm
 from hf_lelp.files import write_atomically
 from hf_lelp.heads import LinearHead
 from hf_lelp.labels import NO_LABEL, Classes
+from hf_lelp.pca import Moments, principal_directions, row_space
 
 EMBEDDING_COLUMN = "teacher_embedding"
 LOGITS_COLUMN = "teacher_logits"
@@ -107,7 +108,7 @@ class ClassProjections(
         if label_column is None:
             label_column = next((name for name in ("labels", "label") if name in dataset.column_names), None)
         num_classes, size = head.weight.shape
-        moments = [_Moments(size) for _ in range(num_classes)]
+        moments = [Moments(size) for _ in range(num_classes)]
         encoder = Classes(num_classes, names=None, teacher_order=None)
         columns = [EMBEDDING_COLUMN, LOGITS_COLUMN] + ([label_column] if label_column else [])
         batches = dataset.select_columns(columns).with_format("numpy").iter(batch_size)
@@ -123,8 +124,8 @@ class ClassProjections(
                     statistics.add(embedding[classes == index])
                 progress.update(len(embedding))
 
-        basis = _row_space(head.weight) if null_space else np.zeros((size, 0))
-        fitted = [_principal_directions(m, basis, num_directions, index) for index, m in enumerate(moments)]
+        basis = row_space(head.weight) if null_space else np.zeros((size, 0))
+        fitted = [principal_directions(m, basis, num_directions, index) for index, m in enumerate(moments)]
         return cls(
             mean=torch.from_numpy(np.stack([m.mean for m in moments])).float(),
             directions=torch.from_numpy(np.stack([directions for directions, _ in fitted])).float(),
@@ -272,59 +273,6 @@ class ClassProjections(
                 f"they are of format {metadata['format_version']!r}, and this version of hf-lelp reads {FORMAT_VERSION}"
             )
         return cls(**load_file(file(WEIGHTS_NAME)), null_space=metadata["null_space"], teacher=metadata["teacher"])
-
-
-class _Moments:
-    """Count, mean and scatter matrix of a stream of vectors (Chan, Golub & LeVeque's update), float64."""
-
-    def __init__(self, size: int) -> None:
-        self.count = 0
-        self.mean = np.zeros(size)
-        self.scatter = np.zeros((size, size))
-
-    def add(self, rows: NDArray[np.float64]) -> None:
-        if not len(rows):
-            return
-        mean = rows.mean(0)
-        centred = rows - mean
-        shift = mean - self.mean
-        total = self.count + len(rows)
-        self.scatter += centred.T @ centred + np.outer(shift, shift) * (self.count * len(rows) / total)
-        self.mean += shift * (len(rows) / total)
-        self.count = total
-
-
-def _row_space(weight: torch.Tensor) -> NDArray[np.float64]:
-    """Orthonormal basis of the row space of W, (D, rank)."""
-    _, singular, rows = np.linalg.svd(weight.double().numpy(), full_matrices=False)
-    return rows[singular > singular.max() * max(weight.shape) * np.finfo(np.float32).eps].T
-
-
-def _principal_directions(
-    moments: _Moments, basis: NDArray[np.float64], num_directions: int, index: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Leading directions, (K, D), and variances, (K,), of one class in the complement of `basis`."""
-    if moments.count == 0:
-        raise ValueError(
-            f"No example of class {index}: LELP fits every class. Check the labels, or drop the class from the teacher."
-        )
-    projector = np.eye(len(basis)) - basis @ basis.T
-    values, vectors = np.linalg.eigh(projector @ moments.scatter @ projector / moments.count)
-    values, vectors = values[::-1], vectors[:, ::-1]
-    # Rounding of the float32 embeddings leaves this much variance along directions that have none.
-    floor = np.finfo(np.float32).eps * max(values[0], np.square(moments.mean).max() * np.finfo(np.float32).eps)
-    rank = min(int((values > floor).sum()), moments.count - 1, len(basis) - basis.shape[1])
-    if rank < num_directions:
-        raise ValueError(
-            f"Class {index} has {moments.count} examples whose embeddings span {rank} directions"
-            f" ({len(basis)} dimensions, {basis.shape[1]} of them read by the teacher's final layer); {num_directions}"
-            f" were asked for. Use num_subclasses={max(rank, 1)} or fewer, or more examples."
-        )
-    directions = vectors[:, :num_directions].T
-    # An eigenvector's sign is arbitrary; the largest component positive makes a refit agree with the first fit.
-    largest = np.abs(directions).argmax(-1)
-    directions = directions * np.sign(directions[np.arange(num_directions), largest])[:, None]
-    return directions, values[:num_directions]
 
 
 def _check_embedding(embedding: NDArray[np.float64], size: int, first_row: int) -> None:

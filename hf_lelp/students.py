@@ -4,6 +4,7 @@
 and a second, S·C-way layer on the same embedding exists in training only.
 """
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -16,6 +17,7 @@ from transformers.models.auto import modeling_auto
 
 from hf_lelp.heads import find_heads, replace_module
 from hf_lelp.modeling_lelp import SubclassHead, with_subclass_head
+from hf_lelp.teacher import auto_class
 
 
 class AuxiliaryHead(nn.Linear):
@@ -77,10 +79,10 @@ def student_head(model: nn.Module) -> StudentHead | None:
     return next((module for module in reversed(list(model.modules())) if isinstance(module, StudentHead)), None)
 
 
-def place_student_head(model: PreTrainedModel, num_subclasses: int, kind: str) -> None:
+def place_student_head(model: PreTrainedModel, num_subclasses: int, kind: str, temperature: float = 1.0) -> None:
     """Put a LELP head where the model's final linear layer is.
 
-    The new rows start as copies of their class's row, shifted by −log S, so that the class logits at the start are
+    The new rows start as copies of their class's row, shifted by −τ·log S, so that the class logits at the start are
     those of the model as it came; the targets, which differ by subclass, pull the copies apart. With one subclass per
     class the model is left as it is: LELP is then plain distillation.
 
@@ -88,19 +90,24 @@ def place_student_head(model: PreTrainedModel, num_subclasses: int, kind: str) -
         model: a classifier with `config.num_labels` classes, changed in place.
         num_subclasses: S.
         kind: "subclass" or "auxiliary".
+        temperature: τ that it will be trained at.
 
     Raises:
-        ValueError: if the model has no final linear layer, or has a LELP head of another S or kind; for "subclass",
+        ValueError: if the model has no final linear layer, or has a LELP head of another S, τ or kind; for "subclass",
             if it is no classifier of transformers, or averages two final layers.
     """
     present = student_head(model)
     if present is not None:
         wanted = SubclassHead if kind == "subclass" else AuxiliaryHead
-        if isinstance(present, wanted) and present.num_subclasses == num_subclasses:
+        same_temperature = kind == "auxiliary" or getattr(present, "temperature", temperature) == temperature
+        if isinstance(present, wanted) and present.num_subclasses == num_subclasses and same_temperature:
             return
+        found, asked = f"{present.num_subclasses} subclasses per class", f"{num_subclasses}"
+        if not same_temperature:
+            found, asked = f"{found} at temperature {present.temperature}", f"{asked} at temperature {temperature}"
         raise ValueError(
-            f"The student already has a {type(present).__name__} with {present.num_subclasses} subclasses per class,"
-            f" and {kind!r} with {num_subclasses} was asked for. Start from the plain model, or keep its settings."
+            f"The student already has a {type(present).__name__} with {found}, and {kind!r} with {asked} was asked for."
+            " Start from the plain model, or keep its settings."
         )
     if num_subclasses == 1:
         return
@@ -116,10 +123,11 @@ def place_student_head(model: PreTrainedModel, num_subclasses: int, kind: str) -
     if kind == "subclass":
         # From now on the model saves itself as what it is, whoever calls save_pretrained.
         model.__class__ = subclass_model(type(model))
-        head = SubclassHead(plain.in_features, plain.out_features, num_subclasses, bias=bias)
+        head = SubclassHead(plain.in_features, plain.out_features, num_subclasses, temperature, bias)
         rows: nn.Linear = head
-        # Recorded in config.json: a loader must know S to give C logits.
+        # Recorded in config.json: a loader must know S and τ to give C logits.
         model.config.num_subclasses = num_subclasses
+        model.config.distillation_temperature = temperature
     else:
         head = AuxiliaryHead(plain.in_features, plain.out_features, num_subclasses, bias=bias)
         head.load_state_dict(plain.state_dict(), strict=False)
@@ -130,8 +138,8 @@ def place_student_head(model: PreTrainedModel, num_subclasses: int, kind: str) -
     with torch.no_grad():
         rows.weight.copy_(plain.weight.repeat_interleave(num_subclasses, dim=0))
         if bias:
-            shift = torch.log(torch.tensor(float(num_subclasses)))
-            rows.bias.copy_(plain.bias.repeat_interleave(num_subclasses) - shift.to(plain.bias.device))
+            shift = temperature * math.log(num_subclasses)
+            rows.bias.copy_(plain.bias.repeat_interleave(num_subclasses) - shift)
     head.to(device=plain.weight.device, dtype=plain.weight.dtype).train(plain.training)
     replace_module(model, name, head)
     for twin, layer in twins:
@@ -184,6 +192,27 @@ def load_student(name_or_path: str, **kwargs: Any) -> PreTrainedModel:
     if num_subclasses > 1:
         base = subclass_model(base)
     return base.from_pretrained(name_or_path, **kwargs)
+
+
+def new_student(name_or_path: str, num_labels: int) -> PreTrainedModel:
+    """A classifier to train, in float32: from any checkpoint, or a saved LELP student with its own head.
+
+    Args:
+        name_or_path: Hub id or folder.
+        num_labels: C.
+
+    Raises:
+        ValueError: if it is a classifier with another number of classes.
+    """
+    config = AutoConfig.from_pretrained(name_or_path)
+    if getattr(config, "num_subclasses", 1) > 1:
+        return load_student(name_or_path, dtype=torch.float32)
+    if config.num_labels != num_labels and "Classification" in (config.architectures or [""])[0]:
+        raise ValueError(
+            f"{name_or_path} is a classifier with {config.num_labels} classes and the data has {num_labels}."
+            " Start from the model that it was fine-tuned from, or from another one without a classification layer."
+        )
+    return auto_class(config).from_pretrained(name_or_path, num_labels=num_labels, dtype=torch.float32)
 
 
 def subclass_model(base: type[PreTrainedModel]) -> type[PreTrainedModel]:

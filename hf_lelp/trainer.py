@@ -1,8 +1,6 @@
 """`LELPTrainer`: a `transformers.Trainer` whose loss reads the teacher's columns."""
 
 import logging
-import os
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +8,17 @@ import torch
 from datasets import Dataset, IterableDataset
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase, Trainer, set_seed
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase, Trainer, set_seed
 from transformers.trainer_utils import has_length
 
-from hf_lelp.config import LELPConfig
+from hf_lelp.config import LELPConfig, check_launch
+from hf_lelp.describe import card_of, describe
 from hf_lelp.files import write_atomically
 from hf_lelp.heads import logits_of
-from hf_lelp.labels import Classes
+from hf_lelp.labels import NO_LABEL
 from hf_lelp.losses import distillation_loss, label_loss, subclass_targets
 from hf_lelp.metrics import compute_metrics as few_class_compute_metrics
-from hf_lelp.model_card import QUALITY, EvaluationData, StudentCard, hub_id, method_of, settings_of
+from hf_lelp.model_card import StudentCard, hub_id
 from hf_lelp.prepare import (
     TEACHER_COLUMNS,
     TeacherData,
@@ -34,12 +33,11 @@ from hf_lelp.students import (
     AuxiliaryHead,
     StudentHead,
     all_logits,
-    load_student,
+    new_student,
     place_student_head,
-    saved_parameters,
     student_head,
 )
-from hf_lelp.teacher import Teacher, auto_class
+from hf_lelp.teacher import Teacher
 from hf_lelp.text import max_tokens, set_pad_token
 
 logger = logging.getLogger(__name__)
@@ -97,7 +95,13 @@ class LELPTrainer(Trainer):
         **kwargs: Any,
     ) -> None:
         args = LELPConfig(output_dir="tmp_trainer") if args is None else args
-        _check_arguments(args, kwargs)
+        if not isinstance(args, LELPConfig):
+            raise ValueError(f"args is a {type(args).__name__}; LELPTrainer takes a LELPConfig, with all its settings.")
+        if kwargs.get("compute_loss_func") is not None:
+            raise ValueError(
+                "LELPTrainer computes its own loss: compute_loss_func has no place in it. Use Trainer for it."
+            )
+        check_launch(args)
         set_seed(args.seed)  # before the student's new layers are drawn
         if processing_class is None and isinstance(model, str):
             processing_class = AutoTokenizer.from_pretrained(model)
@@ -113,7 +117,7 @@ class LELPTrainer(Trainer):
         self._measured: dict[int, dict[str, float]] = {}
 
         if isinstance(model, str):
-            model = _load_student(model, self._classes)
+            model = new_student(model, self._classes.num_labels)
         if model is not None:
             self._place_head(model, args)
             if processing_class is not None and isinstance(model, PreTrainedModel):
@@ -196,13 +200,14 @@ class LELPTrainer(Trainer):
         if self._classes.names is not None:
             model.config.id2label = dict(enumerate(self._classes.names))
             model.config.label2id = {name: index for index, name in enumerate(self._classes.names)}
-        place_student_head(model, args.num_subclasses if args.alpha < 1 else 1, args.student_head)
+        place_student_head(model, args.num_subclasses if args.alpha < 1 else 1, args.student_head, args.temperature)
 
     def call_model_init(self, trial: Any = None) -> PreTrainedModel:
         """As in Trainer; the student's head is placed on what `model_init` returns."""
         if trial is not None:
             # Trainer does so after this call, but the head depends on the trial's settings.
             self._hp_search_setup(trial)
+            self.args.check()
         model = super().call_model_init(trial)
         assert isinstance(model, PreTrainedModel)
         self._place_head(model, self.args)
@@ -263,7 +268,9 @@ class LELPTrainer(Trainer):
                 losses = args.alpha * hard + (1 - args.alpha) * losses
             loss = losses.mean()
         elif labels is not None:
-            loss = label_loss(class_logits, labels, label_smoothing=args.label_smoothing_factor).mean()
+            losses = label_loss(class_logits, labels, label_smoothing=args.label_smoothing_factor)
+            # In training every example counts the same, labelled or not; an evaluation is of the labelled ones.
+            loss = losses.mean() if model.training else losses.sum() / (labels != NO_LABEL).sum().clamp(min=1)
         if not return_outputs:
             return loss
         if isinstance(outputs, dict):
@@ -341,84 +348,23 @@ class LELPTrainer(Trainer):
             }
         return metrics
 
-    # ---- Card ----
+    # ---- Saving ----
 
     def student_card(self) -> StudentCard:
         """The student's card as of now: its settings, and its figures if it was evaluated after the last step."""
-        args, model = self.args, self.accelerator.unwrap_model(self.model)
-        method = method_of(args)
-        measured = self._measured.get(self.state.global_step, {})
-        figures: dict[str, Any] = {name: measured[name] for name in QUALITY if name in measured}
-        figures["parameters"] = saved_parameters(model)
-        training_rows, rows = (
-            len(dataset) if isinstance(dataset, Dataset) else None
-            for dataset in (self.train_dataset, self.eval_dataset)
-        )
-        return StudentCard(
-            repo=self.hub_model_id or args.hub_model_id or Path(args.output_dir or ".").absolute().name,
-            method=method,
-            row=method,
-            auto_class=auto_class(model.config).__name__,
-            classes=list(map(str, model.config.id2label.values())),
-            num_subclasses=getattr(model.config, "num_subclasses", 1),
-            settings=settings_of(args, self.projections, training_rows),
-            results={method: figures},
-            evaluation=EvaluationData(rows) if rows is not None else None,
-            max_length=self._max_length,
-            student=hub_id(model.name_or_path),
+        return card_of(
+            self,
+            self.args,
+            projections=self.projections,
             teacher=self._teacher_name,
+            max_length=self._max_length,
+            measured=self._measured.get(self.state.global_step, {}),
         )
 
-    def create_model_card(
-        self,
-        language: str | None = None,
-        license: str | None = None,
-        tags: str | list[str] | None = None,
-        model_name: str | None = None,
-        finetuned_from: str | None = None,
-        tasks: str | list[str] | None = None,
-        dataset_tags: str | list[str] | None = None,
-        dataset: str | list[str] | None = None,
-        dataset_args: str | list[str] | None = None,
-    ) -> None:
-        """Write README.md in `output_dir` (see `student_card`). `push_to_hub` takes the same arguments.
-
-        Args:
-            language: of the data.
-            license: of the student; none is assumed.
-            tags: further tags.
-            model_name: where the repository's name does not serve.
-            finetuned_from: Hub id of the model that the student started from, where it is not the one loaded.
-            tasks: unused; the model tells.
-            dataset_tags: Hub ids of the data. With one of them the figures go into the metadata, as `model-index`.
-            dataset: its name for readers, where that is not the Hub id.
-            dataset_args: its split that figures were measured on.
-        """
-        if not self.is_world_process_zero():
-            return
-        card = self.student_card()
-        ids, names, splits = (
-            [value] if isinstance(value, str) else list(value or ()) for value in (dataset_tags, dataset, dataset_args)
-        )
-        evaluation = card.evaluation
-        if evaluation is not None:
-            kind = ids[0] if ids else None
-            evaluation = replace(
-                evaluation, name=names[0] if names else kind, kind=kind, split=splits[0] if splits else None
-            )
-        card = replace(
-            card,
-            repo=card.repo if model_name in (None, card.repo.rpartition("/")[2]) else model_name,
-            student=finetuned_from or card.student,
-            datasets=ids,
-            evaluation=evaluation,
-            language=language,
-            license=license,
-            tags=[tags] if isinstance(tags, str) else list(tags or ()),
-        )
-        card.save(Path(self.args.output_dir or ".") / CARD_NAME)
-
-    # ---- Saving ----
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """Write README.md in `output_dir`; takes what Trainer's takes, and so does `push_to_hub` (see `describe`)."""
+        if self.is_world_process_zero():
+            describe(self.student_card(), *args, **kwargs).save(Path(self.args.output_dir or ".") / CARD_NAME)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """As in Trainer, with the student's card beside the weights."""
@@ -471,44 +417,9 @@ class LELPTrainer(Trainer):
             self._head.auxiliary.load_state_dict(load_file(path))
 
 
-def _check_arguments(args: LELPConfig, kwargs: dict[str, Any]) -> None:
-    if not isinstance(args, LELPConfig):
-        raise ValueError(
-            f"args is a {type(args).__name__}; LELPTrainer takes a LELPConfig, which has all its settings."
-        )
-    if kwargs.get("compute_loss_func") is not None:
-        raise ValueError(
-            "LELPTrainer computes its own loss: compute_loss_func has no place in it. Use Trainer for that."
-        )
-    if args.world_size == 1 and int(os.environ.get("WORLD_SIZE", 1)) > 1 and "LOCAL_RANK" in os.environ:
-        raise RuntimeError(
-            f"{os.environ['WORLD_SIZE']} processes were launched, but each would train alone and overwrite the others."
-            " On a machine without GPUs set use_cpu=True (--use_cpu)."
-        )
-    if args.n_gpu > 1:
-        raise RuntimeError(
-            f"{args.n_gpu} GPUs in one process would train with DataParallel, which LELPTrainer does not support."
-            f" Start the script with `accelerate launch --num_processes {args.n_gpu}`, or show it one GPU"
-            " (CUDA_VISIBLE_DEVICES=0)."
-        )
-
-
 def _check_tokenized(dataset: Any, input_name: str) -> None:
     if isinstance(dataset, Dataset) and not {input_name, "inputs_embeds"} & {*dataset.column_names}:
         raise ValueError(
             f"The training data has no {input_name} (it has {', '.join(dataset.column_names)}), and there is nothing to"
             " make them with: pass the student's tokenizer as processing_class."
         )
-
-
-def _load_student(name_or_path: str, classes: Classes) -> PreTrainedModel:
-    """A classifier for the classes, in float32; a saved LELP student with its own head."""
-    config = AutoConfig.from_pretrained(name_or_path)
-    if getattr(config, "num_subclasses", 1) > 1:
-        return load_student(name_or_path, dtype=torch.float32)
-    if config.num_labels != classes.num_labels and "Classification" in (config.architectures or [""])[0]:
-        raise ValueError(
-            f"{name_or_path} is a classifier with {config.num_labels} classes and the data has {classes.num_labels}."
-            " Start from the model that it was fine-tuned from, or from another one without a classification layer."
-        )
-    return auto_class(config).from_pretrained(name_or_path, num_labels=classes.num_labels, dtype=torch.float32)

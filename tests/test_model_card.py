@@ -103,7 +103,7 @@ def test_what_is_unknown_leaves_no_trace() -> None:
     bare = replace(
         CARD, results={}, evaluation=None, student=None, teacher=None, max_length=None, datasets=[], settings={"S": 8}
     ).render()
-    for word in ("## Results", "huggingface.co", "alibration", "nan", "None", "±", "reads the first", "–"):
+    for word in ("## Results", "huggingface.co", "alibration", "nan", "None", "±", "at most the first", "–"):
         assert word not in bare.text, word
     assert "not measured" in bare.text
     assert {"model-index", "base_model", "base_model_relation", "datasets", "metrics"}.isdisjoint(bare.data.to_dict())
@@ -118,6 +118,8 @@ def test_each_kind_says_how_it_is_loaded() -> None:
     assert 'AutoModelForSequenceClassification.from_pretrained("someone/small", trust_remote_code=True)' in exact
     assert 'load_student("someone/small")' in exact
     assert "trust_remote_code" not in plain and "load_student" not in plain and 'model="someone/small")' in plain
+    for local in ("small", "some folder", 'a/b", x="'):
+        assert 'model="path/to/the/student"' in replace(CARD, repo=local).render().text
     direct = replace(CARD, method="direct", row="direct", num_subclasses=1).render()
     assert "labels alone" in direct.text and "its teacher" not in direct.text
     assert direct.data.tags == ["hf-lelp"]
@@ -301,5 +303,5 @@ def test_distill_puts_all_figures_on_every_card(tmp_path: Path) -> None:
         metrics = {result.metric_type: result.metric_value for result in card.data.eval_results}
         assert metrics["accuracy"] == round(results[method]["accuracy"], 4)
         assert (card.data.eval_results[0].dataset_type, card.data.base_model) == ("parquet", None)
-        assert f"{results[method]['parameters']:,}" in card.text and "CPU with" in card.text
+        assert f"{results[method]['parameters']:,}" in card.text and "CPU (threads&#58; " in card.text
     assert json.loads((tmp_path / "out" / "all_results.json").read_text())["results"] == results

@@ -90,12 +90,26 @@ def saved(model: PreTrainedModel, inputs: dict[str, torch.Tensor], folder: Path)
 
 
 class TestHead:
-    def test_class_logits_are_the_logsumexp_of_their_rows(self) -> None:
-        head = modeling_lelp.SubclassHead(5, 3, S).double()
+    @pytest.mark.parametrize("temperature", [1.0, 3.0])
+    def test_class_logits_are_the_logsumexp_of_their_rows(self, temperature: float) -> None:
+        head = modeling_lelp.SubclassHead(5, 3, S, temperature).double()
         inputs = torch.randn(2, 7, 5, dtype=torch.float64)
         rows = inputs @ head.weight.T + head.bias
-        expected = torch.stack([rows[..., c * S : (c + 1) * S].exp().sum(-1).log() for c in range(3)], dim=-1)
-        torch.testing.assert_close(head(inputs), expected)
+        parts = [(rows[..., c * S : (c + 1) * S] / temperature).exp().sum(-1).log() for c in range(3)]
+        torch.testing.assert_close(head(inputs), temperature * torch.stack(parts, dim=-1))
+
+    def test_a_class_is_not_favoured_for_the_clearness_of_its_subclasses(self) -> None:
+        # Learned at τ = 4 to the letter: class 0 has .6, spread evenly; class 1 has .4, all on one subclass.
+        temperature = 4.0
+        targets = torch.tensor([0.3, 0.3, 0.4 - 1e-6, 1e-6])
+        head = modeling_lelp.SubclassHead(1, 2, 2, temperature)
+        with torch.no_grad():
+            head.weight.zero_()
+            head.bias.copy_(temperature * targets.log())
+        assert head(torch.ones(1)).argmax() == 0
+        assert (head(torch.ones(1)) / temperature).softmax(-1).tolist() == pytest.approx([0.6, 0.4], abs=1e-5)
+        head.temperature = 1.0  # the logsumexp of the rows as they are
+        assert head(torch.ones(1)).argmax() == 1
 
 
 class TestFile:

@@ -1,5 +1,6 @@
 """The two forms of a student: what they compute, how they are saved, and that they come back as they were."""
 
+import copy
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from hf_lelp.modeling_lelp import SubclassHead
 from hf_lelp.students import AuxiliaryHead, all_logits, load_student, place_student_head, student_head
 
 C, S = 3, 4
+TAU = 2.5
 ARCHITECTURES = ["bert", "llama", "gpt2"]
 FORMS = ["subclass", "auxiliary"]
 HEADS = {"subclass": SubclassHead, "auxiliary": AuxiliaryHead}
@@ -30,7 +32,7 @@ def plain_model(kind: str) -> PreTrainedModel:
 def student(kind: str, form: str, *, trained: bool = False) -> PreTrainedModel:
     """A student as placed, or, as after training, with rows that differ within a class."""
     model = plain_model(kind)
-    place_student_head(model, S, form)
+    place_student_head(model, S, form, TAU)
     if trained:
         with torch.no_grad():
             for parameter in student_head(model).parameters():
@@ -57,7 +59,7 @@ class TestPlaced:
         expected, logits = logits_of(plain_model(kind)), logits_of(student(kind, form))
         assert logits.shape == (5, C)
         torch.testing.assert_close(logits.softmax(-1), expected.softmax(-1), rtol=0, atol=1e-6)
-        if kind == "bert" or form == "auxiliary":  # without a bias there is nothing to shift by −log S
+        if kind == "bert" or form == "auxiliary":  # without a bias there is nothing to shift by −τ log S
             torch.testing.assert_close(logits, expected, rtol=0, atol=1e-6)
 
     @torch.inference_mode()
@@ -71,8 +73,8 @@ class TestPlaced:
         assert class_logits.shape == (5, C) and subclass_logits.shape == (5, S * C)
         assert torch.equal(class_logits, logits_of(model))
         if form == "subclass":
-            together = subclass_logits.softmax(-1).view(5, C, S).sum(-1)
-            torch.testing.assert_close(class_logits.softmax(-1), together)
+            together = (subclass_logits / TAU).softmax(-1).view(5, C, S).sum(-1)
+            torch.testing.assert_close((class_logits / TAU).softmax(-1), together)
 
     def test_class_logits_again_after_an_error(self, kind: str, form: str) -> None:
         model = student(kind, form)
@@ -83,7 +85,7 @@ class TestPlaced:
     def test_placing_the_same_again_changes_nothing(self, kind: str, form: str) -> None:
         model = student(kind, form, trained=True)
         head, logits = student_head(model), logits_of(model)
-        place_student_head(model, S, form)
+        place_student_head(model, S, form, TAU)
         assert student_head(model) is head
         assert torch.equal(logits_of(model), logits)
 
@@ -92,6 +94,14 @@ class TestPlaced:
         num_subclasses, wanted = other[0], other[1] or FORMS[1 - FORMS.index(form)]
         with pytest.raises(ValueError, match=rf"already has a {HEADS[form].__name__} with {S} subclasses .*'{wanted}'"):
             place_student_head(student(kind, form), num_subclasses, wanted)
+
+    def test_another_temperature_is_refused_where_it_tells(self, kind: str, form: str) -> None:
+        model = student(kind, form)
+        if form == "auxiliary":
+            place_student_head(model, S, form, TAU + 1)
+        else:
+            with pytest.raises(ValueError, match=f"at temperature {TAU}, and 'subclass' with {S} at temperature"):
+                place_student_head(model, S, form, TAU + 1)
 
     def test_gradients_reach_every_parameter_of_the_head(self, kind: str, form: str) -> None:
         model = student(kind, form, trained=True)
@@ -202,3 +212,10 @@ def test_only_classifiers_are_students(architecture: str | None, tmp_path: Path)
     config.save_pretrained(tmp_path)
     with pytest.raises(ValueError, match=f"'{architecture or 'none'}', which is no classifier"):
         load_student(str(tmp_path))
+
+
+def test_the_copy_that_peft_trains_is_the_head() -> None:
+    model = student("bert", "auxiliary")
+    trained = copy.deepcopy(model.classifier)
+    model.classifier = torch.nn.ModuleDict({"original_module": model.classifier, "modules_to_save": trained})
+    assert student_head(model) is trained

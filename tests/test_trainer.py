@@ -1,6 +1,5 @@
 """What LELPTrainer computes: both ways of use, the method's equations, the limits S = 1 and α = 1, unlabelled data."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +11,14 @@ import tiny
 import torch
 import torch.nn.functional as F
 from datasets import Dataset, Value
-from safetensors.torch import load_file
 from transformers import (
-    BertForSequenceClassification,
     DataCollatorWithPadding,
     EvalPrediction,
     Trainer,
     TrainingArguments,
 )
 
-from hf_lelp import ClassProjections, LELPConfig, Teacher, load_student
+from hf_lelp import ClassProjections
 from hf_lelp.modeling_lelp import SubclassHead
 from hf_lelp.students import AuxiliaryHead, student_head
 
@@ -344,37 +341,6 @@ def test_class_label_minus_one_is_no_label(tmp_path: Path) -> None:
     run.train()
     assert run.train_dataset["labels"][:4] == [raw["label"][0], -100, raw["label"][2], -100]
     assert isinstance(run.evaluate()["eval_accuracy"], float)
-
-
-@pytest.mark.parametrize("head", HEADS)
-def test_saving(head: str, tmp_path: Path) -> None:
-    run = runs.trainer(runs.config(tmp_path, student_head=head, save_strategy="steps", save_steps=2))
-    run.train()
-    run.save_model()
-    folder = tmp_path / "out"
-    files = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
-    assert {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"} <= files
-    assert ("checkpoint-2/auxiliary_head.safetensors" in files) == (head == "auxiliary")
-    assert "auxiliary_head.safetensors" not in files
-    trainer_s_own = {"training_args.bin", "optimizer.pt", "scheduler.pt", "rng_state.pth"}
-    pickles = {Path(file).name for file in files if Path(file).suffix in (".bin", ".pt", ".pth", ".pkl", ".pickle")}
-    assert pickles <= trainer_s_own
-
-    for place in (folder, folder / "checkpoint-2"):
-        assert json.loads((place / "config.json").read_text())["label2id"] == {"negative": 0, "positive": 1}
-        saved = ClassProjections.from_pretrained(str(place / "class_projections"))
-        assert run.projections is not None and saved.fingerprint == run.projections.fingerprint
-        assert load_file(place / "model.safetensors").keys() == runs.student().state_dict().keys()
-    arguments = torch.load(folder / "training_args.bin", weights_only=False)
-    assert type(arguments) is LELPConfig
-    assert not any(isinstance(value, torch.Tensor | torch.nn.Module | Teacher) for value in vars(arguments).values())
-    assert (folder / "training_args.bin").stat().st_size < 20_000
-
-    texts = list(runs.data()["text"])
-    expected = runs.class_logits(run.model, texts, tiny.tokenizer())
-    loaders = [load_student, BertForSequenceClassification.from_pretrained][: 1 + (head == "auxiliary")]
-    for load in loaders:
-        np.testing.assert_allclose(runs.class_logits(load(str(folder)), texts, tiny.tokenizer()), expected, atol=1e-6)
 
 
 def test_the_seed_is_all_that_new_layers_depend_on(tmp_path: Path) -> None:

@@ -308,8 +308,18 @@ def test_hyperparameter_search(head: str, tmp_path: Path) -> None:
     np.testing.assert_allclose(sorted(objectives), sorted(alone), atol=1e-6)
 
 
+def test_a_trial_s_settings_are_checked(tmp_path: Path) -> None:
+    pytest.importorskip("optuna").logging.set_verbosity("CRITICAL")
+    search = runs.trainer(runs.config(tmp_path), model_init=lambda: runs.student(), eval_dataset=runs.data())
+    with pytest.raises(ValueError, match=r"alpha=1\.5: the weight of the labels is between 0 and 1"):
+        search.hyperparameter_search(lambda trial: {"alpha": 1.5}, n_trials=1, backend="optuna")
+
+
 def test_model_init_gets_the_head(tmp_path: Path) -> None:
-    usual = trained(tmp_path, arguments={"model": runs.student(dropout=False)})
-    by_init = trained(tmp_path, arguments={"model_init": lambda: runs.student(dropout=False)})
+    usual = runs.trainer(runs.config(tmp_path))
+    by_init = runs.trainer(runs.config(tmp_path), model_init=lambda: runs.student())
+    start = runs.weights(by_init.model)
+    runs.assert_same(start, runs.weights(usual.model))
+    by_init.train()
     assert isinstance(student_head(by_init.model), SubclassHead)
-    runs.assert_same(runs.weights(usual.model), runs.weights(by_init.model))
+    assert not start["classifier.weight"].equal(by_init.model.state_dict()["classifier.weight"])

@@ -1,5 +1,6 @@
-"""Checkpoints: a resumed run ends where an uninterrupted one does, with the pseudo-subclasses that it began with."""
+"""Saving and resuming: a resumed run ends where an uninterrupted one does, with the same pseudo-subclasses."""
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,9 @@ import runs
 import tiny
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import BertForSequenceClassification
 
-from hf_lelp import ClassProjections, LELPTrainer, load_student
+from hf_lelp import ClassProjections, LELPConfig, LELPTrainer, Teacher, load_student
 from hf_lelp.projections import PROJECTIONS_MARK
 from hf_lelp.students import AuxiliaryHead, student_head
 
@@ -39,6 +41,37 @@ def flip_saved_signs(folder: Path) -> ClassProjections:
     tensors["directions"][:, 0] *= -1
     save_file(tensors, file)
     return ClassProjections.from_pretrained(str(folder))
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_saving(head: str, tmp_path: Path) -> None:
+    run = runs.trainer(runs.config(tmp_path, student_head=head, save_strategy="steps", save_steps=2))
+    run.train()
+    run.save_model()
+    folder = tmp_path / "out"
+    files = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    assert {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"} <= files
+    assert ("checkpoint-2/auxiliary_head.safetensors" in files) == (head == "auxiliary")
+    assert "auxiliary_head.safetensors" not in files
+    trainer_s_own = {"training_args.bin", "optimizer.pt", "scheduler.pt", "rng_state.pth"}
+    pickles = {Path(file).name for file in files if Path(file).suffix in (".bin", ".pt", ".pth", ".pkl", ".pickle")}
+    assert pickles <= trainer_s_own
+
+    for place in (folder, folder / "checkpoint-2"):
+        assert json.loads((place / "config.json").read_text())["label2id"] == {"negative": 0, "positive": 1}
+        saved = ClassProjections.from_pretrained(str(place / "class_projections"))
+        assert run.projections is not None and saved.fingerprint == run.projections.fingerprint
+        assert load_file(place / "model.safetensors").keys() == runs.student().state_dict().keys()
+    arguments = torch.load(folder / "training_args.bin", weights_only=False)
+    assert type(arguments) is LELPConfig
+    assert not any(isinstance(value, torch.Tensor | torch.nn.Module | Teacher) for value in vars(arguments).values())
+    assert (folder / "training_args.bin").stat().st_size < 20_000
+
+    texts = list(runs.data()["text"])
+    expected = runs.class_logits(run.model, texts, tiny.tokenizer())
+    loaders = [load_student, BertForSequenceClassification.from_pretrained][: 1 + (head == "auxiliary")]
+    for load in loaders:
+        np.testing.assert_allclose(runs.class_logits(load(str(folder)), texts, tiny.tokenizer()), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("head", HEADS)
