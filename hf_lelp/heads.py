@@ -4,9 +4,10 @@ With the layer replaced by an identity, the model's `outputs.logits` is the laye
 model's own code. No hook and no table of architectures is needed.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -28,8 +29,11 @@ class LinearHead:
     fingerprint: str = ""
 
 
-def find_head(model: nn.Module, num_labels: int) -> tuple[str, nn.Linear]:
-    """Name of the model's final linear layer, and the layer: the last `nn.Linear` with one output per class.
+def find_heads(model: nn.Module, num_labels: int) -> dict[str, nn.Linear]:
+    """The model's final linear layers by name: nearly always one, the last `nn.Linear` with one output per class.
+
+    A few image models (DeiT, LeViT and SwiftFormer, themselves distilled from a teacher) average the outputs of two:
+    those like the last one in shape that are not inside the base model. A square layer is none, but a hidden one.
 
     Args:
         model: a classifier.
@@ -47,7 +51,22 @@ def find_head(model: nn.Module, num_labels: int) -> tuple[str, nn.Linear]:
             " LELP needs a classifier that ends in an nn.Linear with one output per class. Load the model with its"
             " classification class (AutoModelForSequenceClassification or the like) and the right num_labels."
         )
-    return heads[-1]
+    name, final = heads.pop()
+    inside = set(getattr(model, "base_model", model).modules())
+    twins = [
+        (other, module)
+        for other, module in heads
+        if module not in inside and module.in_features == final.in_features != num_labels
+    ]
+    return dict([*twins, (name, final)])
+
+
+def joint_layer(heads: Iterable[nn.Linear]) -> tuple[Tensor, Tensor | None]:
+    """Weight, (C, D), and bias, (C,) or `None`, of final layers as one layer on the embedding that `headless` gives."""
+    heads = list(heads)
+    biases: list[Tensor] = [head.bias for head in heads if head.bias is not None]
+    weight = torch.cat([head.weight for head in heads], dim=1)
+    return weight, torch.stack(biases).mean(0) if biases else None
 
 
 def replace_module(model: nn.Module, name: str, module: nn.Module) -> None:
@@ -56,34 +75,66 @@ def replace_module(model: nn.Module, name: str, module: nn.Module) -> None:
     setattr(model.get_submodule(parent), child, module)
 
 
+class _Slot(nn.Module):
+    """Puts its input in a place of its own among zeros, so that averaging several keeps them apart."""
+
+    def __init__(self, before: int, after: int) -> None:
+        super().__init__()
+        self.padding = (before, after)
+
+    def forward(self, input: Tensor) -> Tensor:
+        return nn.functional.pad(input, self.padding)
+
+
 @contextmanager
-def headless(model: nn.Module, name: str) -> Iterator[nn.Module]:
-    """Within the block `model(...).logits` is the embedding, (N, D); yields the layer taken out."""
-    head = model.get_submodule(name)
-    replace_module(model, name, nn.Identity())
+def headless(model: nn.Module, names: Iterable[str]) -> Iterator[None]:
+    """Within the block the model's logits are the embedding, (N, D).
+
+    With one final layer that is the layer's input. Of several, that the model averages, the inputs stand side by side,
+    each multiplied as its output would be: D is then the sum of their sizes, and the layer to go with it `joint_layer`.
+
+    Args:
+        model: a classifier, changed within the block.
+        names: of its final layers, as `find_heads` gives them.
+    """
+    heads = {name: model.get_submodule(name) for name in names}
+    sizes = [head.in_features for head in heads.values() if isinstance(head, nn.Linear)]
+    for position, name in enumerate(heads):
+        slot = _Slot(sum(sizes[:position]), sum(sizes[position + 1 :]))
+        replace_module(model, name, slot if len(heads) > 1 else nn.Identity())
     try:
-        yield head
+        yield
     finally:
-        replace_module(model, name, head)
+        for name, head in heads.items():
+            replace_module(model, name, head)
+
+
+def logits_of(outputs: Any) -> Tensor:
+    """The logits among a model's outputs; a few models (PP-LCNet) return them first under another name."""
+    return outputs["logits"] if isinstance(outputs, dict) and "logits" in outputs else outputs[0]
 
 
 @torch.inference_mode()
-def check_embedding(model: PreTrainedModel, name: str, embedding: Tensor, inputs: dict[str, Tensor]) -> None:
+def check_embedding(model: PreTrainedModel, names: Iterable[str], embedding: Tensor, inputs: dict[str, Tensor]) -> None:
     """Check that the final layer applied to `embedding` gives the logits of the whole model.
 
-    A model that averages two heads, or scales its logits after the last layer, would otherwise distil wrongly without
+    A model that scales its logits after the last layer, or adds others to them, would otherwise distil wrongly without
     a word.
 
     Raises:
         ValueError: if the two differ by more than rounding.
     """
-    logits = model(**inputs).logits
-    rebuilt = model.get_submodule(name)(embedding)
+    names = list(names)
+    logits = logits_of(model(**inputs))
+    layers = [layer for name in names if isinstance(layer := model.get_submodule(name), nn.Linear)]
+    # Not always joint_layer: a student's own head gives class logits, which are no linear map.
+    rebuilt = layers[0](embedding) if len(layers) == 1 else nn.functional.linear(embedding, *joint_layer(layers))
     tolerance = 1e-3 if logits.dtype == torch.float32 else 5e-2
     worst = (logits - rebuilt).abs().max().item() if logits.shape == rebuilt.shape else float("inf")
     if not worst <= tolerance * max(1.0, logits.abs().max().item()):
         raise ValueError(
-            f"{type(model).__name__}: its layer {name!r} applied to the captured embedding does not give the model's"
-            f" logits (shape {tuple(rebuilt.shape)} against {tuple(logits.shape)}, largest difference {worst:.3g})."
-            " The model does more after its last linear layer, or has several; LELP cannot use it as a teacher."
+            f"{type(model).__name__}: its layer {' and '.join(map(repr, names))} applied to the captured embedding does"
+            f" not give the model's logits (shape {tuple(rebuilt.shape)} against {tuple(logits.shape)}, largest"
+            f" difference {worst:.3g}). The model does more after its last linear layer; LELP cannot use it as a"
+            " teacher."
         )

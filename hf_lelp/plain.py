@@ -13,7 +13,7 @@ from scipy.special import logsumexp, softmax
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from hf_lelp.heads import check_embedding, headless, replace_module
+from hf_lelp.heads import check_embedding, headless, logits_of, replace_module
 from hf_lelp.metrics import UNLABELLED
 from hf_lelp.modeling_lelp import SubclassHead
 
@@ -167,7 +167,7 @@ def fidelity(before: ArrayLike, after: ArrayLike, labels: ArrayLike | None = Non
 def class_logits(model: PreTrainedModel, batches: Batches) -> NDArray[np.float32]:
     """The model's class logits, (N, C), in evaluation mode."""
     model.eval()
-    logits = [model(**_on_device(batch, model)).logits.float().cpu().numpy() for batch in batches]
+    logits = [logits_of(model(**_on_device(batch, model))).float().cpu().numpy() for batch in batches]
     if not logits:
         raise ValueError("There are no rows.")
     return np.concatenate(logits)
@@ -184,10 +184,10 @@ def _embeddings(
     logits: list[NDArray[np.float32]] = []
     for batch in batches:
         inputs = _on_device(batch, student)
-        with headless(student, name):
-            hidden = student(**inputs).logits
+        with headless(student, [name]):
+            hidden = logits_of(student(**inputs))
         if not embedding:
-            check_embedding(student, name, hidden, inputs)
+            check_embedding(student, [name], hidden, inputs)
         embedding.append(hidden.float().cpu().numpy())
         logits.append(head(hidden).float().cpu().numpy())
     if not embedding:

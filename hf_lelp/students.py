@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, PreTrainedModel
 from transformers.models.auto import modeling_auto
 
-from hf_lelp.heads import find_head, replace_module
+from hf_lelp.heads import find_heads, replace_module
 from hf_lelp.modeling_lelp import SubclassHead, with_subclass_head
 from hf_lelp.teacher import auto_class
 
@@ -49,12 +49,34 @@ class AuxiliaryHead(nn.Linear):
         return class_logits, subclass_logits
 
 
+class TwinHead(nn.Linear):
+    """Another final layer of a model that averages several; one of them is an `AuxiliaryHead`.
+
+    In training it applies the auxiliary layer of that one too, so that what comes out is the average in every part.
+
+    Args:
+        plain: the layer in whose place it comes; its parameters are kept.
+        first: the model's `AuxiliaryHead`.
+    """
+
+    def __init__(self, plain: nn.Linear, first: AuxiliaryHead) -> None:
+        super().__init__(plain.in_features, plain.out_features, bias=plain.bias is not None)
+        self.weight, self.bias = plain.weight, plain.bias
+        self._first = [first]  # in a list, or it would be a part of this module too
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(..., D) to the class logits, (..., C), or to (..., C + C·S) while the first head's `all_logits` is true."""
+        first, logits = self._first[0], super().forward(input)
+        return torch.cat([logits, first.auxiliary(input)], dim=-1) if first.all_logits else logits
+
+
 StudentHead = SubclassHead | AuxiliaryHead
 
 
 def student_head(model: nn.Module) -> StudentHead | None:
     """The LELP head in the model, or `None` for a plain model."""
-    return next((module for module in model.modules() if isinstance(module, StudentHead)), None)
+    # The last one: PEFT keeps the layer as it was beside, and before, the copy that it trains.
+    return next((module for module in reversed(list(model.modules())) if isinstance(module, StudentHead)), None)
 
 
 def place_student_head(model: PreTrainedModel, num_subclasses: int, kind: str, temperature: float = 1.0) -> None:
@@ -72,7 +94,7 @@ def place_student_head(model: PreTrainedModel, num_subclasses: int, kind: str, t
 
     Raises:
         ValueError: if the model has no final linear layer, or has a LELP head of another S, τ or kind; for "subclass",
-            if it is no classifier of transformers.
+            if it is no classifier of transformers, or averages two final layers.
     """
     present = student_head(model)
     if present is not None:
@@ -89,7 +111,13 @@ def place_student_head(model: PreTrainedModel, num_subclasses: int, kind: str, t
         )
     if num_subclasses == 1:
         return
-    name, plain = find_head(model, int(model.config.num_labels or 0))
+    *twins, (name, plain) = find_heads(model, int(model.config.num_labels or 0)).items()
+    if twins and kind == "subclass":
+        # The logsumexp of an average is not the average of two logsumexps: training and inference would differ.
+        raise ValueError(
+            f"{type(model).__name__} averages its final layers {', '.join(twin for twin, _ in twins)} and {name}, and"
+            " pseudo-subclasses inside them would be averaged after the logsumexp. Use student_head='auxiliary'."
+        )
     bias = plain.bias is not None
     head: StudentHead
     if kind == "subclass":
@@ -114,6 +142,9 @@ def place_student_head(model: PreTrainedModel, num_subclasses: int, kind: str, t
             rows.bias.copy_(plain.bias.repeat_interleave(num_subclasses) - shift)
     head.to(device=plain.weight.device, dtype=plain.weight.dtype).train(plain.training)
     replace_module(model, name, head)
+    for twin, layer in twins:
+        assert isinstance(head, AuxiliaryHead)
+        replace_module(model, twin, TwinHead(layer, head))
 
 
 @contextmanager
@@ -191,7 +222,7 @@ def subclass_model(base: type[PreTrainedModel]) -> type[PreTrainedModel]:
     that argument the final layer's shape does not fit the plain architecture, and loading fails.
 
     Raises:
-        ValueError: if `base` is no text, image or audio classifier of the installed transformers.
+        ValueError: if `base` is no text, image, audio or video classifier of the installed transformers.
     """
     auto = next((auto for auto, names in _AUTO_CLASSES.items() if base.__name__ in names), None)
     if auto is None or getattr(transformers, base.__name__, None) is not base:
@@ -214,4 +245,5 @@ _AUTO_CLASSES = {
     "AutoModelForSequenceClassification": _flat(modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES.values()),
     "AutoModelForImageClassification": _flat(modeling_auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES.values()),
     "AutoModelForAudioClassification": _flat(modeling_auto.MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING_NAMES.values()),
+    "AutoModelForVideoClassification": _flat(modeling_auto.MODEL_FOR_VIDEO_CLASSIFICATION_MAPPING_NAMES.values()),
 }

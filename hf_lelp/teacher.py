@@ -13,7 +13,7 @@ import xxhash
 from accelerate import PartialState
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from hf_lelp.heads import LinearHead, check_embedding, find_head, headless
+from hf_lelp.heads import LinearHead, check_embedding, find_heads, headless, joint_layer, logits_of
 from hf_lelp.projections import EMBEDDING_COLUMN, LOGITS_COLUMN, TEACHER_MARK
 from hf_lelp.text import max_tokens, set_pad_token, tokenize
 
@@ -72,10 +72,12 @@ class Teacher:
         self.batch_size = batch_size
         set_pad_token(processing_class, model)
         self.model = model.eval().to(device if device is not None else PartialState().device)
-        self._head_name, linear = find_head(model, num_labels)
+        heads = find_heads(model, num_labels)
+        self._head_names = list(heads)
         self._checked = False
-        weight = linear.weight.detach().float().cpu()
-        bias = torch.zeros(num_labels) if linear.bias is None else linear.bias.detach().float().cpu()
+        weight, shift = joint_layer(heads.values())
+        weight = weight.detach().float().cpu()
+        bias = torch.zeros(num_labels) if shift is None else shift.detach().float().cpu()
         model_hash, self.fingerprint = self._hashes()
         self.head = LinearHead(weight[self.class_order], bias[self.class_order], model_hash)
 
@@ -175,10 +177,10 @@ class Teacher:
     @torch.inference_mode()
     def _embed(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
         """Input of the final linear layer, (n, D), float32, on the CPU."""
-        with headless(self.model, self._head_name):
-            embedding = self.model(**inputs).logits
+        with headless(self.model, self._head_names):
+            embedding = logits_of(self.model(**inputs))
         if not self._checked:
-            check_embedding(self.model, self._head_name, embedding, inputs)
+            check_embedding(self.model, self._head_names, embedding, inputs)
             self._checked = True
         return embedding.float().cpu()
 
@@ -221,5 +223,7 @@ def auto_class(config: Any) -> Any:
 
 def class_names(config: Any) -> list[str] | None:
     """Class names in a model's configuration, in order; `None` where they are the LABEL_0, LABEL_1, … of a default."""
+    if not config.id2label:
+        return None
     names = [config.id2label[index] for index in range(config.num_labels)]
     return None if names == [f"LABEL_{index}" for index in range(len(names))] else names

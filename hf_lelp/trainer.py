@@ -14,6 +14,7 @@ from transformers.trainer_utils import has_length
 from hf_lelp.config import LELPConfig, check_launch
 from hf_lelp.describe import card_of, describe
 from hf_lelp.files import write_atomically
+from hf_lelp.heads import logits_of
 from hf_lelp.labels import NO_LABEL
 from hf_lelp.losses import distillation_loss, label_loss, subclass_targets
 from hf_lelp.metrics import compute_metrics as few_class_compute_metrics
@@ -248,7 +249,7 @@ class LELPTrainer(Trainer):
             raise ValueError(f"alpha={args.alpha} gives weight to labels, and a training batch has none.")
         with all_logits(self._head):
             outputs = model(**inputs)
-        logits = outputs["logits"] if isinstance(outputs, dict) else outputs[0]
+        logits = logits_of(outputs)
         class_logits, subclass_logits = self._head.split(logits) if self._head is not None else (logits, logits)
 
         loss = None

@@ -13,7 +13,7 @@ from transformers import (
     RobertaForSequenceClassification,
 )
 
-from hf_lelp.heads import check_embedding, find_head, headless, replace_module
+from hf_lelp.heads import check_embedding, find_heads, headless, replace_module
 
 HEAD_NAMES = {
     "bert": "classifier",
@@ -66,7 +66,7 @@ def inputs_of(lengths: list[int], longest: int | None = None) -> dict[str, Tenso
 
 @torch.inference_mode()
 def embed(model: PreTrainedModel, name: str, inputs: dict[str, Tensor]) -> Tensor:
-    with headless(model, name):
+    with headless(model, [name]):
         return model(**inputs).logits
 
 
@@ -74,7 +74,7 @@ def embed(model: PreTrainedModel, name: str, inputs: dict[str, Tensor]) -> Tenso
 class TestEveryArchitecture:
     def test_finds_the_layer(self, kind: str) -> None:
         model = model_of(kind)
-        name, layer = find_head(model, 3)
+        ((name, layer),) = find_heads(model, 3).items()
         assert name == HEAD_NAMES[kind]
         assert layer is model.get_submodule(name)
         assert layer.weight.shape == (3, 16)
@@ -85,12 +85,12 @@ class TestEveryArchitecture:
     def test_the_embedding_gives_the_models_logits(self, kind: str, lengths: list[int]) -> None:
         model, inputs = model_of(kind), inputs_of(lengths)
         logits = model(**inputs).logits
-        name, layer = find_head(model, 3)
+        ((name, layer),) = find_heads(model, 3).items()
         embedding = embed(model, name, inputs)
         assert embedding.shape == (len(lengths), 16)
         rebuilt = embedding @ layer.weight.T + (0 if layer.bias is None else layer.bias)
         torch.testing.assert_close(rebuilt, logits, rtol=0, atol=1e-5)
-        check_embedding(model, name, embedding, inputs)
+        check_embedding(model, [name], embedding, inputs)
 
     def test_padding_does_not_change_the_embedding(self, kind: str) -> None:
         model, inputs = model_of(kind), inputs_of([5, 9, 1, 7])
@@ -102,15 +102,14 @@ class TestEveryArchitecture:
     def test_the_layer_is_put_back(self, kind: str) -> None:
         model, name = model_of(kind), HEAD_NAMES[kind]
         layer = model.get_submodule(name)
-        with pytest.raises(KeyboardInterrupt), headless(model, name) as taken:
-            assert taken is layer
+        with pytest.raises(KeyboardInterrupt), headless(model, [name]):
             assert isinstance(model.get_submodule(name), nn.Identity)
             raise KeyboardInterrupt
         assert model.get_submodule(name) is layer
 
 
 def test_a_hidden_layer_of_the_same_width_is_not_the_head() -> None:
-    assert find_head(model_of("roberta", num_labels=16), 16)[0] == "classifier.out_proj"
+    assert list(find_heads(model_of("roberta", num_labels=16), 16)) == ["classifier.out_proj"]
 
 
 def test_replace_module() -> None:
@@ -124,12 +123,12 @@ def test_no_layer_with_an_output_per_class() -> None:
     with pytest.raises(
         ValueError, match=r"with 7 outputs in BertForSequenceClassification; .*classifier \(3 outputs\)"
     ):
-        find_head(model_of("bert"), 7)
+        find_heads(model_of("bert"), 7)
 
 
 def test_no_linear_layer_at_all() -> None:
     with pytest.raises(ValueError, match=r"in Conv1d; its last ones: none\."):
-        find_head(nn.Conv1d(4, 2, 1), 2)
+        find_heads(nn.Conv1d(4, 2, 1), 2)
 
 
 class ScalesItsLogits(BertForSequenceClassification):
@@ -160,7 +159,7 @@ def test_a_model_that_does_more_after_its_last_layer_is_refused(model_class: typ
     inputs = inputs_of([5, 3])
     embedding = embed(model, "classifier", inputs)[:, :16]
     with pytest.raises(ValueError, match=f"{model_class.__name__}: its layer 'classifier' .* does more after"):
-        check_embedding(model, "classifier", embedding, inputs)
+        check_embedding(model, ["classifier"], embedding, inputs)
 
 
 def test_an_embedding_that_is_not_finite_is_refused() -> None:
@@ -168,9 +167,9 @@ def test_an_embedding_that_is_not_finite_is_refused() -> None:
     embedding = embed(model, "classifier", inputs).clone()
     embedding[1, 2] = torch.nan
     with pytest.raises(ValueError, match="largest difference nan"):
-        check_embedding(model, "classifier", embedding, inputs)
+        check_embedding(model, ["classifier"], embedding, inputs)
 
 
 def test_half_precision_passes() -> None:
     model, inputs = model_of("bert").to(torch.bfloat16), inputs_of([5, 3])
-    check_embedding(model, "classifier", embed(model, "classifier", inputs), inputs)
+    check_embedding(model, ["classifier"], embed(model, "classifier", inputs), inputs)

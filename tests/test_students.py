@@ -1,5 +1,6 @@
 """The two forms of a student: what they compute, how they are saved, and that they come back as they were."""
 
+import copy
 from pathlib import Path
 
 import pytest
@@ -211,3 +212,10 @@ def test_only_classifiers_are_students(architecture: str | None, tmp_path: Path)
     config.save_pretrained(tmp_path)
     with pytest.raises(ValueError, match=f"'{architecture or 'none'}', which is no classifier"):
         load_student(str(tmp_path))
+
+
+def test_the_copy_that_peft_trains_is_the_head() -> None:
+    model = student("bert", "auxiliary")
+    trained = copy.deepcopy(model.classifier)
+    model.classifier = torch.nn.ModuleDict({"original_module": model.classifier, "modules_to_save": trained})
+    assert student_head(model) is trained

@@ -108,6 +108,9 @@ def test_class_order() -> None:
 
 def test_names_by_default_are_no_names() -> None:
     assert class_names(tiny.classifier().config) is None
+    config = tiny.classifier().config
+    config.id2label = None  # as PVT has it
+    assert class_names(config) is None
     assert runs.teacher().class_names == tiny.LABEL_NAMES
     assert Teacher(tiny.classifier(), tiny.tokenizer()).class_names is None
 
