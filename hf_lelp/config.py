@@ -87,6 +87,11 @@ class LELPConfig(TrainingArguments):
         """Without the token: training_args.bin is this object pickled, and it goes to the Hub with the student."""
         return {**vars(self), "hub_token": None}
 
+    def __copy__(self) -> "LELPConfig":
+        copied = object.__new__(type(self))
+        vars(copied).update(vars(self))
+        return copied
+
     def __deepcopy__(self, memo: dict[int, Any]) -> "LELPConfig":
         copied = object.__new__(type(self))
         vars(copied).update(copy.deepcopy(vars(self), memo))

@@ -34,6 +34,8 @@ def card_of(
         measured: figures of the student as it is now.
     """
     model = trainer.accelerator.unwrap_model(trainer.model)
+    if hasattr(model, "get_base_model"):  # wrapped by PEFT
+        model = model.get_base_model()
     assert isinstance(model, PreTrainedModel)
     method = method_of(args)
     figures: dict[str, Any] = {name: measured[name] for name in QUALITY if name in measured}

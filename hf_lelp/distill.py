@@ -3,6 +3,7 @@
 import copy
 import json
 import logging
+import os
 import time
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
@@ -14,6 +15,7 @@ import torch
 from accelerate import PartialState
 from datasets import ClassLabel, Dataset, DatasetDict, load_dataset
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.trainer_utils import get_last_checkpoint
 
 from hf_lelp.columns import teacher_columns
 from hf_lelp.config import LELPConfig
@@ -48,7 +50,7 @@ class DataArguments:
     dataset_config: str | None = field(default=None, metadata={"help": "Configuration of dataset_name."})
     train_split: str = field(default="train", metadata={"help": "Split to train on."})
     eval_split: str | None = field(
-        default=None, metadata={"help": "Split to evaluate on (default: test or validation, or a tenth held out)."}
+        default=None, metadata={"help": "Split to evaluate on (default: validation or test, or a tenth held out)."}
     )
     train_file: str | None = field(
         default=None, metadata={"help": "Instead of dataset_name: a CSV, TSV, JSON, Parquet or text file."}
@@ -86,6 +88,8 @@ class DistillArguments(DataArguments):
     )
 
     def __post_init__(self) -> None:
+        method: Any = self.method
+        self.method = [method] if isinstance(method, str) else method  # YAML may have one as text
         unknown = [name for name in self.method if name not in METHODS]
         if unknown or not self.method:
             raise ValueError(f"method={' '.join(self.method)}: one or more of {', '.join(METHODS)} are possible.")
@@ -102,6 +106,7 @@ def distill(arguments: DistillArguments, config: LELPConfig) -> dict[str, Any]:
     With one method `config.output_dir` holds the student; with several, a folder of the method's name in it does.
     `all_results.json` in `config.output_dir` holds the results, and every student's card shows all of them. On the Hub
     each of several methods has a repository of its own, `config.hub_model_id` with the method's name at the end.
+    `config.resume_from_checkpoint` is a checkpoint; with several methods each goes on from the last one of its own.
 
     Args:
         arguments: models, data and methods.
@@ -109,7 +114,14 @@ def distill(arguments: DistillArguments, config: LELPConfig) -> dict[str, Any]:
 
     Returns:
         The results as in `all_results.json`: a dictionary of figures for "teacher" and each method.
+
+    Raises:
+        ValueError: if settings and methods contradict each other, or see `LELPTrainer`.
     """
+    if config.alpha == 1 and set(arguments.method) != {"direct"}:
+        raise ValueError("alpha=1 leaves nothing to distil: it is the method direct. Lower alpha, or drop kd and lelp.")
+    if config.num_subclasses == 1 and "lelp" in arguments.method:
+        raise ValueError("num_subclasses=1 is plain distillation, the method kd. Use 2 or more for lelp, or drop it.")
     output_dir = Path(config.output_dir or "out")
     train, evaluation = load_data(arguments, config.seed)
     input_columns = resolve_input_columns(train, config.input_columns, config.label_column)
@@ -148,7 +160,11 @@ def distill(arguments: DistillArguments, config: LELPConfig) -> dict[str, Any]:
             teacher_model=teacher,
         )
         start = time.perf_counter()
-        trainer.train(resume_from_checkpoint=config.resume_from_checkpoint)
+        resume = config.resume_from_checkpoint
+        if resume is not None and len(arguments.method) > 1:
+            own = settings.output_dir
+            resume = get_last_checkpoint(own) if os.path.isdir(own) else None
+        trainer.train(resume_from_checkpoint=resume)
         results[method] = {"train_seconds": time.perf_counter() - start}
         trainer.save_model()
         trainer.save_state()
@@ -196,7 +212,7 @@ def load_data(arguments: DataArguments, seed: int) -> tuple[Dataset, Dataset]:
         assert arguments.dataset_name is not None
         splits = load_dataset(_expand(arguments.dataset_name), arguments.dataset_config)
         assert isinstance(splits, DatasetDict)
-        named = [arguments.eval_split] if arguments.eval_split else ["test", "validation"]
+        named = [arguments.eval_split] if arguments.eval_split else ["validation", "test"]
         eval_split = next((name for name in named if name in splits and name != arguments.train_split), None)
         if arguments.train_split not in splits or (arguments.eval_split and eval_split is None):
             raise ValueError(

@@ -58,6 +58,23 @@ class Classes:
         return encoded
 
 
+def in_order_of(names: list[str] | None, feature: Any) -> list[int] | None:
+    """Of each class of a `ClassLabel` the index among `names`, where both name their classes and not in the same order.
+
+    Raises:
+        ValueError: if the names cannot be matched.
+    """
+    own = list(feature.names) if isinstance(feature, ClassLabel) else None
+    if names is None or own is None or own == [str(index) for index in range(len(own))] or own == names:
+        return None
+    try:
+        return _match(own, names)
+    except ValueError as error:
+        raise ValueError(
+            f"This dataset's classes ({_listed(own)}) are not those of the run ({_listed(names)}). Rename or map them."
+        ) from error
+
+
 def resolve_classes(
     dataset: Dataset | None,
     label_column: str,

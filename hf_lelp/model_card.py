@@ -26,6 +26,7 @@ TASKS = {
     "AutoModelForSequenceClassification": ("text-classification", "A text to classify"),
     "AutoModelForImageClassification": ("image-classification", "image.png"),
     "AutoModelForAudioClassification": ("audio-classification", "audio.wav"),
+    "AutoModelForVideoClassification": ("video-classification", "video.mp4"),
 }
 _TAGS = {"direct": [], "kd": ["knowledge-distillation"], "lelp": ["lelp", "knowledge-distillation"]}
 # By key of the results: heading on the card; type, name and arguments of the metric in the metadata.

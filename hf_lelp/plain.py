@@ -73,6 +73,7 @@ def plain_student(
     replace_module(plain, name, linear.to(device=head.weight.device, dtype=head.weight.dtype))
     plain.__class__ = type(student).__mro__[1]
     del plain.config.num_subclasses
+    del plain.config.distillation_temperature
     if hasattr(plain.config, "auto_map"):
         del plain.config.auto_map
 

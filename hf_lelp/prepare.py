@@ -11,7 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_lelp.columns import fit_projections, projection_columns, teacher_columns
 from hf_lelp.config import LELPConfig
-from hf_lelp.labels import NO_LABEL, Classes, UnknownClasses, check_teacher, resolve_classes
+from hf_lelp.labels import NO_LABEL, Classes, UnknownClasses, check_teacher, in_order_of, resolve_classes
 from hf_lelp.projections import (
     EMBEDDING_COLUMN,
     LOGITS_COLUMN,
@@ -253,6 +253,7 @@ def student_columns(
     if tokenized and (label_column not in present or label_column == "labels"):
         return dataset
     text_columns = [] if tokenized else resolve_input_columns(dataset, input_columns, label_column)
+    order = in_order_of(classes.names, (dataset.features or {}).get(label_column))
 
     def encode(batch: dict[str, Any], rows: list[int]) -> dict[str, Any]:
         encoded: dict[str, Any] = {}
@@ -262,7 +263,8 @@ def student_columns(
             except ValueError as error:
                 raise ValueError(f"Rows {rows[0]} to {rows[-1]} of the dataset: {error}") from error
         if label_column in batch:
-            encoded["labels"] = classes.encode(batch[label_column])
+            labels = classes.encode(batch[label_column])
+            encoded["labels"] = [label if order is None or label < 0 else order[label] for label in labels]
         return encoded
 
     kept = {*present} - {label_column} if tokenized else {*TEACHER_COLUMNS}

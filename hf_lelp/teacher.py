@@ -211,7 +211,12 @@ def auto_class(config: Any) -> Any:
     Raises:
         ValueError: if the configuration belongs to no classification model.
     """
-    classes = [transformers.AutoModelForSequenceClassification]
+    classes: list[Any] = [
+        transformers.AutoModelForSequenceClassification,
+        transformers.AutoModelForImageClassification,
+        transformers.AutoModelForAudioClassification,
+        transformers.AutoModelForVideoClassification,
+    ]
     for auto in classes:
         if type(config) in auto._model_mapping or hasattr(config, "auto_map"):
             return auto

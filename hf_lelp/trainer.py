@@ -1,6 +1,8 @@
 """`LELPTrainer`: a `transformers.Trainer` whose loss reads the teacher's columns."""
 
+import json
 import logging
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +46,7 @@ logger = logging.getLogger(__name__)
 
 PROJECTIONS_FOLDER = "class_projections"
 AUXILIARY_NAME = "auxiliary_head.safetensors"
+SUBCLASSES_NAME = "subclasses.json"
 CARD_NAME = "README.md"
 
 
@@ -115,6 +118,7 @@ class LELPTrainer(Trainer):
         self.projections = projections
         self._teacher_name = hub_id(teacher.model.name_or_path) if teacher is not None else None
         self._measured: dict[int, dict[str, float]] = {}
+        self._fitted_with = (args.null_space, args.num_directions)
 
         if isinstance(model, str):
             model = new_student(model, self._classes.num_labels)
@@ -208,6 +212,8 @@ class LELPTrainer(Trainer):
             # Trainer does so after this call, but the head depends on the trial's settings.
             self._hp_search_setup(trial)
             self.args.check()
+            if (self.args.null_space, self.args.num_directions) != self._fitted_with:
+                raise ValueError("The projections are fitted once: a search cannot vary null_space or num_directions.")
         model = super().call_model_init(trial)
         assert isinstance(model, PreTrainedModel)
         self._place_head(model, self.args)
@@ -249,7 +255,7 @@ class LELPTrainer(Trainer):
             raise ValueError(f"alpha={args.alpha} gives weight to labels, and a training batch has none.")
         with all_logits(self._head):
             outputs = model(**inputs)
-        logits = logits_of(outputs)
+        logits = logits_of(outputs).float()  # before the classes' logsumexp: few bits do not suffice for it
         class_logits, subclass_logits = self._head.split(logits) if self._head is not None else (logits, logits)
 
         loss = None
@@ -269,8 +275,9 @@ class LELPTrainer(Trainer):
             loss = losses.mean()
         elif labels is not None:
             losses = label_loss(class_logits, labels, label_smoothing=args.label_smoothing_factor)
-            # In training every example counts the same, labelled or not; an evaluation is of the labelled ones.
-            loss = losses.mean() if model.training else losses.sum() / (labels != NO_LABEL).sum().clamp(min=1)
+            # In training every example counts the same, labelled or not; an evaluation is of the labelled ones. Where a
+            # batch has none the loss is NaN, which Trainer leaves out of the mean.
+            loss = losses.mean() if model.training else losses.sum() / (labels != NO_LABEL).sum()
         if not return_outputs:
             return loss
         if isinstance(outputs, dict):
@@ -292,12 +299,7 @@ class LELPTrainer(Trainer):
             ValueError: if the projections that made the column are not known, or are of another shape.
         """
         args = self.args
-        settings = (
-            args.num_subclasses,
-            args.random_rotation,
-            args.scale_projections,
-            args.seed if args.rotation_seed is None else args.rotation_seed,
-        )
+        settings = self._subclass_settings()
         if self._rotation is None or self._rotation[0] != settings:
             if self.projections is None:
                 raise ValueError(
@@ -310,12 +312,18 @@ class LELPTrainer(Trainer):
                     f"{PROJECTIONS_COLUMN} has shape {tuple(projections.shape[1:])} per row, and these projections give"
                     f" {size}: they are not the ones that made the column."
                 )
-            num_subclasses, random_rotation, scale, seed = settings
-            rotation = self.projections.rotation(
-                num_subclasses, random_rotation=random_rotation, scale=scale, seed=seed
-            )
-            self._rotation = (settings, rotation.to(projections.device))
+            self._rotation = (settings, self.projections.rotation(**settings).to(projections.device))
         return torch.einsum("nck,cks->ncs", projections[..., : args.num_subclasses].float(), self._rotation[1])
+
+    def _subclass_settings(self) -> dict[str, Any]:
+        """What makes the pseudo-subclasses of the projections."""
+        args = self.args
+        return {
+            "num_subclasses": args.num_subclasses,
+            "random_rotation": args.random_rotation,
+            "scale": args.scale_projections,
+            "seed": args.seed if args.rotation_seed is None else args.rotation_seed,
+        }
 
     def prediction_step(
         self,
@@ -379,10 +387,24 @@ class LELPTrainer(Trainer):
         folder = Path(output_dir or self.args.output_dir or ".")
         if self.projections is not None:
             self.projections.save_pretrained(folder / PROJECTIONS_FOLDER)
+            if self.is_in_train:
+                settings = json.dumps(self._subclass_settings())
+                write_atomically(folder / SUBCLASSES_NAME, lambda path: path.write_text(settings + "\n"))
         if isinstance(self._head, AuxiliaryHead) and self.is_in_train:
             # For resuming only; the model saved beside it is a plain one.
             parameters = {name: value.contiguous() for name, value in self._head.auxiliary.state_dict().items()}
             write_atomically(folder / AUXILIARY_NAME, lambda path: save_file(parameters, path))
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        # Trainer copies weights and configuration alone; a subclass student does not load without its modelling file.
+        if self.is_world_process_zero():
+            folder = Path(self.args.output_dir or ".")
+            for path in Path(checkpoint_folder).glob("*.py"):
+                shutil.copy(path, folder / path.name)
+            if self.projections is not None:
+                self.projections.save_pretrained(folder / PROJECTIONS_FOLDER)
+            self.student_card().save(folder / CARD_NAME)
+        super()._push_from_checkpoint(checkpoint_folder)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)
@@ -390,10 +412,17 @@ class LELPTrainer(Trainer):
         folder = Path(resume_from_checkpoint) / PROJECTIONS_FOLDER
         if self.projections is None or not folder.exists():
             return
+        # Other settings, as a refit that flips a direction's sign, would give every subclass another meaning.
+        subclasses = Path(resume_from_checkpoint) / SUBCLASSES_NAME
+        if subclasses.exists() and (found := json.loads(subclasses.read_text())) != self._subclass_settings():
+            raise ValueError(
+                f"The checkpoint {resume_from_checkpoint} was trained on pseudo-subclasses made with {found}, and this"
+                f" run makes them with {self._subclass_settings()} (the seed is rotation_seed, or else seed). Resume it"
+                " with its own settings."
+            )
         saved = ClassProjections.from_pretrained(str(folder))
         if saved.fingerprint == self.projections.fingerprint:
             return
-        # A refit can flip a direction's sign, and every subclass would mean something else than before.
         data = self._teacher_data
         if data is None or data.embeddings is None:
             raise ValueError(

@@ -47,6 +47,17 @@ def push(folder: Path) -> None:
         trainer.evaluate()
         trainer.push_to_hub(license="mit", dataset_tags="someone/prepared", dataset="tiny texts")
         np.save(folder / f"{head}.npy", runs.class_logits(trainer.model, TEXTS, tiny.tokenizer()))
+    args = runs.config(
+        folder / "training",
+        push_to_hub=True,  # at every save, as it is the default
+        hub_model_id="someone/training",
+        hub_token=token,
+        save_strategy="steps",
+        save_steps=4,
+    )
+    # Ends as a killed run does: with what was pushed in training.
+    runs.trainer(args, train_dataset=prepared, teacher_model=None, projections=projections).train()
+
     projections.push_to_hub("someone/projections", private=True, token=token)
     projections.save_pretrained(folder / "projections")
     prepared.push_to_hub("someone/prepared", private=True, token=token)

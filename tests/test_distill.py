@@ -115,6 +115,42 @@ def test_without_labels_there_is_agreement_but_no_accuracy(assets: Path, tmp_pat
     assert 0 <= results["lelp"]["teacher_agreement"] <= 1
 
 
+@pytest.mark.parametrize(
+    ("method", "settings", "message"),
+    [
+        ("kd", {"alpha": 1.0}, "alpha=1 leaves nothing to distil"),
+        ("lelp", {"num_subclasses": 1}, "num_subclasses=1 is plain distillation, the method kd"),
+    ],
+)
+def test_settings_that_make_a_method_another_are_refused(
+    assets: Path, tmp_path: Path, method: str, settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        distill(arguments(assets, method=method), config(tmp_path, **settings))
+    with pytest.raises(ValueError, match="group_column=topic; the data has text, label, domain"):
+        distill(arguments(assets, method=method, group_column="topic"), config(tmp_path))
+
+
+def test_several_methods_go_on_each_from_its_own_checkpoint(assets: Path, tmp_path: Path) -> None:
+    saving = {"save_strategy": "steps", "save_steps": 2, "logging_steps": 1}
+    distill(arguments(assets, method=["kd"]), config(tmp_path / "one", **saving, max_steps=2))
+    (tmp_path / "two" / "out").mkdir(parents=True)
+    (tmp_path / "one" / "out").rename(tmp_path / "two" / "out" / "kd")
+    settings = config(tmp_path / "two", **saving, max_steps=4, resume_from_checkpoint="last")
+    distill(arguments(assets, method=["kd", "lelp"]), settings)
+    steps = {
+        method: [
+            entry["step"]
+            for entry in json.loads((tmp_path / "two" / "out" / method / "trainer_state.json").read_text())[
+                "log_history"
+            ]
+            if "loss" in entry
+        ]
+        for method in ("kd", "lelp")
+    }
+    assert steps["kd"][-2:] == [3, 4] and steps["lelp"] == [1, 2, 3, 4]
+
+
 @pytest.mark.parametrize("ending", ["csv", "tsv", "json", "jsonl", "parquet"])
 def test_load_data_reads_files(tmp_path: Path, ending: str) -> None:
     rows = Dataset.from_dict({"text": ["a b", "c, d", 'e "f"'], "label": [0, 1, 0]})

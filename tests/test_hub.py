@@ -79,6 +79,12 @@ def test_a_student_comes_back_as_it_left(published: Published, head: str) -> Non
     assert (pulled == logits).all() and np.ptp(logits) > 0.1
 
 
+def test_what_is_pushed_in_training_is_a_whole_student(published: Published) -> None:
+    files = published.hub.files("someone/training")
+    assert {"config.json", "model.safetensors", "modeling_lelp.py", "README.md", "tokenizer.json"} <= files.keys()
+    assert "class_projections/class_projections.safetensors" in files
+
+
 def test_the_card_on_the_hub(published: Published) -> None:
     text = published.hub.files("someone/subclass")["README.md"].decode()
     card = ModelCard(text)

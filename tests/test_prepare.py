@@ -270,3 +270,15 @@ def test_beside() -> None:
     left = Dataset.from_dict({"a": [1, 2, 3], "b": [4, 5, 6]}).select([2, 0])
     right = Dataset.from_dict({"b": [7, 8], "c": [9, 10]})
     assert beside(left, right)[:] == {"a": [3, 1], "b": [7, 8], "c": [9, 10]}
+
+
+def test_labels_named_in_another_order_than_the_classes_of_the_run_are_mapped() -> None:
+    classes = Classes(2, ["negative", "positive"], None)
+    columns = {"input_columns": ["text"], "label_column": "label", "max_length": None, "classes": classes}
+    names = ["positive", "negative"]
+    dataset = Dataset.from_dict({"text": ["good", "bad", "fine"], "label": [0, 1, -1]})
+    dataset = dataset.cast_column("label", ClassLabel(names=names))
+    assert student_columns(dataset, tiny.tokenizer(), **columns)["labels"][:] == [1, 0, -100]
+    other = dataset.cast_column("label", ClassLabel(names=["spam", "ham"]))
+    with pytest.raises(ValueError, match=r"classes .spam, ham. are not those of the run .negative, positive."):
+        student_columns(other, tiny.tokenizer(), **columns)

@@ -351,3 +351,21 @@ def test_the_seed_is_all_that_new_layers_depend_on(tmp_path: Path) -> None:
         for seed in (1, 1, 2)
     )
     assert one.equal(other) and not one.equal(another)
+
+
+def test_evaluation_counts_the_labelled_rows_alone(tmp_path: Path) -> None:
+    run = runs.trainer(runs.config(tmp_path, per_device_eval_batch_size=8))
+    raw = runs.data(16)
+    labels = list(raw["label"])
+    half = raw.remove_columns("label").add_column("label", [*labels[:8], *[-100] * 8])
+    assert run.evaluate(half)["eval_loss"] == pytest.approx(run.evaluate(raw.select(range(8)))["eval_loss"], rel=1e-5)
+    none = raw.remove_columns("label").add_column("label", [-100] * 16)
+    assert np.isnan(run.evaluate(none)["eval_loss"])
+
+
+def test_a_search_cannot_vary_what_the_projections_were_fitted_with(tmp_path: Path) -> None:
+    run = runs.trainer(runs.config(tmp_path), model_init=lambda: runs.student())
+    run.args.null_space = False
+    run.hp_search_backend = None
+    with pytest.raises(ValueError, match="a search cannot vary null_space"):
+        run.call_model_init({"null_space": False})

@@ -180,3 +180,10 @@ def test_a_checkpoint_is_a_student(tmp_path: Path) -> None:
     assert expected.shape == (len(raw), 2)
     np.testing.assert_allclose(runs.class_logits(student, texts, tiny.tokenizer()), expected, atol=1e-6)
     assert isinstance(torch.load(tmp_path / "out" / "checkpoint-6" / "optimizer.pt"), dict)
+
+
+@pytest.mark.parametrize("change", [{"seed": 7}, {"rotation_seed": 7}, {"scale_projections": False}])
+def test_resuming_with_other_pseudo_subclasses_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:
+    checkpointed(tmp_path, "out", stop_at=2).train()
+    with pytest.raises(ValueError, match=r"was trained on pseudo-subclasses made with .*'seed': 42"):
+        checkpointed(tmp_path, "out", **change).train(resume_from_checkpoint=True)
