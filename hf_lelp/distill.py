@@ -21,14 +21,14 @@ from hf_lelp.columns import teacher_columns
 from hf_lelp.config import LELPConfig
 from hf_lelp.files import write_atomically
 from hf_lelp.metrics import few_class_metrics
-from hf_lelp.model_card import EvaluationData, StudentCard
+from hf_lelp.model_card import CARD_NAME, EvaluationData, StudentCard
 from hf_lelp.plots import plot_groups
 from hf_lelp.prepare import column_values, resolve_input_columns, settle_teacher
 from hf_lelp.projections import LOGITS_COLUMN, PROJECTIONS_COLUMN
 from hf_lelp.report import group_alignment, group_table, results_table
 from hf_lelp.students import saved_parameters
 from hf_lelp.text import max_tokens
-from hf_lelp.trainer import CARD_NAME, LELPTrainer
+from hf_lelp.trainer import LELPTrainer
 
 logger = logging.getLogger(__name__)
 

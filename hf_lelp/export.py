@@ -19,6 +19,7 @@ from transformers.utils.logging import disable_progress_bar
 from hf_lelp.distill import DataArguments, load_data
 from hf_lelp.files import write_atomically
 from hf_lelp.labels import NO_LABEL, resolve_classes
+from hf_lelp.model_card import CARD_NAME, add_runtimes
 from hf_lelp.modeling_lelp import SubclassHead
 from hf_lelp.plain import plain_student
 from hf_lelp.prepare import resolve_input_columns
@@ -118,7 +119,13 @@ def export(student: str, arguments: ExportArguments) -> dict[str, Any]:
         processing_class.save_pretrained(output_dir)
         singles = list(batches(held_out.select(range(min(SINGLES, len(held_out)))), rows=1))
         results["runtimes"] = measure(runtimes, inputs, singles, labels)
-        print(f"\n{runtimes_table(results['runtimes'])}")
+        table = runtimes_table(results["runtimes"])
+        print(f"\n{table}")
+        card = Path(student) / CARD_NAME
+        if card.is_file():
+            threads = f"Milliseconds from tokens to logits on a CPU (threads: {torch.get_num_threads()})."
+            add_runtimes(card, f"{table}\n\nMeasured on {len(held_out):,} rows. {threads}")
+            print(f"\nThe table is on the card, {card}")
     _write_results(results, output_dir / "export.json")
     return results
 

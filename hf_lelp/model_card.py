@@ -17,8 +17,8 @@ from hf_lelp.config import LELPConfig
 from hf_lelp.files import write_atomically
 from hf_lelp.projections import ClassProjections
 from hf_lelp.report import half_interval, markdown_table
-from hf_lelp.runtimes import runtimes_table
 
+CARD_NAME = "README.md"
 TEMPLATE = Path(__file__).parent / "templates" / "student_card.md"
 
 # By what loads the model: the task's tag on the Hub, and an input for the example.
@@ -72,7 +72,6 @@ class StudentCard:
         num_subclasses: S of a final layer with S·C rows, which takes code to load; 1 for a plain model.
         settings: of method and training, by name.
         results: figures by model, as `distill` makes them.
-        runtimes: figures by runtime, as `runtimes.measure` makes them.
         evaluation: what `results` were measured on.
         max_length: tokens after which an input was cut in training.
         student: Hub id of the model that it started from.
@@ -91,7 +90,6 @@ class StudentCard:
     num_subclasses: int = 1
     settings: dict[str, Any] = field(default_factory=dict)
     results: dict[str, dict[str, Any]] = field(default_factory=dict)
-    runtimes: list[dict[str, Any]] = field(default_factory=list)
     evaluation: EvaluationData | None = None
     max_length: int | None = None
     student: str | None = None
@@ -134,7 +132,6 @@ class StudentCard:
             calibrated="ece" in measured,
             cost=_table(named, _COST),
             devices=escape(", ".join(sorted({r["device"] for r in self.results.values() if "device" in r}))),
-            runtimes=runtimes_table(self.runtimes) if self.runtimes else None,
             settings=markdown_table(
                 ["setting", "value"], [[escape(name), escape(value)] for name, value in self.settings.items()]
             ),
@@ -297,3 +294,21 @@ def _table(results: dict[str, dict[str, Any]], columns: dict[str, tuple[str, Any
         if present.keys() & result.keys()
     ]
     return markdown_table(["", *(heading for heading, _ in present.values())], body) if present else None
+
+
+def add_runtimes(path: Path, table: str) -> None:
+    """Put a table of runtimes on a card that is written already, in place of one that it may have.
+
+    Args:
+        path: of the card.
+        table: Markdown, as `runtimes.runtimes_table` makes it.
+    """
+    card = ModelCard.load(path)
+    heading, section = "## Other runtimes\n", f"## Other runtimes\n\n{table}\n\n"
+    start, found, rest = card.text.partition(heading)
+    after = rest[rest.find("\n## ") + 1 :] if found else ""
+    if not found:
+        start, found, after = card.text.partition("## How it was made\n")
+        after = found + after
+    card.text = start + section + after
+    write_atomically(path, lambda temporary: temporary.write_text(str(card), encoding="utf-8"))

@@ -20,7 +20,7 @@ from hf_lelp.heads import logits_of
 from hf_lelp.labels import NO_LABEL
 from hf_lelp.losses import distillation_loss, label_loss, subclass_targets
 from hf_lelp.metrics import compute_metrics as few_class_compute_metrics
-from hf_lelp.model_card import StudentCard, hub_id
+from hf_lelp.model_card import CARD_NAME, StudentCard, hub_id
 from hf_lelp.prepare import (
     TEACHER_COLUMNS,
     TeacherData,
@@ -47,7 +47,6 @@ logger = logging.getLogger(__name__)
 PROJECTIONS_FOLDER = "class_projections"
 AUXILIARY_NAME = "auxiliary_head.safetensors"
 SUBCLASSES_NAME = "subclasses.json"
-CARD_NAME = "README.md"
 
 
 class LELPTrainer(Trainer):

@@ -15,7 +15,7 @@ from transformers import AutoModelForSequenceClassification, pipeline
 
 from hf_lelp import LELPTrainer
 from hf_lelp.distill import DistillArguments, distill
-from hf_lelp.model_card import EvaluationData, StudentCard, escape, hub_id
+from hf_lelp.model_card import EvaluationData, StudentCard, add_runtimes, escape, hub_id
 
 FIGURES: dict[str, dict[str, Any]] = {
     "teacher": {"accuracy": 0.9, "ece": 0.031, "parameters": 22_713_986, "examples_per_second": 500.4, "device": "A"},
@@ -127,12 +127,21 @@ def test_each_kind_says_how_it_is_loaded() -> None:
         assert "2409.20449" in card and "Loo, Noel and Iliopoulos, Fotis and Hu, Wei and Vee, Erik" in card
 
 
-def test_other_tasks_and_runtimes() -> None:
+def test_other_tasks() -> None:
     image = replace(CARD, auto_class="AutoModelForImageClassification").render()
     assert image.data.pipeline_tag == "image-classification" and 'pipeline("image-classification"' in image.text
-    assert "## Other runtimes" not in image.text
-    measured = {"runtime": "ONNX int8", "megabytes": 4.4, "milliseconds_1": 1.25, "agreement": 0.995, "accuracy": 0.86}
-    assert rows(replace(CARD, runtimes=[measured]))["ONNX int8"] == ["4.4", "1.25", "99.5%", "86.0%"]
+
+
+def test_runtimes_are_put_on_a_card_and_take_the_place_of_earlier_ones(tmp_path: Path) -> None:
+    path = tmp_path / "README.md"
+    CARD.save(path)
+    before = path.read_text()
+    for table in ("| first |", "| second |"):
+        add_runtimes(path, table)
+    after = path.read_text()
+    assert "| first |" not in after
+    assert after.replace("## Other runtimes\n\n| second |\n\n", "") == before
+    assert after.index("## Other runtimes") < after.index("## How it was made")
 
 
 @pytest.mark.parametrize("text", HOSTILE)
