@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from accelerate import PartialState
 from datasets import ClassLabel, Dataset, DatasetDict, load_dataset
+from huggingface_hub import upload_file
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.trainer_utils import get_last_checkpoint
 
@@ -195,7 +196,13 @@ def distill(arguments: DistillArguments, config: LELPConfig) -> dict[str, Any]:
             card.save(folder / CARD_NAME)
             if repo is not None:
                 message = "Add the figures of all methods to the card"
-                card.render().push_to_hub(repo, token=config.hub_token, commit_message=message)
+                upload_file(
+                    path_or_fileobj=str(folder / CARD_NAME),
+                    path_in_repo=CARD_NAME,
+                    repo_id=repo,
+                    token=config.hub_token,
+                    commit_message=message,
+                )
     return _publish(results, alignment, len(evaluation), output_dir)
 
 
