@@ -3,7 +3,6 @@
 import copy
 import json
 import logging
-import os
 import time
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
@@ -21,6 +20,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from hf_lelp.columns import teacher_columns
 from hf_lelp.config import LELPConfig
 from hf_lelp.files import write_atomically
+from hf_lelp.labels import NO_LABEL
 from hf_lelp.metrics import few_class_metrics
 from hf_lelp.model_card import CARD_NAME, EvaluationData, StudentCard
 from hf_lelp.plots import plot_groups
@@ -164,7 +164,7 @@ def distill(arguments: DistillArguments, config: LELPConfig) -> dict[str, Any]:
         resume = config.resume_from_checkpoint
         if resume is not None and len(arguments.method) > 1:
             own = settings.output_dir
-            resume = get_last_checkpoint(own) if os.path.isdir(own) else None
+            resume = get_last_checkpoint(own) if Path(own).is_dir() else None
         trainer.train(resume_from_checkpoint=resume)
         results[method] = {"train_seconds": time.perf_counter() - start}
         trainer.save_model()
@@ -185,7 +185,7 @@ def distill(arguments: DistillArguments, config: LELPConfig) -> dict[str, Any]:
             teacher.model, teacher.processing_class, evaluation, input_columns, config.teacher_max_length
         )
         results = {"teacher": size, **results}
-    labels = np.full(len(evaluation), -100) if labels is None else labels
+    labels = np.full(len(evaluation), NO_LABEL) if labels is None else labels
     for name, result in results.items():
         result |= few_class_metrics(logits[name], labels, None if name == "teacher" else logits.get("teacher"))
     data = _evaluation_data(arguments, evaluation)

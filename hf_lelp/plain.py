@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from hf_lelp.heads import check_embedding, headless, logits_of, replace_module
-from hf_lelp.metrics import UNLABELLED
+from hf_lelp.labels import NO_LABEL
 from hf_lelp.modeling_lelp import SubclassHead
 
 logger = logging.getLogger(__name__)
@@ -157,8 +157,8 @@ def fidelity(before: ArrayLike, after: ArrayLike, labels: ArrayLike | None = Non
         "mean_difference": float(difference.mean()),
         "max_difference": float(difference.max()),
     }
-    truth = np.full(len(first), UNLABELLED) if labels is None else np.asarray(labels)
-    labelled = truth != UNLABELLED
+    truth = np.full(len(first), NO_LABEL) if labels is None else np.asarray(labels)
+    labelled = truth != NO_LABEL
     if labelled.any():
         report["accuracy"] = float((second.argmax(1) == truth)[labelled].mean())
     return report

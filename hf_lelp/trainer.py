@@ -275,7 +275,7 @@ class LELPTrainer(Trainer):
         elif labels is not None:
             losses = label_loss(class_logits, labels, label_smoothing=args.label_smoothing_factor)
             # In training every example counts the same, labelled or not; an evaluation is of the labelled ones. Where a
-            # batch has none the loss is NaN, which Trainer leaves out of the mean.
+            # batch has none the loss is NaN, which newer versions of Trainer leave out of the mean.
             loss = losses.mean() if model.training else losses.sum() / (labels != NO_LABEL).sum()
         if not return_outputs:
             return loss
