@@ -1,0 +1,228 @@
+"""The losses that LELP is compared with, as pure functions of tensors.
+
+Each is written from its paper's equations, and its docstring says where it departs from them. N examples, C classes, D
+embedding size; z logits, h embeddings; S and T mark student and teacher. Losses are per example, (N,), in float32 or
+better; of those that compare examples with one another an example's share is the mean over its pairs, so that
+`.mean()` is the mean over all pairs, and depends on how a batch is cut into pieces.
+
+FitNet (Romero et al. 2014, arXiv 1412.6550) needs no loss of its own: with the teacher's last embedding as its hint it
+is `embedding_mse` alone first, and plain distillation after that.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hf_lelp.losses import _widen
+
+
+def logit_regression(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
+    """Logit matching: mean_c (z^S − z^T)².
+
+    Ba & Caruana 2014 (arXiv 1312.6184); Kim et al. 2021 (arXiv 2105.08919). They sum over classes, the first with a
+    factor ½; the mean here keeps the loss's size when C changes. Logits are not centred over classes, as in both
+    papers: the loss on centred logits is the limit of plain distillation at high temperatures, no method of its own.
+
+    Args:
+        student_logits: (N, C).
+        teacher_logits: (N, C).
+    """
+    return (_widen(student_logits) - _widen(teacher_logits)).square().mean(-1)
+
+
+def annealed_logit_regression(student_logits: Tensor, teacher_logits: Tensor, progress: float, steps: int) -> Tensor:
+    """Annealing-KD, stage 1: mean_c (z^S − Φ(T) z^T)², Φ(T) = 1 − (T − 1) / τ_max, T falling from τ_max to 1.
+
+    Jafari et al. 2021 (arXiv 2104.07163). T is a whole number, each for an equal share of the stage. They sum over
+    classes, see `logit_regression`. Stage 2, cross-entropy on the labels alone, is the caller's.
+
+    Args:
+        student_logits: (N, C).
+        teacher_logits: (N, C).
+        progress: share of the stage that is over, from 0 to 1.
+        steps: τ_max, the number of temperatures (10 in the paper's image experiments).
+
+    Raises:
+        ValueError: if `progress` is outside of 0 to 1.
+    """
+    if not 0 <= progress <= 1:
+        raise ValueError(f"progress={progress}: it is the share of the stage that is over, from 0 to 1.")
+    temperature = max(steps - math.floor(progress * steps), 1)
+    return logit_regression(student_logits, _widen(teacher_logits) * (1 - (temperature - 1) / steps))
+
+
+def dkd_loss(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    target: Tensor,
+    temperature: float = 4.0,
+    alpha: float = 1.0,
+    beta: float = 8.0,
+) -> Tensor:
+    """Decoupled KD: τ² (α · KL(b^T ‖ b^S) + β · KL(p̂^T ‖ p̂^S)).
+
+    Zhao et al. 2022 (arXiv 2203.08679). b: target class against all others; p̂: the others among themselves. Plain
+    distillation is the first divergence plus (1 − p^T_target) times the second, so that with two classes, where the
+    second is 0, this is α times plain distillation. Defaults are the paper's for CIFAR-100.
+
+    Args:
+        student_logits: (N, C).
+        teacher_logits: (N, C).
+        target: (N,), int64: the label, or, where it is negative (none), the teacher's argmax.
+        temperature: τ > 0.
+        alpha: weight of the target part.
+        beta: weight of the part without the target.
+    """
+    student, teacher = (_widen(logits).div(temperature).log_softmax(-1) for logits in (student_logits, teacher_logits))
+    target = torch.where(target < 0, teacher.argmax(-1), target).unsqueeze(-1)
+    others = torch.arange(teacher.shape[-1] - 1, device=target.device)
+    others = others + (others >= target)  # (N, C − 1): every class but the target
+
+    def split(log_p: Tensor) -> tuple[Tensor, Tensor]:
+        log_rest = log_p.gather(-1, others)
+        binary = torch.cat([log_p.gather(-1, target), log_rest.logsumexp(-1, keepdim=True)], dim=-1)
+        return binary, log_rest.log_softmax(-1)
+
+    (student_binary, student_rest), (teacher_binary, teacher_rest) = split(student), split(teacher)
+    target_part = _divergence(teacher_binary, student_binary)
+    return temperature**2 * (alpha * target_part + beta * _divergence(teacher_rest, student_rest))
+
+
+def embedding_mse(predicted: Tensor, teacher_embedding: Tensor) -> Tensor:
+    """Embedding distillation: mean_d (ĥ − h^T)².
+
+    With every dimension of the embeddings standardised (the caller's task) a prediction of their mean has loss 1.
+
+    Args:
+        predicted: ĥ, (N, D): the student's embedding after a learned linear map.
+        teacher_embedding: (N, D).
+    """
+    return (_widen(predicted) - _widen(teacher_embedding)).square().mean(-1)
+
+
+class GaussianRegressor(nn.Module):
+    """The variational distribution of `vid_loss`: a linear mean, and a variance per dimension that is 1 at first.
+
+    `vid_loss(*regressor(student_embedding), teacher_embedding)`. It exists in training only.
+
+    Args:
+        in_features: size of the student's embedding.
+        out_features: D.
+    """
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        super().__init__()
+        self.mean = nn.Linear(in_features, out_features)
+        self.raw_variance = nn.Parameter(torch.full((out_features,), math.log(math.e - 1)))  # softplus of it is 1
+
+    def forward(self, embedding: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, in_features) to the mean, (N, D), and the raw variance, (D,)."""
+        return self.mean(embedding), self.raw_variance
+
+
+def vid_loss(predicted_mean: Tensor, raw_variance: Tensor, teacher_embedding: Tensor) -> Tensor:
+    """Variational information distillation: mean_d ½ (log σ² + (h^T − μ)² / σ²), σ² = softplus(a) + 10⁻⁵.
+
+    Ahn et al. 2019 (arXiv 1904.05835): the negative log likelihood of a Gaussian whose variance is learned, one per
+    dimension and the same for all examples, less the constant ½ log 2π. They sum over dimensions; the mean here keeps
+    the loss's size when D changes. Their mean is a small network; here it is what the caller makes it.
+
+    Args:
+        predicted_mean: μ, (N, D), from the student's embedding.
+        raw_variance: a, (D,).
+        teacher_embedding: (N, D).
+    """
+    variance = F.softplus(_widen(raw_variance)) + 1e-5
+    error = (_widen(teacher_embedding) - _widen(predicted_mean)).square()
+    return 0.5 * (variance.log() + error / variance).mean(-1)
+
+
+def rkd_loss(
+    student_embedding: Tensor, teacher_embedding: Tensor, distance_weight: float = 25.0, angle_weight: float = 50.0
+) -> Tensor:
+    """Relational KD: Huber losses between the batch's distances, and between its angles, in student and teacher.
+
+    Park et al. 2019 (arXiv 1904.05068). Distances ‖h_i − h_j‖ are divided by their mean over the batch; angles are
+    cos ∠ i j k at the vertex j. Nothing is projected: the sizes of the embeddings may differ. An example's share is the
+    mean over its distances plus the mean over the angles at it; a batch of one or two has no relations, and loss 0.
+    The paper sums over pairs and triplets. Memory is N² · max(N, D).
+
+    Args:
+        student_embedding: (N, D of the student).
+        teacher_embedding: (N, D).
+        distance_weight: of the distances.
+        angle_weight: of the angles.
+    """
+    (student_distance, student_angle), (teacher_distance, teacher_angle) = (
+        _relations(_widen(embedding)) for embedding in (student_embedding, teacher_embedding)
+    )
+    count = len(student_embedding)
+    distances = F.smooth_l1_loss(student_distance, teacher_distance, reduction="none").sum(-1) / max(count - 1, 1)
+    # The angle between a direction and itself says nothing, and would differ where only one side has equal rows.
+    distinct = ~torch.eye(count, dtype=torch.bool, device=student_angle.device)
+    angles = (F.smooth_l1_loss(student_angle, teacher_angle, reduction="none") * distinct).sum((-1, -2))
+    return distance_weight * distances + angle_weight * angles / max((count - 1) * (count - 2), 1)
+
+
+def crd_loss(student_features: Tensor, teacher_features: Tensor, temperature: float = 0.07) -> Tensor:
+    """Contrastive representation distillation: each student embedding is to pick out its own teacher's, and vice versa.
+
+    Tian et al. 2019 (arXiv 1910.10699). Two departures: negatives are the other examples of the batch, whatever their
+    class, where the paper draws thousands of another class from a memory bank; and the loss is the softmax form of
+    noise-contrastive estimation (InfoNCE), which needs no estimate of a normalising constant. As in the paper both
+    directions are added up. A batch of one has loss 0.
+
+    Args:
+        student_features: (N, F), projected; normalised here.
+        teacher_features: (N, F), projected; normalised here.
+        temperature: of the cosine similarities.
+    """
+    student, teacher = _unit(_widen(student_features)), _unit(_widen(teacher_features))
+    similarity = student @ teacher.mT / temperature
+    return -(similarity.log_softmax(-1).diagonal() + similarity.log_softmax(0).diagonal())
+
+
+def comparative_loss(student_logits: Tensor, teacher_logits: Tensor, temperature: float = 4.0) -> Tensor:
+    """Comparative KD: mean_{j ≠ i} τ² · KL(softmax((z^T_i − z^T_j) / τ) ‖ softmax((z^S_i − z^S_j) / τ)).
+
+    Wilf et al. 2023 (arXiv 2311.02253), its form on logits, for single examples: every ordered pair of the batch, where
+    they sample pairs of the data set, and also compare the means of small groups. They add a second such term with
+    differences of one-hot labels in place of the teacher's. A batch of one has loss 0.
+
+    Args:
+        student_logits: (N, C).
+        teacher_logits: (N, C).
+        temperature: τ > 0.
+    """
+    student, teacher = (_widen(logits).div(temperature) for logits in (student_logits, teacher_logits))
+    student, teacher = ((z.unsqueeze(1) - z).log_softmax(-1) for z in (student, teacher))
+    return temperature**2 * _divergence(teacher, student).sum(-1) / max(len(student) - 1, 1)
+
+
+def _divergence(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """KL(p ‖ q) over the last axis."""
+    return (log_p.exp() * (log_p - log_q)).sum(-1)
+
+
+def _relations(embedding: Tensor) -> tuple[Tensor, Tensor]:
+    """Distances over their mean, (N, N), and cosines of the angles at the first index, (N, N, N)."""
+    # Not from inner products: those would make up a direction between rows that are equal.
+    difference = embedding.unsqueeze(0) - embedding.unsqueeze(1)
+    distance = _norm(difference)
+    direction = _unit(difference)
+    mean = distance.sum() / max(len(embedding) * (len(embedding) - 1), 1)
+    return distance / torch.where(mean > 0, mean, 1.0), direction @ direction.mT
+
+
+def _norm(vectors: Tensor) -> Tensor:
+    """Lengths along the last axis; the gradient at a zero vector is 0."""
+    squared = vectors.square().sum(-1)
+    return torch.where(squared > 0, torch.where(squared > 0, squared, 1.0).sqrt(), 0.0)
+
+
+def _unit(vectors: Tensor) -> Tensor:
+    """Vectors over their lengths; a zero vector stays one, and its gradient is 0."""
+    norm = _norm(vectors).unsqueeze(-1)
+    return torch.where(norm > 0, vectors / torch.where(norm > 0, norm, 1.0), 0.0)

@@ -1,0 +1,259 @@
+"""Other pseudo-subclasses than LELP's, from the same teacher embeddings, to compare it with.
+
+The clusterings, their controls and the oracle give `scores`, (N, C, S), float32, whose softmax over the last axis is
+p(s | c, x): the place of the column `teacher_projections` with neither rotation nor scale and β = 1. They are fitted to
+the rows of each class, and every row has scores for every class.
+
+Subclass Distillation (Müller et al. 2020, arXiv 2002.03936) makes its subclasses by retraining the teacher;
+`subclass_auxiliary_loss` is for that, and `teacher_subclasses` for what comes out.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from sklearn.cluster import AgglomerativeClustering, KMeans
+from sklearn.manifold import TSNE
+from torch import Tensor
+
+from hf_lelp.losses import _widen
+from hf_lelp.pca import row_space
+from hf_lelp.projections import ClassProjections
+
+Array = NDArray[np.floating]
+Indices = NDArray[np.integer]
+
+# The score of a subclass that a row is not in: a probability of 1e-13, where −∞ would give NaN in a softmax of them.
+ABSENT = -30.0
+# Agglomerative clustering and t-SNE take quadratic memory, and time: they see this many rows of a class.
+SUBSAMPLE = 2000
+
+
+def kmeans(
+    embedding: Array,
+    teacher_logits: Array,
+    classes: Indices,
+    *,
+    num_subclasses: int,
+    seed: int,
+    weight: Tensor | None = None,
+) -> NDArray[np.float32]:
+    """K-means in each class; a row is in the subclass of the nearest centroid.
+
+    Args:
+        embedding: (N, D).
+        teacher_logits: (N, C); only C is read.
+        classes: (N,), the class of each row: its label, or the teacher's argmax.
+        num_subclasses: S.
+        seed: of the initial centroids.
+        weight: W, (C, D), to leave its row space out of the embeddings as LELP does; `None` leaves nothing out.
+
+    Returns:
+        Scores, (N, C, S): 0 for the row's subclass of each class and −30 for the others.
+
+    Raises:
+        ValueError: if a class has fewer rows than S.
+    """
+
+    def cluster(rows: Array) -> Indices:
+        return KMeans(num_subclasses, n_init=10, random_state=seed).fit_predict(rows)
+
+    return _nearest_centroids(embedding, teacher_logits, classes, num_subclasses, weight, cluster)
+
+
+def agglomerative(
+    embedding: Array,
+    teacher_logits: Array,
+    classes: Indices,
+    *,
+    num_subclasses: int,
+    seed: int,
+    weight: Tensor | None = None,
+) -> NDArray[np.float32]:
+    """Ward's agglomerative clustering of at most 2,000 rows of each class, then nearest centroids; see `kmeans`."""
+
+    def cluster(rows: Array) -> Indices:
+        return AgglomerativeClustering(num_subclasses).fit_predict(rows)
+
+    return _nearest_centroids(embedding, teacher_logits, classes, num_subclasses, weight, cluster, subsample_seed=seed)
+
+
+def tsne_kmeans(
+    embedding: Array,
+    teacher_logits: Array,
+    classes: Indices,
+    *,
+    num_subclasses: int,
+    seed: int,
+    weight: Tensor | None = None,
+) -> NDArray[np.float32]:
+    """K-means on a t-SNE map of at most 2,000 rows of each class, then nearest centroids; see `kmeans`.
+
+    t-SNE gives no map for further rows, so the centroids are those of the clusters' embeddings.
+    """
+
+    def cluster(rows: Array) -> Indices:
+        perplexity = min(30.0, (len(rows) - 1) / 3)
+        plane = TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(rows)
+        return KMeans(num_subclasses, n_init=10, random_state=seed).fit_predict(plane)
+
+    return _nearest_centroids(embedding, teacher_logits, classes, num_subclasses, weight, cluster, subsample_seed=seed)
+
+
+def random_partition(
+    embedding: Array,
+    teacher_logits: Array,
+    classes: Indices,
+    *,
+    num_subclasses: int,
+    seed: int,
+    weight: Tensor | None = None,
+) -> NDArray[np.float32]:
+    """A control: for every class each row is in one of S subclasses at random, whatever its embedding; see `kmeans`."""
+    count, num_classes = teacher_logits.shape
+    _require_rows(classes, num_classes, num_subclasses)
+    return _one_hot(np.random.default_rng(seed).integers(num_subclasses, size=(count, num_classes)), num_subclasses)
+
+
+def oracle(fine_labels: Indices, classes: Indices, num_classes: int) -> NDArray[np.float32]:
+    """The true subclasses of each row's own class; of the other classes nothing is known of it: all are as likely.
+
+    Args:
+        fine_labels: (N,), integers, of which each class has its own or shares some; each counts in its class.
+        classes: (N,), the class of each row: its label.
+        num_classes: C.
+
+    Returns:
+        Scores, (N, C, S), S the largest number of subclasses of a class, which are in the order of their fine labels:
+        0 for the row's subclass, and for all of another class; −30 for the others, and for any that a class has not.
+
+    Raises:
+        ValueError: if a class has no row.
+    """
+    _require_rows(classes, num_classes, 1)
+    used = [np.unique(fine_labels[classes == index]) for index in range(num_classes)]
+    scores = np.full((len(classes), num_classes, max(map(len, used))), ABSENT, dtype=np.float32)
+    for index, fine in enumerate(used):
+        scores[:, index, : len(fine)] = 0
+        own = classes == index
+        scores[own, index] = _one_hot(np.searchsorted(fine, fine_labels[own]), scores.shape[-1])
+    return scores
+
+
+def random_directions(
+    projections: ClassProjections, embedding: Array, classes: Indices, *, seed: int, weight: Tensor | None = None
+) -> ClassProjections:
+    """A control: random orthonormal directions in place of the principal ones.
+
+    Args:
+        projections: fitted; their means, number of directions and so on are kept.
+        embedding: (N, D), to measure the variance along the directions on: those of the fit.
+        classes: (N,), the class of each row.
+        seed: of the directions.
+        weight: W, (C, D), needed where `projections` were kept out of its row space: so are the random directions.
+
+    Raises:
+        ValueError: if `weight` is missing, or a class has no row.
+    """
+    if projections.null_space and weight is None:
+        raise ValueError("These projections were kept out of the teacher's row space: pass weight, its final layer's.")
+    _require_rows(classes, projections.num_classes, 1)
+    size = projections.mean.shape[-1]
+    basis = row_space(weight) if projections.null_space and weight is not None else np.zeros((size, 0))
+    directions, variance = [], []
+    for index in range(projections.num_classes):
+        normal = np.random.default_rng([seed, index]).normal(size=(size, projections.num_directions))
+        q, r = np.linalg.qr(normal - basis @ (basis.T @ normal))
+        q *= np.sign(np.diag(r))  # or QR's own choice of signs would show
+        centred = embedding[classes == index] - projections.mean[index].numpy()
+        directions.append(q.T)
+        variance.append((centred @ q).var(0))
+    return replace(
+        projections,
+        directions=torch.from_numpy(np.stack(directions)).float(),
+        variance=torch.from_numpy(np.stack(variance)).float(),
+    )
+
+
+def subclass_auxiliary_loss(subclass_logits: Tensor, temperature: float) -> Tensor:
+    """What makes a teacher use its subclasses: −log(e^{ẑ_i·ẑ_i/T} / (1/N Σ_j e^{ẑ_i·ẑ_j/T})) for each example i.
+
+    Müller et al. 2020 (arXiv 2002.03936). ẑ are an example's logits with mean 0 and length 1, as in the authors' code:
+    of variance 1/(S·C). The loss is 0 where all examples have the same ẑ, and negative otherwise. Rows of a final layer
+    that start as copies of one another get equal gradients and stay equal: start them at random.
+
+    Args:
+        subclass_logits: (N, S·C).
+        temperature: T > 0.
+
+    Returns:
+        Loss per example, (N,), in float32 or better.
+    """
+    size = subclass_logits.shape[-1]
+    normalised = F.layer_norm(_widen(subclass_logits), (size,), eps=1e-9)
+    similarity = normalised @ normalised.mT / (size * temperature)
+    return similarity.logsumexp(-1) - similarity.diagonal() - math.log(len(similarity))
+
+
+def teacher_subclasses(subclass_logits: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """The columns that stand for a teacher retrained with S·C outputs o (Müller et al. 2020, arXiv 2002.03936).
+
+    With them, and β = 1, `subclass_targets` at this τ, and at no other, is softmax(o / τ) over all S·C outputs.
+
+    Args:
+        subclass_logits: o, (N, C, S).
+        temperature: τ > 0.
+
+    Returns:
+        `teacher_logits`, (N, C): τ · logsumexp_s(o / τ); and scores, (N, C, S): o / τ.
+    """
+    scores = _widen(subclass_logits) / temperature
+    return temperature * scores.logsumexp(-1), scores
+
+
+def _nearest_centroids(
+    embedding: Array,
+    teacher_logits: Array,
+    classes: Indices,
+    num_subclasses: int,
+    weight: Tensor | None,
+    cluster: Callable[[Array], Indices],
+    subsample_seed: int | None = None,
+) -> NDArray[np.float32]:
+    """Scores from a clustering of each class's rows, or of a subsample of them: every row to its nearest centroid."""
+    num_classes = teacher_logits.shape[-1]
+    _require_rows(classes, num_classes, num_subclasses)
+    # Centred first, or float32 would lose what is small beside the mean.
+    embedding = (embedding - embedding.mean(0, dtype=np.float64)).astype(np.float32)
+    if weight is not None:
+        basis = row_space(weight).astype(np.float32)
+        embedding = embedding - (embedding @ basis) @ basis.T
+    assigned = np.empty((len(embedding), num_classes), dtype=np.int64)
+    for index in range(num_classes):
+        rows = embedding[classes == index]
+        if subsample_seed is not None and len(rows) > SUBSAMPLE:
+            rows = rows[np.random.default_rng(subsample_seed).choice(len(rows), SUBSAMPLE, replace=False)]
+        labels = cluster(rows)
+        found = np.unique(labels)  # fewer than S where rows are equal
+        centroids = np.stack([rows[labels == label].mean(0) for label in found])
+        distance = np.square(centroids).sum(-1) - 2 * embedding @ centroids.T  # less ‖h‖², the same for all centroids
+        assigned[:, index] = found[distance.argmin(-1)]
+    return _one_hot(assigned, num_subclasses)
+
+
+def _one_hot(assigned: Indices, num_subclasses: int) -> NDArray[np.float32]:
+    """Scores, (…, S), from the number of the subclass, (…)."""
+    return np.where(assigned[..., None] == np.arange(num_subclasses), 0, ABSENT).astype(np.float32)
+
+
+def _require_rows(classes: Indices, num_classes: int, least: int) -> None:
+    for index, count in enumerate(np.bincount(classes, minlength=num_classes)):
+        if count < least:
+            raise ValueError(
+                f"Class {index} has {count} rows, and num_subclasses={least} takes at least {least}."
+                " Use fewer subclasses, or more examples."
+            )

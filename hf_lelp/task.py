@@ -1,0 +1,36 @@
+"""One distillation problem, ready to be solved by several methods."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from datasets import Dataset
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from hf_lelp.heads import LinearHead
+
+
+@dataclass(frozen=True)
+class Task:
+    """Data that a teacher has been run over, and a student to train on it.
+
+    Attributes:
+        train: the student's inputs (tokens or arrays), `labels` (class indices, −100 for none), `teacher_logits`, (C,),
+            and `teacher_embedding`, (D,).
+        evaluation: the student's inputs and `labels`.
+        head: the teacher's final linear layer.
+        student: makes a fresh student; it is called after the seed is set.
+        processing_class: the student's tokenizer, to pad batches with; `None` where inputs are arrays.
+        settings: of `LELPConfig`, for every method: learning rate, epochs, batch size and the like.
+        fine_column: of `train`, integer: true subclasses that the labels hide, for the oracle; `None` if not known.
+        teacher_accuracy: of the teacher on `evaluation`, where it was run there.
+    """
+
+    train: Dataset
+    evaluation: Dataset
+    head: LinearHead
+    student: Callable[[], PreTrainedModel]
+    processing_class: PreTrainedTokenizerBase | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+    fine_column: str | None = None
+    teacher_accuracy: float | None = None
