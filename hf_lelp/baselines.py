@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hf_lelp.losses import _widen
+from hf_lelp.losses import widen
 
 
 def logit_regression(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
@@ -29,7 +29,7 @@ def logit_regression(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
         student_logits: (N, C).
         teacher_logits: (N, C).
     """
-    return (_widen(student_logits) - _widen(teacher_logits)).square().mean(-1)
+    return (widen(student_logits) - widen(teacher_logits)).square().mean(-1)
 
 
 def annealed_logit_regression(student_logits: Tensor, teacher_logits: Tensor, progress: float, steps: int) -> Tensor:
@@ -50,7 +50,7 @@ def annealed_logit_regression(student_logits: Tensor, teacher_logits: Tensor, pr
     if not 0 <= progress <= 1:
         raise ValueError(f"progress={progress}: it is the share of the stage that is over, from 0 to 1.")
     temperature = max(steps - math.floor(progress * steps), 1)
-    return logit_regression(student_logits, _widen(teacher_logits) * (1 - (temperature - 1) / steps))
+    return logit_regression(student_logits, widen(teacher_logits) * (1 - (temperature - 1) / steps))
 
 
 def dkd_loss(
@@ -75,7 +75,7 @@ def dkd_loss(
         alpha: weight of the target part.
         beta: weight of the part without the target.
     """
-    student, teacher = (_widen(logits).div(temperature).log_softmax(-1) for logits in (student_logits, teacher_logits))
+    student, teacher = (widen(logits).div(temperature).log_softmax(-1) for logits in (student_logits, teacher_logits))
     target = torch.where(target < 0, teacher.argmax(-1), target).unsqueeze(-1)
     others = torch.arange(teacher.shape[-1] - 1, device=target.device)
     others = others + (others >= target)  # (N, C − 1): every class but the target
@@ -99,13 +99,13 @@ def embedding_mse(predicted: Tensor, teacher_embedding: Tensor) -> Tensor:
         predicted: ĥ, (N, D): the student's embedding after a learned linear map.
         teacher_embedding: (N, D).
     """
-    return (_widen(predicted) - _widen(teacher_embedding)).square().mean(-1)
+    return (widen(predicted) - widen(teacher_embedding)).square().mean(-1)
 
 
 class GaussianRegressor(nn.Module):
     """The variational distribution of `vid_loss`: a linear mean, and a variance per dimension that is 1 at first.
 
-    `vid_loss(*regressor(student_embedding), teacher_embedding)`. It exists in training only.
+    `vid_loss(regressor(student_embedding), regressor.raw_variance, teacher_embedding)`. It exists in training only.
 
     Args:
         in_features: size of the student's embedding.
@@ -117,9 +117,10 @@ class GaussianRegressor(nn.Module):
         self.mean = nn.Linear(in_features, out_features)
         self.raw_variance = nn.Parameter(torch.full((out_features,), math.log(math.e - 1)))  # softplus of it is 1
 
-    def forward(self, embedding: Tensor) -> tuple[Tensor, Tensor]:
-        """(N, in_features) to the mean, (N, D), and the raw variance, (D,)."""
-        return self.mean(embedding), self.raw_variance
+    def forward(self, embedding: Tensor) -> Tensor:
+        """(N, in_features) to the mean, (N, D)."""
+        mean: Tensor = self.mean(embedding)
+        return mean
 
 
 def vid_loss(predicted_mean: Tensor, raw_variance: Tensor, teacher_embedding: Tensor) -> Tensor:
@@ -134,8 +135,8 @@ def vid_loss(predicted_mean: Tensor, raw_variance: Tensor, teacher_embedding: Te
         raw_variance: a, (D,).
         teacher_embedding: (N, D).
     """
-    variance = F.softplus(_widen(raw_variance)) + 1e-5
-    error = (_widen(teacher_embedding) - _widen(predicted_mean)).square()
+    variance = F.softplus(widen(raw_variance)) + 1e-5
+    error = (widen(teacher_embedding) - widen(predicted_mean)).square()
     return 0.5 * (variance.log() + error / variance).mean(-1)
 
 
@@ -156,7 +157,7 @@ def rkd_loss(
         angle_weight: of the angles.
     """
     (student_distance, student_angle), (teacher_distance, teacher_angle) = (
-        _relations(_widen(embedding)) for embedding in (student_embedding, teacher_embedding)
+        _relations(widen(embedding)) for embedding in (student_embedding, teacher_embedding)
     )
     count = len(student_embedding)
     distances = F.smooth_l1_loss(student_distance, teacher_distance, reduction="none").sum(-1) / max(count - 1, 1)
@@ -179,7 +180,7 @@ def crd_loss(student_features: Tensor, teacher_features: Tensor, temperature: fl
         teacher_features: (N, F), projected; normalised here.
         temperature: of the cosine similarities.
     """
-    student, teacher = _unit(_widen(student_features)), _unit(_widen(teacher_features))
+    student, teacher = _unit(widen(student_features)), _unit(widen(teacher_features))
     similarity = student @ teacher.mT / temperature
     return -(similarity.log_softmax(-1).diagonal() + similarity.log_softmax(0).diagonal())
 
@@ -196,7 +197,7 @@ def comparative_loss(student_logits: Tensor, teacher_logits: Tensor, temperature
         teacher_logits: (N, C).
         temperature: τ > 0.
     """
-    student, teacher = (_widen(logits).div(temperature) for logits in (student_logits, teacher_logits))
+    student, teacher = (widen(logits).div(temperature) for logits in (student_logits, teacher_logits))
     student, teacher = ((z.unsqueeze(1) - z).log_softmax(-1) for z in (student, teacher))
     return temperature**2 * _divergence(teacher, student).sum(-1) / max(len(student) - 1, 1)
 

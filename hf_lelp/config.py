@@ -17,11 +17,13 @@ class LELPConfig(TrainingArguments):
         temperature: τ, of the class probabilities of teacher and student in training.
         subclass_temperature: β, of the teacher's subclass probabilities. Projections are scaled to unit variance first,
             so that one value means the same for every teacher and class.
+        subclass_weight: weight of telling a class's subclasses apart, beside 1 for telling the classes apart. The
+            cross-entropy over S·C outputs is the sum of these two parts: 1 is the paper's loss, 0 plain distillation.
         alpha: α, weight of the cross-entropy with the labels; 1 − α is that of distillation. At 1 no teacher is run.
         student_head: "subclass", the paper's: the student's final layer has S·C rows and its class logits are
             τ · logsumexp(rows / τ), which at τ = 1 is the paper's logsumexp. "auxiliary": the student keeps its C-way
-            layer, trained on the teacher's class probabilities, and an S·C-way layer beside it carries the LELP term in
-            training only, so every checkpoint is a plain model.
+            layer, trained on the teacher's class probabilities, and an S·C-way layer beside it learns the subclasses of
+            each class in training only, so every checkpoint is a plain model.
         null_space: remove from the embeddings what the teacher's final layer reads before fitting.
         random_rotation: rotate each class's principal directions, so that all have the same variance in expectation.
         scale_projections: divide each class's projections by their root mean variance.
@@ -48,6 +50,9 @@ class LELPConfig(TrainingArguments):
     )
     temperature: float = field(default=1.0, metadata={"help": "τ, temperature of the class probabilities."})
     subclass_temperature: float = field(default=1.0, metadata={"help": "β, temperature of the subclass probabilities."})
+    subclass_weight: float = field(
+        default=1.0, metadata={"help": "Weight of the subclasses' part of the loss; 1 is the paper's, 0 plain KD."}
+    )
     alpha: float = field(
         default=0.0, metadata={"help": "α, weight of the labels' cross-entropy; at 1 no teacher is needed."}
     )
@@ -100,7 +105,7 @@ class LELPConfig(TrainingArguments):
     def __post_init__(self) -> None:
         super().__post_init__()
         # YAML reads 1e-1 as text, and one column as a text, not a list.
-        for name in ("temperature", "subclass_temperature", "alpha"):
+        for name in ("temperature", "subclass_temperature", "subclass_weight", "alpha"):
             setattr(self, name, float(getattr(self, name)))
         if isinstance(self.input_columns, str):
             self.input_columns = [self.input_columns]  # type: ignore[unreachable]
@@ -115,6 +120,8 @@ class LELPConfig(TrainingArguments):
         for name in ("temperature", "subclass_temperature"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise ValueError(f"{name}={getattr(self, name)}: a temperature is a positive number.")
+        if not 0 <= self.subclass_weight < float("inf"):
+            raise ValueError(f"subclass_weight={self.subclass_weight}: a weight is 0 or more.")
         for name in ("num_subclasses", "num_directions", "max_length", "teacher_max_length", "teacher_batch_size"):
             value = getattr(self, name)
             if value is not None and value < 1:

@@ -31,10 +31,10 @@ def subclass_targets(
     Returns:
         (N, C, S), at least float32, each row summing to 1.
     """
-    class_probabilities = _widen(teacher_logits).div(temperature).softmax(-1).unsqueeze(-1)
+    class_probabilities = widen(teacher_logits).div(temperature).softmax(-1).unsqueeze(-1)
     if projections is None:
         return class_probabilities
-    return class_probabilities * _widen(projections).div(subclass_temperature).softmax(-1)
+    return class_probabilities * widen(projections).div(subclass_temperature).softmax(-1)
 
 
 def distillation_loss(student_logits: Tensor, targets: Tensor, *, temperature: float = 1.0) -> Tensor:
@@ -48,8 +48,26 @@ def distillation_loss(student_logits: Tensor, targets: Tensor, *, temperature: f
     Returns:
         Loss per example, (N,).
     """
-    log_q = _widen(student_logits).div(temperature).log_softmax(-1)
+    log_q = widen(student_logits).div(temperature).log_softmax(-1)
     return -(targets * log_q).sum(-1) * temperature**2
+
+
+def subclass_loss(subclass_logits: Tensor, targets: Tensor, *, temperature: float = 1.0) -> Tensor:
+    """τ² · Σ_c p_c · CE(p(s | c), softmax_s(o_c / τ)): what the subclasses add to the classes' loss.
+
+    The cross-entropy over all S·C outputs is the sum of two parts: `distillation_loss` of the class logits
+    τ · logsumexp_s(o / τ), and this. With S = 1 it is 0.
+
+    Args:
+        subclass_logits: o, (N, C·S).
+        targets: p(c, s), (N, C, S), rows summing to 1.
+        temperature: τ > 0.
+
+    Returns:
+        Loss per example, (N,).
+    """
+    log_q = widen(subclass_logits).unflatten(-1, targets.shape[1:]).div(temperature).log_softmax(-1)
+    return -(targets * log_q).sum((-1, -2)) * temperature**2
 
 
 def label_loss(student_class_logits: Tensor, labels: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
@@ -64,10 +82,10 @@ def label_loss(student_class_logits: Tensor, labels: Tensor, *, label_smoothing:
         Loss per example, (N,).
     """
     return F.cross_entropy(
-        _widen(student_class_logits), labels, ignore_index=-100, reduction="none", label_smoothing=label_smoothing
+        widen(student_class_logits), labels, ignore_index=-100, reduction="none", label_smoothing=label_smoothing
     )
 
 
-def _widen(values: Tensor) -> Tensor:
+def widen(values: Tensor) -> Tensor:
     """Half precision to float32; a softmax over few classes cannot spare the bits."""
     return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values

@@ -1,7 +1,8 @@
 """The two forms of a LELP student, and loading one again.
 
 `subclass` (the paper's): the final linear layer itself has S·C rows. `auxiliary`: the model keeps its own C-way layer,
-and a second, S·C-way layer on the same embedding exists in training only.
+and a second, S·C-way layer on the same embedding exists in training only. (Methods that LELP is compared with put other
+modules in that second place.)
 """
 
 import math
@@ -21,32 +22,31 @@ from hf_lelp.teacher import auto_class
 
 
 class AuxiliaryHead(nn.Linear):
-    """A plain C-way final layer with an S·C-way layer beside it that only the training loss sees.
+    """A plain C-way final layer with another module beside it that only the training loss sees.
 
     The plain layer's parameters keep their names, so that the model's own weights are those of a plain model.
 
     Args:
-        in_features: D, size of the embedding that both layers read.
-        num_labels: C.
+        plain: the layer in whose place it comes; its parameters are kept.
+        auxiliary: from the embedding that the plain layer reads, (..., D), to (..., M); for LELP an S·C-way layer.
         num_subclasses: S.
-        bias: whether the layers have a bias.
     """
 
-    def __init__(self, in_features: int, num_labels: int, num_subclasses: int, bias: bool = True) -> None:
-        super().__init__(in_features, num_labels, bias=bias)
-        self.auxiliary = nn.Linear(in_features, num_labels * num_subclasses, bias=bias)
+    def __init__(self, plain: nn.Linear, auxiliary: nn.Module, num_subclasses: int = 1) -> None:
+        super().__init__(plain.in_features, plain.out_features, bias=plain.bias is not None)
+        self.weight, self.bias = plain.weight, plain.bias
+        self.auxiliary = auxiliary
         self.num_subclasses = num_subclasses
         self.all_logits = False
 
     def forward(self, input: Tensor) -> Tensor:
-        """(..., D) to the class logits, (..., C); while `all_logits` is true to (..., C + C·S)."""
+        """(..., D) to the class logits, (..., C); while `all_logits` is true to (..., C + M)."""
         logits = super().forward(input)
         return torch.cat([logits, self.auxiliary(input)], dim=-1) if self.all_logits else logits
 
     def split(self, logits: Tensor) -> tuple[Tensor, Tensor]:
-        """From all logits, (..., C + C·S), the class logits, (..., C), and the subclass logits, (..., C·S)."""
-        class_logits, subclass_logits = logits.split([self.out_features, self.auxiliary.out_features], dim=-1)
-        return class_logits, subclass_logits
+        """From all logits, (..., C + M), the class logits, (..., C), and the auxiliary's output, (..., M)."""
+        return logits[..., : self.out_features], logits[..., self.out_features :]
 
 
 class TwinHead(nn.Linear):
@@ -65,7 +65,7 @@ class TwinHead(nn.Linear):
         self._first = [first]  # in a list, or it would be a part of this module too
 
     def forward(self, input: Tensor) -> Tensor:
-        """(..., D) to the class logits, (..., C), or to (..., C + C·S) while the first head's `all_logits` is true."""
+        """(..., D) to the class logits, (..., C), or to (..., C + M) while the first head's `all_logits` is true."""
         first, logits = self._first[0], super().forward(input)
         return torch.cat([logits, first.auxiliary(input)], dim=-1) if first.all_logits else logits
 
@@ -119,31 +119,47 @@ def place_student_head(model: PreTrainedModel, num_subclasses: int, kind: str, t
             " pseudo-subclasses inside them would be averaged after the logsumexp. Use student_head='auxiliary'."
         )
     bias = plain.bias is not None
-    head: StudentHead
+    rows: nn.Linear
     if kind == "subclass":
         # From now on the model saves itself as what it is, whoever calls save_pretrained.
         model.__class__ = subclass_model(type(model))
-        head = SubclassHead(plain.in_features, plain.out_features, num_subclasses, temperature, bias)
-        rows: nn.Linear = head
+        rows = SubclassHead(plain.in_features, plain.out_features, num_subclasses, temperature, bias)
         # Recorded in config.json: a loader must know S and τ to give C logits.
         model.config.num_subclasses = num_subclasses
         model.config.distillation_temperature = temperature
     else:
-        head = AuxiliaryHead(plain.in_features, plain.out_features, num_subclasses, bias=bias)
-        head.load_state_dict(plain.state_dict(), strict=False)
-        rows = head.auxiliary
-        # Transformers leaves these out of save_pretrained: every saved student is a plain model.
-        ignored = {f"{name}.auxiliary.{parameter}" for parameter in rows.state_dict()}
-        model._keys_to_ignore_on_save = {*(model._keys_to_ignore_on_save or ()), *ignored}
+        rows = nn.Linear(plain.in_features, plain.out_features * num_subclasses, bias=bias)
     with torch.no_grad():
         rows.weight.copy_(plain.weight.repeat_interleave(num_subclasses, dim=0))
         if bias:
             shift = temperature * math.log(num_subclasses)
             rows.bias.copy_(plain.bias.repeat_interleave(num_subclasses) - shift)
-    head.to(device=plain.weight.device, dtype=plain.weight.dtype).train(plain.training)
+    if kind == "subclass":
+        rows.to(device=plain.weight.device, dtype=plain.weight.dtype).train(plain.training)
+        replace_module(model, name, rows)
+    else:
+        place_auxiliary(model, rows, num_subclasses)
+
+
+def place_auxiliary(model: PreTrainedModel, auxiliary: nn.Module, num_subclasses: int = 1) -> None:
+    """Put a module beside the model's final linear layer, for the training loss only; see `AuxiliaryHead`.
+
+    Args:
+        model: a classifier with `config.num_labels` classes, changed in place.
+        auxiliary: from the embedding, (N, D), to (N, M).
+        num_subclasses: S, for LELP.
+
+    Raises:
+        ValueError: if the model has no final linear layer.
+    """
+    *twins, (name, plain) = find_heads(model, int(model.config.num_labels or 0)).items()
+    auxiliary.to(device=plain.weight.device, dtype=plain.weight.dtype)
+    head = AuxiliaryHead(plain, auxiliary, num_subclasses).train(plain.training)
+    # Transformers leaves these out of save_pretrained: every saved student is a plain model.
+    ignored = {f"{name}.auxiliary.{parameter}" for parameter in auxiliary.state_dict()}
+    model._keys_to_ignore_on_save = {*(model._keys_to_ignore_on_save or ()), *ignored}
     replace_module(model, name, head)
     for twin, layer in twins:
-        assert isinstance(head, AuxiliaryHead)
         replace_module(model, twin, TwinHead(layer, head))
 
 

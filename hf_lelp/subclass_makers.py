@@ -20,7 +20,7 @@ from sklearn.cluster import AgglomerativeClustering, KMeans
 from sklearn.manifold import TSNE
 from torch import Tensor
 
-from hf_lelp.losses import _widen
+from hf_lelp.losses import widen
 from hf_lelp.pca import row_space
 from hf_lelp.projections import ClassProjections
 
@@ -194,7 +194,7 @@ def subclass_auxiliary_loss(subclass_logits: Tensor, temperature: float) -> Tens
         Loss per example, (N,), in float32 or better.
     """
     size = subclass_logits.shape[-1]
-    normalised = F.layer_norm(_widen(subclass_logits), (size,), eps=1e-9)
+    normalised = F.layer_norm(widen(subclass_logits), (size,), eps=1e-9)
     similarity = normalised @ normalised.mT / (size * temperature)
     return similarity.logsumexp(-1) - similarity.diagonal() - math.log(len(similarity))
 
@@ -211,7 +211,7 @@ def teacher_subclasses(subclass_logits: Tensor, temperature: float) -> tuple[Ten
     Returns:
         `teacher_logits`, (N, C): τ · logsumexp_s(o / τ); and scores, (N, C, S): o / τ.
     """
-    scores = _widen(subclass_logits) / temperature
+    scores = widen(subclass_logits) / temperature
     return temperature * scores.logsumexp(-1), scores
 
 

@@ -18,7 +18,7 @@ from hf_lelp.describe import card_of, describe
 from hf_lelp.files import write_atomically
 from hf_lelp.heads import logits_of
 from hf_lelp.labels import NO_LABEL
-from hf_lelp.losses import distillation_loss, label_loss, subclass_targets
+from hf_lelp.losses import distillation_loss, label_loss, subclass_loss, subclass_targets
 from hf_lelp.metrics import compute_metrics as few_class_compute_metrics
 from hf_lelp.model_card import CARD_NAME, StudentCard, hub_id
 from hf_lelp.prepare import (
@@ -111,6 +111,7 @@ class LELPTrainer(Trainer):
         # Columns are made and read before the student is touched: most mistakes show here.
         teacher, self._classes = settle_teacher(teacher_model, teacher_processing_class, args, train_dataset, model)
         self._teacher_data: TeacherData | None = None
+        form = train_dataset.format["type"] if isinstance(train_dataset, Dataset) else None
         if isinstance(train_dataset, Dataset) and args.alpha < 1:
             self._teacher_data = add_teacher_columns(train_dataset, teacher, args, self._classes, projections)
             train_dataset, projections = self._teacher_data.dataset, self._teacher_data.projections
@@ -135,6 +136,8 @@ class LELPTrainer(Trainer):
             _check_tokenized(train_dataset, model.main_input_name)
         if train_dataset is not None:
             train_dataset = self._prepare(train_dataset)
+        if form == "torch":
+            train_dataset = train_dataset.with_format(form)  # arrays as lists of numbers would be slow to read
         if isinstance(eval_dataset, dict):
             eval_dataset = {name: self._prepare(dataset) for name, dataset in eval_dataset.items()}
         elif eval_dataset is not None:
@@ -230,11 +233,10 @@ class LELPTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Any = None,
     ) -> Any:
-        """L = α · CE(y, class logits) + (1 − α) · τ² · CE(p, softmax over all S·C outputs / τ), mean over the batch.
+        """L = α · CE(y, class logits) + (1 − α) · `distillation_losses`, mean over the batch.
 
-        With the auxiliary head the second term is that of the auxiliary layer, plus the same cross-entropy of the
-        plain layer with the teacher's class probabilities. Without the teacher's columns, in evaluation, the loss is
-        CE(y, class logits); without labels too there is none (`None`).
+        Without the teacher's columns, in evaluation, the loss is CE(y, class logits); without labels too there is none
+        (`None`).
 
         Raises:
             ValueError: in training, if the batch lacks the teacher's columns.
@@ -243,31 +245,23 @@ class LELPTrainer(Trainer):
         inputs = dict(inputs)
         labels = inputs.pop("labels", None)
         columns = {name: inputs.pop(name, None) for name in TEACHER_COLUMNS}
-        teacher_logits, projections = columns[LOGITS_COLUMN], columns[PROJECTIONS_COLUMN]
-        distil = args.alpha < 1 and teacher_logits is not None and (projections is not None or args.num_subclasses == 1)
-        if model.training and args.alpha < 1 and not distil:
+        missing = [name for name in self._loss_columns() if columns[name] is None]
+        distil = args.alpha < 1 and not missing
+        if model.training and args.alpha < 1 and missing:
             raise ValueError(
-                f"A training batch has no {LOGITS_COLUMN if teacher_logits is None else PROJECTIONS_COLUMN}: the"
-                " dataset was not prepared, or the data collator drops the column."
+                f"A training batch has no {', '.join(missing)}: the dataset was not prepared, or the data collator"
+                " drops the column."
             )
         if model.training and args.alpha > 0 and labels is None:
             raise ValueError(f"alpha={args.alpha} gives weight to labels, and a training batch has none.")
         with all_logits(self._head):
             outputs = model(**inputs)
         logits = logits_of(outputs).float()  # before the classes' logsumexp: few bits do not suffice for it
-        class_logits, subclass_logits = self._head.split(logits) if self._head is not None else (logits, logits)
+        class_logits, other_logits = self._head.split(logits) if self._head is not None else (logits, logits)
 
         loss = None
         if distil:
-            targets = subclass_targets(
-                teacher_logits,
-                self.subclass_scores(projections) if args.num_subclasses > 1 else None,
-                temperature=args.temperature,
-                subclass_temperature=args.subclass_temperature,
-            )
-            losses = distillation_loss(subclass_logits, targets.flatten(1), temperature=args.temperature)
-            if isinstance(self._head, AuxiliaryHead):
-                losses = losses + distillation_loss(class_logits, targets.sum(-1), temperature=args.temperature)
+            losses = self.distillation_losses(class_logits, other_logits, {**columns, "labels": labels})
             if args.alpha > 0 and labels is not None:
                 hard = label_loss(class_logits, labels, label_smoothing=args.label_smoothing_factor)
                 losses = args.alpha * hard + (1 - args.alpha) * losses
@@ -285,6 +279,38 @@ class LELPTrainer(Trainer):
             outputs = (class_logits, *outputs[1:])
         return loss, outputs
 
+    def distillation_losses(
+        self, class_logits: torch.Tensor, subclass_logits: torch.Tensor, columns: dict[str, torch.Tensor]
+    ) -> torch.Tensor:
+        """τ² · (CE of the classes + `subclass_weight` · CE of the subclasses given the class).
+
+        At the weight 1, with the subclass head, that is τ² · CE(p, softmax over all S·C outputs / τ), the paper's loss.
+
+        Args:
+            class_logits: of the student, (N, C).
+            subclass_logits: of the student, (N, C·S); for S = 1 not read.
+            columns: the teacher's, and `labels`, by name.
+
+        Returns:
+            Loss per example, (N,).
+        """
+        args = self.args
+        targets = subclass_targets(
+            columns[LOGITS_COLUMN],
+            self.subclass_scores(columns[PROJECTIONS_COLUMN]) if args.num_subclasses > 1 else None,
+            temperature=args.temperature,
+            subclass_temperature=args.subclass_temperature,
+        )
+        losses = distillation_loss(class_logits, targets.sum(-1), temperature=args.temperature)
+        if args.num_subclasses > 1:
+            subclasses = subclass_loss(subclass_logits, targets, temperature=args.temperature)
+            losses = losses + args.subclass_weight * subclasses
+        return losses
+
+    def _loss_columns(self) -> list[str]:
+        """The teacher's columns that the loss reads."""
+        return [LOGITS_COLUMN, PROJECTIONS_COLUMN] if self.args.num_subclasses > 1 else [LOGITS_COLUMN]
+
     def subclass_scores(self, projections: torch.Tensor) -> torch.Tensor:
         """The scores u of every class's pseudo-subclasses: raw projections on S directions, rotated and scaled.
 
@@ -300,10 +326,13 @@ class LELPTrainer(Trainer):
         args = self.args
         settings = self._subclass_settings()
         if self._rotation is None or self._rotation[0] != settings:
+            if self.projections is None and not (args.random_rotation or args.scale_projections):
+                return projections[..., : args.num_subclasses].float()
             if self.projections is None:
                 raise ValueError(
                     f"The data has {PROJECTIONS_COLUMN}, and the projections that made them are needed for their"
-                    " rotation and scale: pass projections=ClassProjections.from_pretrained(...)."
+                    " rotation and scale: pass projections=ClassProjections.from_pretrained(...). Scores that are"
+                    " to be taken as they are need random_rotation=False and scale_projections=False."
                 )
             size = (self.projections.num_classes, self.projections.num_directions)
             if tuple(projections.shape[1:]) != size:

@@ -1,0 +1,181 @@
+"""The methods that LELP is compared with, trained like it: the same Trainer, data and columns, another loss."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+import torch
+from datasets import Dataset
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from hf_lelp.baselines import (
+    GaussianRegressor,
+    annealed_logit_regression,
+    comparative_loss,
+    crd_loss,
+    dkd_loss,
+    embedding_mse,
+    logit_regression,
+    rkd_loss,
+    vid_loss,
+)
+from hf_lelp.config import LELPConfig
+from hf_lelp.heads import find_heads
+from hf_lelp.labels import NO_LABEL
+from hf_lelp.losses import distillation_loss, label_loss
+from hf_lelp.prepare import column_values
+from hf_lelp.projections import EMBEDDING_COLUMN, LOGITS_COLUMN
+from hf_lelp.students import AuxiliaryHead, place_auxiliary
+from hf_lelp.trainer import LELPTrainer
+
+Baseline = Literal[
+    "soft_targets",
+    "logit_regression",
+    "dkd",
+    "annealing",
+    "comparative",
+    "embedding_mse",
+    "fitnet",
+    "vid",
+    "rkd",
+    "crd",
+]
+# Those that read the teacher's embedding; each adds its term to plain distillation.
+ON_EMBEDDINGS = ("embedding_mse", "fitnet", "vid", "rkd", "crd")
+CRD_FEATURES = 128  # as published
+ANNEALING_STEPS = 10  # temperatures of Annealing-KD, as published for CIFAR
+FIRST_STAGE = 0.5  # share of the steps of those that train in two stages
+
+
+@dataclass
+class BaselineConfig(LELPConfig):
+    """Settings of `BaselineTrainer`.
+
+    Args:
+        baseline: the method: "soft_targets" (targets softened by τ, the student's softmax not), "logit_regression",
+            "dkd", "annealing" (Annealing-KD: regression on annealed logits, then labels), "comparative", and, added to
+            plain distillation, "embedding_mse", "fitnet" (embeddings first, plain distillation after), "vid", "rkd" and
+            "crd". See `hf_lelp.baselines` for each one's source.
+        baseline_weight: of the term added to plain distillation.
+
+    Raises:
+        ValueError: if there is no such method, or `num_subclasses` is not 1.
+    """
+
+    num_subclasses: int = 1
+    baseline: Baseline = field(default="embedding_mse", metadata={"help": "The method."})
+    baseline_weight: float = field(default=1.0, metadata={"help": "Weight of the term added to plain distillation."})
+
+    def check(self) -> None:
+        """As in `LELPConfig`.
+
+        Raises:
+            ValueError: if a setting is out of its range.
+        """
+        super().check()
+        if self.baseline not in get_args(Baseline):
+            raise ValueError(f"baseline={self.baseline!r}: one of {', '.join(get_args(Baseline))}.")
+        if self.num_subclasses != 1:
+            raise ValueError(f"num_subclasses={self.num_subclasses}: the method {self.baseline} has no subclasses.")
+
+
+class BaselineTrainer(LELPTrainer):
+    """A `LELPTrainer` with another method's loss.
+
+    The training data has the teacher's columns, with `teacher_embedding` where the method reads it. What a method needs
+    beside the student (a regressor) sits where LELP's auxiliary layer does, and leaves no trace in a saved student.
+
+    Args:
+        model: the student.
+        args: settings.
+        train_dataset: with the teacher's columns.
+        **kwargs: all other arguments of `LELPTrainer`.
+    """
+
+    args: BaselineConfig
+
+    def __init__(
+        self, model: Any = None, args: BaselineConfig | None = None, *, train_dataset: Dataset, **kwargs: Any
+    ) -> None:
+        self._mean = self._spread = torch.zeros(())
+        if EMBEDDING_COLUMN in train_dataset.column_names:
+            embedding = column_values(train_dataset.with_format("torch"), EMBEDDING_COLUMN).float()
+            self._mean, self._spread = embedding.mean(0), embedding.std(0).clamp(min=1e-6)
+        super().__init__(model, args, train_dataset=train_dataset, **kwargs)
+
+    def _place_head(self, model: PreTrainedModel, args: LELPConfig) -> None:
+        super()._place_head(model, args)
+        assert isinstance(args, BaselineConfig)
+        if args.baseline not in ON_EMBEDDINGS:
+            return
+        student = next(reversed(find_heads(model, int(model.config.num_labels or 0)).values())).in_features
+        teacher = len(self._mean)
+        parts: dict[str, nn.Module] = {
+            "vid": GaussianRegressor(student, teacher),
+            "rkd": nn.Identity(),
+            "crd": _Projectors(student, teacher),
+        }
+        place_auxiliary(model, parts.get(args.baseline, nn.Linear(student, teacher)))
+
+    def _loss_columns(self) -> list[str]:
+        return [LOGITS_COLUMN, EMBEDDING_COLUMN] if self.args.baseline in ON_EMBEDDINGS else [LOGITS_COLUMN]
+
+    def distillation_losses(self, class_logits: Tensor, other: Tensor, columns: dict[str, Tensor]) -> Tensor:
+        """The method's loss per example, (N,).
+
+        Args:
+            class_logits: of the student, (N, C).
+            other: what the auxiliary module gives, (N, M).
+            columns: the teacher's, and `labels`, by name.
+        """
+        args, teacher_logits, temperature = self.args, columns[LOGITS_COLUMN].float(), self.args.temperature
+        progress = self.state.global_step / max(self.state.max_steps, 1)
+        labels = columns.get("labels")
+        classes = teacher_logits.argmax(-1)
+        if labels is not None:
+            classes = torch.where(labels == NO_LABEL, classes, labels)
+        targets = teacher_logits.div(temperature).softmax(-1)
+        match args.baseline:
+            case "soft_targets":
+                return distillation_loss(class_logits, targets)
+            case "logit_regression":
+                return logit_regression(class_logits, teacher_logits)
+            case "dkd":
+                return dkd_loss(class_logits, teacher_logits, classes, temperature)
+            case "annealing":
+                if progress >= FIRST_STAGE:
+                    return label_loss(class_logits, classes)
+                return annealed_logit_regression(
+                    class_logits, teacher_logits, progress / FIRST_STAGE, steps=ANNEALING_STEPS
+                )
+        plain = distillation_loss(class_logits, targets, temperature=temperature)
+        if args.baseline == "comparative":
+            return plain + args.baseline_weight * comparative_loss(class_logits, teacher_logits, temperature)
+        mean, spread = self._mean.to(other), self._spread.to(other)
+        embedding = (columns[EMBEDDING_COLUMN].to(other) - mean) / spread
+        part = self._head.auxiliary if isinstance(self._head, AuxiliaryHead) else None
+        match part:
+            case GaussianRegressor():
+                term = vid_loss(other, part.raw_variance, embedding)
+            case _Projectors():
+                term = crd_loss(other, part.teacher(embedding))
+            case nn.Identity():
+                term = rkd_loss(other, embedding)
+            case _:
+                term = embedding_mse(other, embedding)
+        if args.baseline == "fitnet":
+            return term if progress < FIRST_STAGE else plain
+        return plain + args.baseline_weight * term
+
+
+class _Projectors(nn.Module):
+    """CRD's two learned linear maps into a common space."""
+
+    def __init__(self, student: int, teacher: int) -> None:
+        super().__init__()
+        self.student = nn.Linear(student, CRD_FEATURES)
+        self.teacher = nn.Linear(teacher, CRD_FEATURES)
+
+    def forward(self, embedding: Tensor) -> Tensor:
+        projected: Tensor = self.student(embedding)
+        return projected
