@@ -40,3 +40,101 @@ def plot_groups(alignment: dict[str, Any], path: Path) -> None:
     panels[0].set_ylabel("pseudo-subclass")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=6, frameon=False)
     write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=120))
+
+
+def plot_comparison(summaries: dict[str, Any], folder: Path) -> None:
+    """Draw `accuracy.png` and, where there is more than one size or setting of a method, `sizes.png`, `settings.png`.
+
+    Args:
+        summaries: by task, results of `compare.summarise`.
+        folder: of the pictures.
+
+    Raises:
+        ModuleNotFoundError: without matplotlib.
+    """
+    _plot_accuracies(summaries, folder / "accuracy.png")
+    if len({summary["train_rows"] for summary in summaries.values()}) > 1:
+        _plot_sizes(summaries, folder / "sizes.png")
+    axes = {axis: lines for axis in ("num_subclasses", "subclass_temperature") if (lines := _lines(summaries, axis))}
+    if axes:
+        _plot_settings(axes, folder / "settings.png")
+
+
+def _plot_accuracies(summaries: dict[str, Any], path: Path) -> None:
+    """A panel for each task: the methods' mean accuracies, with the interval of the difference to the reference."""
+    from matplotlib.figure import Figure
+
+    tallest = max(len(summary["methods"]) for summary in summaries.values())
+    figure = Figure(figsize=(6.4 * len(summaries), 1.2 + 0.32 * tallest), layout="constrained")
+    panels = figure.subplots(1, len(summaries), squeeze=False)[0]
+    for panel, (task, summary) in zip(panels, summaries.items(), strict=True):
+        base = 100 * summary["methods"][summary["reference"]]["accuracy"]["mean"]
+        for position, (_, figures) in enumerate(summary["methods"].items()):
+            difference = figures.get("difference")
+            low, high = (difference["over_seeds"] or difference["over_examples"]) if difference else (0, 0)
+            colour = {"better": "tab:green", "worse": "tab:red"}.get(difference["finding"] if difference else "", "0.3")
+            panel.plot([base + low, base + high], [position, position], color=colour, linewidth=2, alpha=0.5)
+            panel.plot(
+                [100 * value for value in figures["accuracies"]],
+                [position] * len(figures["accuracies"]),
+                ".",
+                color="0.7",
+                markersize=4,
+            )
+            panel.plot(100 * figures["accuracy"]["mean"], position, "o", color=colour)
+        panel.axvline(base, color="0.8", zorder=0)
+        panel.set(yticks=range(len(summary["methods"])), yticklabels=list(summary["methods"]), xlabel="accuracy, %")
+        panel.set_title(task)
+        panel.invert_yaxis()
+        panel.spines[["top", "right", "left"]].set_visible(False)
+        panel.tick_params(left=False)
+    write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=120))
+
+
+def _plot_sizes(summaries: dict[str, Any], path: Path) -> None:
+    """Accuracy of each method against the number of training rows."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    panel = figure.subplots()
+    ordered = sorted(summaries.values(), key=lambda summary: summary["train_rows"])
+    rows = [summary["train_rows"] for summary in ordered]
+    for method in ordered[0]["methods"]:
+        figures = [summary["methods"][method]["accuracy"] for summary in ordered]
+        means = np.array([100 * figure["mean"] for figure in figures])
+        spread = np.array([100 * (figure["std"] or 0) for figure in figures])
+        panel.errorbar(rows, means, yerr=spread, marker="o", capsize=2, label=method)
+    panel.set(xscale="log", xlabel="training rows", ylabel="accuracy, % (± standard deviation over seeds)")
+    panel.spines[["top", "right"]].set_visible(False)
+    panel.legend(frameon=False)
+    write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=120))
+
+
+def _lines(summaries: dict[str, Any], axis: str) -> dict[str, list[tuple[float, dict[str, float]]]]:
+    """Accuracy against one setting: of every set of runs that differ in nothing else."""
+    lines: dict[str, list[tuple[float, dict[str, float]]]] = {}
+    for task, summary in summaries.items():
+        for figures in summary["methods"].values():
+            settings = figures["settings"]
+            if settings["kind"] == "lelp" and axis in settings:
+                others = {name: value for name, value in settings.items() if name != axis}
+                lines.setdefault(f"{task} {others}", []).append((settings[axis], figures["accuracy"]))
+    return {name: sorted(line, key=lambda point: point[0]) for name, line in lines.items() if len(line) > 1}
+
+
+def _plot_settings(axes: dict[str, dict[str, list[tuple[float, dict[str, float]]]]], path: Path) -> None:
+    """A panel for each setting that was varied: accuracy against it."""
+    from matplotlib.figure import Figure
+
+    symbols = {"num_subclasses": "S, subclasses per class", "subclass_temperature": "β, subclass temperature"}
+    figure = Figure(figsize=(5.2 * len(axes), 4), layout="constrained")
+    panels = figure.subplots(1, len(axes), squeeze=False)[0]
+    for panel, (axis, lines) in zip(panels, axes.items(), strict=True):
+        for points in lines.values():
+            values, accuracies = zip(*points, strict=True)
+            means = np.array([100 * accuracy["mean"] for accuracy in accuracies])
+            spread = np.array([100 * (accuracy["std"] or 0) for accuracy in accuracies])
+            panel.errorbar(values, means, yerr=spread, marker="o", capsize=2)
+        panel.set(xscale="log", xlabel=symbols[axis], ylabel="accuracy, %")
+        panel.spines[["top", "right"]].set_visible(False)
+    write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=120))

@@ -35,6 +35,39 @@ def results_table(results: dict[str, dict[str, Any]], rows: int) -> str:
     )
 
 
+def comparison_table(summary: dict[str, Any]) -> str:
+    """One task's methods, a line each, as a Markdown table with what the intervals mean under it.
+
+    Args:
+        summary: result of `compare.summarise`.
+    """
+    reference = summary["reference"]
+    header = ["", "accuracy", "± seeds", f"− {reference}", "95% over seeds", "95% over examples"]
+    header += ["macro-F1", "calibration error", "agrees with teacher", "training"]
+    body = []
+    for method, figures in summary["methods"].items():
+        difference = figures.get("difference")
+        mark = {"better": " ▲", "worse": " ▼"}.get(difference["finding"], "") if difference else ""
+        body.append(
+            [
+                method,
+                f"{100 * figures['accuracy']['mean']:.2f}",
+                _spread(figures["accuracy"]["std"]),
+                f"{difference['mean']:+.2f}{mark}" if difference else "–",
+                _interval(difference["over_seeds"]) if difference else "–",
+                _interval(difference["over_examples"]) if difference else "–",
+                *(_percent_of_mean(figures, name) for name in ("macro_f1", "ece", "teacher_agreement")),
+                f"{figures['train_seconds']['mean']:.0f} s",
+            ]
+        )
+    seeds, rows = len(summary["seeds"]), summary["evaluation_rows"]
+    return (
+        f"{markdown_table(header, body)}\n\n{summary['train_rows']:,} training rows, {rows:,} evaluation rows,"
+        f" {seeds} seed{'s' if seeds > 1 else ''}. ▲ and ▼: both intervals of the difference leave out 0."
+        + (" One seed shows no finding." if seeds == 1 else "")
+    )
+
+
 def half_interval(accuracies: list[float], rows: int) -> float:
     """Half the width of the widest of the accuracies' normal 95% intervals, each measured on `rows` examples."""
     return max(1.96 * float(np.sqrt(p * (1 - p) / rows)) for p in accuracies)
@@ -103,6 +136,18 @@ def markdown_table(header: list[str], body: list[list[str]]) -> str:
 
     rule = "|".join(["-" * (widths[0] + 2), *("-" * (width + 1) + ":" for width in widths[1:])])
     return "\n".join([line(header), f"|{rule}|", *map(line, body)])
+
+
+def _spread(std: float | None) -> str:
+    return "–" if std is None else f"{100 * std:.2f}"
+
+
+def _interval(interval: tuple[float, float] | None) -> str:
+    return "–" if interval is None else f"{interval[0]:+.2f} to {interval[1]:+.2f}"
+
+
+def _percent_of_mean(figures: dict[str, Any], key: str) -> str:
+    return f"{100 * figures[key]['mean']:.1f}" if key in figures else "–"
 
 
 def _percent(result: dict[str, Any], key: str) -> str:

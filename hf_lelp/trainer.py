@@ -193,7 +193,7 @@ class LELPTrainer(Trainer):
         first = self._signature_columns is None
         super()._set_signature_columns_if_needed()
         if first:
-            self._signature_columns = [*(self._signature_columns or []), LOGITS_COLUMN, PROJECTIONS_COLUMN]  # type: ignore
+            self._signature_columns = [*(self._signature_columns or []), *self._loss_columns()]  # type: ignore
 
     # ---- Student ----
 
@@ -282,9 +282,11 @@ class LELPTrainer(Trainer):
     def distillation_losses(
         self, class_logits: torch.Tensor, subclass_logits: torch.Tensor, columns: dict[str, torch.Tensor]
     ) -> torch.Tensor:
-        """τ² · (CE of the classes + `subclass_weight` · CE of the subclasses given the class).
+        """τ² · CE(classes, tempered by τ) + `subclass_weight` · CE(subclasses given the class).
 
-        At the weight 1, with the subclass head, that is τ² · CE(p, softmax over all S·C outputs / τ), the paper's loss.
+        With the subclass head the second part is tempered like the first: at the weight 1 their sum is the paper's loss,
+        τ² · CE(p, softmax over all S·C outputs / τ). The auxiliary layer's logits are no class's, and β alone is their
+        temperature.
 
         Args:
             class_logits: of the student, (N, C).
@@ -303,7 +305,8 @@ class LELPTrainer(Trainer):
         )
         losses = distillation_loss(class_logits, targets.sum(-1), temperature=args.temperature)
         if args.num_subclasses > 1:
-            subclasses = subclass_loss(subclass_logits, targets, temperature=args.temperature)
+            temperature = 1.0 if isinstance(self._head, AuxiliaryHead) else args.temperature
+            subclasses = subclass_loss(subclass_logits, targets, temperature=temperature)
             losses = losses + args.subclass_weight * subclasses
         return losses
 

@@ -1,0 +1,255 @@
+"""Compare methods on your own data: `python -m hf_lelp.compare --config FILE`, or with options.
+
+The teacher runs once; every method trains a student from its columns with every seed. Report and plots are written when
+all runs are there; a run that is there is not run again, so that the same command goes on where it was stopped.
+"""
+
+import json
+import logging
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import ClassLabel
+from transformers import AutoTokenizer
+from transformers.utils.logging import disable_progress_bar
+
+from hf_lelp.columns import teacher_columns
+from hf_lelp.config import LELPConfig
+from hf_lelp.distill import DataArguments, load_data
+from hf_lelp.files import write_atomically
+from hf_lelp.methods import Method
+from hf_lelp.options import parse_options
+from hf_lelp.plots import plot_comparison
+from hf_lelp.prepare import beside, column_values, settle_teacher, student_columns
+from hf_lelp.projections import EMBEDDING_COLUMN, LOGITS_COLUMN
+from hf_lelp.report import comparison_table
+from hf_lelp.runs import RUN_SETTINGS, Run, run_all
+from hf_lelp.statistics import paired_difference
+from hf_lelp.students import new_student
+from hf_lelp.task import Task
+from hf_lelp.text import max_tokens, set_pad_token
+
+FIGURES = ("accuracy", "macro_f1", "ece", "teacher_agreement", "train_seconds")
+
+
+@dataclass(kw_only=True)
+class CompareArguments(DataArguments):
+    """What is compared on what. Settings of training for all methods are in `LELPConfig`.
+
+    Raises:
+        ValueError: if a model or the data is missing, or a method is unknown.
+    """
+
+    teacher_model: str | None = field(default=None, metadata={"help": "The fine-tuned teacher: Hub id or folder."})
+    student_model: str | None = field(default=None, metadata={"help": "The student: Hub id or folder."})
+    methods: list[str] = field(
+        default_factory=lambda: ["direct", "kd", "lelp"],
+        metadata={
+            "help": "Methods, with settings where wanted: kd:temperature=4 lelp:num_subclasses=16. A wrong name"
+            " shows them all."
+        },
+    )
+    seeds: int = field(default=3, metadata={"help": "Runs of each method, with seeds from `seed` on."})
+    reference: str | None = field(
+        default=None, metadata={"help": "The method that others are compared to (default: the first kd)."}
+    )
+    train_sizes: list[int] | None = field(
+        default=None, metadata={"help": "Compare also on so many training rows, drawn at random."}
+    )
+    fine_column: str | None = field(
+        default=None, metadata={"help": "Column of finer classes, for the method oracle alone."}
+    )
+    processes: int = field(default=1, metadata={"help": "Students to train at once, each on its share of the cores."})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("teacher_model", "student_model"):
+            if getattr(self, name) is None:
+                raise ValueError(f"{name} is missing: a Hub id or folder.")
+        for name in ("seeds", "processes"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)}: at least 1 is needed.")
+        settle_reference(self.methods, self.reference)
+
+
+def compare(arguments: CompareArguments, config: LELPConfig) -> dict[str, Any]:
+    """Run the teacher once, train every student, write `comparison.json`, `comparison.md` and, with matplotlib, plots.
+
+    Args:
+        arguments: models, data, methods and seeds.
+        config: settings of training, for all methods; a method's own go before them.
+
+    Returns:
+        What comparison.json holds: `summarise` of each task.
+
+    Raises:
+        ValueError: see `run_all`, `load_data` and `settle_teacher`.
+    """
+    output_dir = Path(config.output_dir or "out")
+    sizes = [None, *(arguments.train_sizes or [])]
+    loaders = {_size_name(size): partial(load_task, arguments, config, size) for size in sizes}
+    first = loaders[_size_name(None)]()  # the teacher runs here, and not in several processes at once
+    too_many = [size for size in sizes if size is not None and size > len(first.train)]
+    if too_many:
+        raise ValueError(f"train_sizes={too_many}: the training data has {len(first.train)} rows.")
+    seeds = range(config.seed, config.seed + arguments.seeds)
+    runs = run_all(loaders, arguments.methods, seeds, output_dir / "runs", processes=arguments.processes)
+    return publish(runs, arguments.methods, arguments.reference, output_dir)
+
+
+def load_task(arguments: CompareArguments, config: LELPConfig, size: int | None = None) -> Task:
+    """The data with the teacher's columns, ready for any method.
+
+    Args:
+        arguments: models and data.
+        config: settings of training.
+        size: rows to take at random; `None` is all.
+    """
+    train, evaluation = load_data(arguments, config.seed)
+    teacher, classes = settle_teacher(arguments.teacher_model, None, config, train, None)
+    assert teacher is not None
+    name = str(arguments.student_model)
+    processing_class = AutoTokenizer.from_pretrained(name)
+    student = partial(_student, name, classes.num_labels)
+    settings: dict[str, Any] = {
+        "input_columns": config.input_columns,
+        "label_column": config.label_column,
+        "max_length": max_tokens(processing_class, student(), config.max_length),
+        "classes": classes,
+    }
+    tokens = [student_columns(dataset, processing_class, **settings) for dataset in (train, evaluation)]
+    columns = [teacher_columns(dataset, teacher, config.columns_cache_dir) for dataset in (train, evaluation)]
+    prepared = beside(tokens[0], columns[0].select_columns([LOGITS_COLUMN, EMBEDDING_COLUMN]))
+    if arguments.fine_column is not None:
+        feature = train.features[arguments.fine_column]
+        values = column_values(train, arguments.fine_column)
+        fine = values if isinstance(feature, ClassLabel) else np.unique(values, return_inverse=True)[1]
+        prepared = prepared.add_column("fine_label", np.asarray(fine, dtype=np.int64))
+    if size is not None:
+        prepared = prepared.shuffle(seed=config.seed).select(range(size))
+    return Task(
+        train=prepared,
+        evaluation=beside(tokens[1], columns[1].select_columns([LOGITS_COLUMN])),
+        head=teacher.head,
+        student=student,
+        processing_class=processing_class,
+        settings=_training_settings(config),
+        fine_column="fine_label" if arguments.fine_column is not None else None,
+    )
+
+
+def _training_settings(config: LELPConfig) -> dict[str, Any]:
+    """What of the configuration is not the default and can change a result."""
+    defaults = LELPConfig(output_dir=config.output_dir)
+    return {
+        name: value
+        for name, value in config.to_dict().items()
+        if value != defaults.to_dict().get(name) and name not in RUN_SETTINGS and not name.startswith(("hub_", "push_"))
+    }
+
+
+def _student(name: str, num_labels: int) -> Any:
+    model = new_student(name, num_labels)
+    set_pad_token(AutoTokenizer.from_pretrained(name), model)
+    return model
+
+
+def _size_name(size: int | None) -> str:
+    return "all rows" if size is None else f"{size:,} rows"
+
+
+def settle_reference(methods: Sequence[str], reference: str | None) -> str:
+    """The method that the others are compared to: the one named, or the first plain distillation, or the first.
+
+    Raises:
+        ValueError: if a method is unknown, asked for twice, or the reference is none of them.
+    """
+    parsed = [Method.parse(method) for method in methods]
+    if not parsed or len(set(methods)) < len(methods):
+        raise ValueError(f"methods={' '.join(methods)}: one or more different ones are needed.")
+    if reference is None:
+        return next((method.name for method in parsed if method.kind == "kd"), methods[0])
+    if reference not in methods:
+        raise ValueError(f"reference={reference!r} is none of the methods: {', '.join(methods)}.")
+    return reference
+
+
+def summarise(runs: Sequence[Run], methods: Sequence[str], reference: str) -> dict[str, Any]:
+    """One task's figures by method, and each method's difference to the reference.
+
+    Args:
+        runs: of all methods with the same seeds.
+        methods: in the order of the report.
+        reference: one of them.
+
+    Returns:
+        `reference`, `seeds`, `train_rows`, `evaluation_rows`, and `methods`: by name the mean and standard deviation
+        over the seeds of each of `FIGURES`, the accuracy of each seed, and `difference` (`paired_difference`).
+    """
+    by_method = {method: [run for run in runs if run.method == method] for method in methods}
+    correct = {method: np.stack([run.correct for run in of_method]) for method, of_method in by_method.items()}
+    table: dict[str, Any] = {}
+    for method, of_method in by_method.items():
+        figures: dict[str, Any] = {"accuracies": [float(row.mean()) for row in correct[method]]}
+        for name in FIGURES:
+            values = [run.figures[name] for run in of_method if name in run.figures]
+            if values:
+                spread = float(np.std(values, ddof=1)) if len(values) > 1 else None
+                figures[name] = {"mean": float(np.mean(values)), "std": spread}
+        if method != reference:
+            figures["difference"] = paired_difference(correct[method], correct[reference])
+        figures["settings"] = {k: v for k, v in of_method[0].figures["settings"].items() if k != "seed"}
+        table[method] = figures
+    return {
+        "reference": reference,
+        "seeds": sorted({run.seed for run in runs}),
+        "train_rows": runs[0].figures["train_rows"],
+        "evaluation_rows": correct[reference].shape[1],
+        "methods": table,
+    }
+
+
+def publish(
+    runs: Mapping[str, Sequence[Run]], methods: Sequence[str], reference: str | None, output_dir: Path
+) -> dict[str, Any]:
+    """Write the summaries of all tasks as JSON, Markdown and plots; print the tables.
+
+    Args:
+        runs: by task.
+        methods: in the order of the report.
+        reference: see `settle_reference`.
+        output_dir: folder of the report.
+    """
+    settled = settle_reference(methods, reference)
+    summaries = {task: summarise(of_task, methods, settled) for task, of_task in runs.items()}
+    text = "\n\n".join(f"### {task}\n\n{comparison_table(summary)}" for task, summary in summaries.items())
+    write_atomically(output_dir / "comparison.json", lambda path: path.write_text(json.dumps(summaries, indent=1)))
+    write_atomically(output_dir / "comparison.md", lambda path: path.write_text(text + "\n", encoding="utf-8"))
+    if find_spec("matplotlib") is not None:
+        plot_comparison(summaries, output_dir)
+    print(f"\n{text}\n\nThe report is in {output_dir}")
+    return summaries
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Compare as the arguments ask for."""
+    disable_progress_bar()
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("hf_lelp").setLevel(logging.INFO)
+    arguments, config = parse_options(
+        CompareArguments,
+        sys.argv[1:] if argv is None else argv,
+        prog="python -m hf_lelp.compare",
+        description="Compare methods of distillation on your data, over several seeds.",
+    )
+    compare(arguments, config)
+
+
+if __name__ == "__main__":
+    main()

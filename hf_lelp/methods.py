@@ -1,0 +1,173 @@
+"""The methods that can be compared: their names, what each sets, and one student trained by one of them."""
+
+from dataclasses import dataclass
+from typing import Any, get_args
+
+import numpy as np
+import torch
+import yaml
+from datasets import Dataset, Features, List, Value
+from numpy.typing import NDArray
+from transformers import PrinterCallback, set_seed
+
+from hf_lelp import subclass_makers
+from hf_lelp.baseline_trainer import Baseline, BaselineConfig, BaselineTrainer
+from hf_lelp.config import LELPConfig
+from hf_lelp.labels import NO_LABEL
+from hf_lelp.prepare import beside, column_values
+from hf_lelp.projections import EMBEDDING_COLUMN, LOGITS_COLUMN, PROJECTIONS_COLUMN, ClassProjections
+from hf_lelp.task import Task
+from hf_lelp.trainer import LELPTrainer
+
+CLUSTERINGS = {
+    "kmeans": subclass_makers.kmeans,
+    "agglomerative": subclass_makers.agglomerative,
+    "tsne_kmeans": subclass_makers.tsne_kmeans,
+    "random_partition": subclass_makers.random_partition,
+}
+# Scores of these are taken as they are: the logarithms of the subclasses' probabilities.
+_AS_THEY_ARE = {"random_rotation": False, "scale_projections": False, "subclass_temperature": 1.0}
+SETTINGS: dict[str, dict[str, Any]] = {
+    "direct": {"alpha": 1.0},
+    "kd": {"num_subclasses": 1},
+    "lelp": {},
+    "lelp_no_null_space": {"null_space": False},
+    "lelp_no_rotation": {"random_rotation": False},
+    "random_directions": {},
+    **{name: _AS_THEY_ARE for name in (*CLUSTERINGS, "oracle")},
+    **{name: {"baseline": name, "num_subclasses": 1} for name in get_args(Baseline)},
+}
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way to train a student.
+
+    Attributes:
+        name: as it was asked for, like "lelp:temperature=4,num_subclasses=16".
+        kind: a key of `SETTINGS`.
+        settings: of `LELPConfig` or `BaselineConfig`: those of the kind, and those asked for.
+    """
+
+    name: str
+    kind: str
+    settings: dict[str, Any]
+
+    @classmethod
+    def parse(cls, text: str) -> "Method":
+        """Read a kind, followed by settings where some are not the task's: `kind` or `kind:setting=value,…`.
+
+        Raises:
+            ValueError: if there is no such kind, or a setting has no value.
+        """
+        kind, _, rest = text.partition(":")
+        pairs = [pair.partition("=") for pair in rest.split(",") if pair]
+        if kind not in SETTINGS or any(not equals for _, equals, _ in pairs):
+            raise ValueError(
+                f"method {text!r}: one of {', '.join(SETTINGS)}, with settings as in"
+                " lelp:num_subclasses=4,temperature=2."
+            )
+        given = {name.strip(): yaml.safe_load(value) for name, _, value in pairs}
+        return cls(text, kind, {**SETTINGS[kind], **given})
+
+    def config(self, task: Task, **settings: Any) -> LELPConfig:
+        """The configuration of a run on the task; `settings` go before all others.
+
+        Raises:
+            TypeError: if a setting's name is unknown.
+            ValueError: if a setting is out of its range.
+        """
+        together = {**task.settings, **self.settings, **settings}
+        return BaselineConfig(**together) if "baseline" in together else LELPConfig(**together)
+
+
+def train_student(task: Task, method: Method, config: LELPConfig) -> LELPTrainer:
+    """Train a fresh student of the task by the method.
+
+    Args:
+        task: with the teacher's columns.
+        method: how.
+        config: of `method.config`.
+
+    Returns:
+        The trainer, after training.
+
+    Raises:
+        ValueError: if the task lacks what the method needs; see also `LELPTrainer`.
+    """
+    train, projections = task.train, None
+    if config.alpha < 1 and config.num_subclasses > 1:
+        train, projections = _with_subclasses(task, method, config)
+    set_seed(config.seed)
+    kind: Any = BaselineTrainer if isinstance(config, BaselineConfig) else LELPTrainer
+    trainer: LELPTrainer = kind(
+        model=task.student(),
+        args=config,
+        train_dataset=train,
+        processing_class=task.processing_class,
+        projections=projections,
+    )
+    trainer.remove_callback(PrinterCallback)
+    if task.processing_class is None:
+        # Arrays out of Arrow row by row can take as long as a small student's step.
+        trainer.train_dataset = _InMemory(trainer._remove_unused_columns(trainer.train_dataset))
+    trainer.train()
+    return trainer
+
+
+class _InMemory(torch.utils.data.Dataset):
+    """Columns of a dataset as tensors."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.tensors: dict[str, torch.Tensor] = dataset.with_format("torch")[:]
+
+    def __len__(self) -> int:
+        return len(next(iter(self.tensors.values())))
+
+    def __getitem__(self, row: int) -> dict[str, torch.Tensor]:
+        return {name: tensor[row] for name, tensor in self.tensors.items()}
+
+
+def classes_of(task: Task) -> NDArray[np.int64]:
+    """The class of each training row, (N,): its label, or where it has none the teacher's argmax."""
+    columns = task.train.with_format("numpy")
+    classes = np.asarray(column_values(columns, LOGITS_COLUMN)).argmax(-1)
+    if "labels" in task.train.column_names:
+        labels = np.asarray(column_values(columns, "labels"))
+        classes = np.where(labels == NO_LABEL, classes, labels)
+    return np.asarray(classes, dtype=np.int64)
+
+
+def _with_subclasses(task: Task, method: Method, config: LELPConfig) -> tuple[Dataset, ClassProjections | None]:
+    """The training data ready for the method's subclasses: with scores of its own, or projections to fit."""
+    seed = config.seed if config.rotation_seed is None else config.rotation_seed
+    weight = task.head.weight if config.null_space else None
+    columns, classes = task.train.with_format("numpy"), classes_of(task)
+    if method.kind == "oracle":
+        if task.fine_column is None:
+            raise ValueError("The oracle needs the true subclasses: name their column (fine_column).")
+        fine = np.asarray(column_values(columns, task.fine_column))
+        return _with_scores(task.train, subclass_makers.oracle(fine, classes, len(task.head.weight)), config)
+    embedding = np.asarray(column_values(columns, EMBEDDING_COLUMN))
+    if method.kind in CLUSTERINGS:
+        logits = np.asarray(column_values(columns, LOGITS_COLUMN))
+        scores = CLUSTERINGS[method.kind](
+            embedding, logits, classes, num_subclasses=config.num_subclasses, seed=seed, weight=weight
+        )
+        return _with_scores(task.train, scores, config)
+    fitted = ClassProjections.fit(
+        task.train, task.head, config.num_directions or config.num_subclasses, null_space=config.null_space
+    )
+    if method.kind == "random_directions":
+        fitted = subclass_makers.random_directions(fitted, embedding, classes, seed=seed, weight=weight)
+    return task.train, fitted
+
+
+def _with_scores(train: Dataset, scores: NDArray[np.float32], config: LELPConfig) -> tuple[Dataset, None]:
+    _, num_classes, config.num_subclasses = scores.shape
+    features = Features(
+        {PROJECTIONS_COLUMN: List(List(Value("float32"), length=config.num_subclasses), length=num_classes)}
+    )
+    form = train.format["type"]
+    train = beside(train.with_format(None), Dataset.from_dict({PROJECTIONS_COLUMN: scores}, features=features))
+    return train.with_format(form), None

@@ -1,0 +1,63 @@
+"""Options from the command line and from a YAML file, for the programs of this library."""
+
+from dataclasses import fields
+from pathlib import Path
+from typing import TypeVar
+
+import yaml
+from transformers import HfArgumentParser, TrainingArguments
+
+from hf_lelp.config import LELPConfig
+
+Arguments = TypeVar("Arguments")
+
+
+def parse_options(
+    kind: type[Arguments], argv: list[str], *, description: str, prog: str | None = None
+) -> tuple[Arguments, LELPConfig]:
+    """Read the fields of a dataclass and of `LELPConfig` as options; `--config FILE` names a YAML file of them.
+
+    The command line wins over the file. A mistake ends the program with a message, as in argparse.
+
+    Args:
+        kind: dataclass of the program's own options.
+        argv: the command line without the program's name.
+        description: for `--help`.
+        prog: how the program is called; `None` is the script's name.
+    """
+    parser = HfArgumentParser(
+        [kind, LELPConfig],  # type: ignore[list-item]
+        prog=prog,
+        usage="%(prog)s [--config FILE] [options]",
+        description=description,
+    )
+    parser.add_argument("--config", metavar="FILE", help="YAML file with any of the options below.")
+    _group_options(parser, kind)
+    known, _ = parser.parse_known_args(argv)
+    if known.config is not None:
+        settings = yaml.safe_load(Path(known.config).read_text()) or {}
+        options = {action.dest for action in parser._actions}
+        unknown = sorted(set(settings) - options) if isinstance(settings, dict) else [str(settings)]
+        if unknown:
+            parser.error(f"{known.config} has unknown options: {', '.join(map(str, unknown))}")
+        parser.set_defaults(**settings)
+    try:
+        arguments, config, _ = parser.parse_args_into_dataclasses(argv)
+    except ValueError as error:
+        parser.error(str(error))
+    return arguments, config
+
+
+def _group_options(parser: HfArgumentParser, kind: type) -> None:
+    """Show ours before the hundred options of TrainingArguments."""
+    training = {field.name for field in fields(TrainingArguments)}
+    options = parser._optionals._group_actions
+    groups = {
+        "data, models and methods": {field.name for field in fields(kind)},
+        "LELP": {field.name for field in fields(LELPConfig)} - training,
+        "training, as in transformers.TrainingArguments": training,
+    }
+    for title, names in groups.items():
+        group = parser.add_argument_group(title)
+        group._group_actions = [action for action in options if action.dest in names]
+        options[:] = [action for action in options if action.dest not in names]

@@ -1,0 +1,215 @@
+"""Several methods and seeds on one or more tasks, every run kept.
+
+A run is a file: its name is a hash of all that its result depends on, and it appears whole or not at all. So the same
+command goes on where it was stopped, a further seed or method costs its own runs alone, and several processes share
+the work.
+"""
+
+import json
+import logging
+import multiprocessing
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import torch
+import xxhash
+from numpy.typing import NDArray
+from safetensors import safe_open
+from safetensors.numpy import save_file
+from tqdm.auto import tqdm
+from transformers import set_seed
+
+from hf_lelp.columns import _content_hash, _shards
+from hf_lelp.files import write_atomically
+from hf_lelp.labels import NO_LABEL
+from hf_lelp.methods import Method, train_student
+from hf_lelp.metrics import few_class_metrics
+from hf_lelp.prepare import column_values
+from hf_lelp.projections import LOGITS_COLUMN
+from hf_lelp.students import saved_parameters
+from hf_lelp.task import Task
+
+logger = logging.getLogger(__name__)
+
+# Neither changes a result; all else that a run is configured with does.
+RUN_SETTINGS: dict[str, Any] = {
+    "save_strategy": "no",
+    "eval_strategy": "no",
+    "logging_strategy": "no",
+    "report_to": "none",
+    "disable_tqdm": True,
+    "dataloader_pin_memory": False,
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One student trained and measured.
+
+    Attributes:
+        method: as it was asked for.
+        seed: of the student's weights, the order of the rows and the rotation.
+        figures: accuracy and the like, training time, parameters, the settings in force.
+        logits: of the evaluation rows, (N, C), float32.
+        labels: of the evaluation rows, (N,).
+    """
+
+    method: str
+    seed: int
+    figures: dict[str, Any]
+    logits: NDArray[np.float32]
+    labels: NDArray[np.int64]
+
+    @property
+    def correct(self) -> NDArray[np.bool_]:
+        """Whether each evaluation row was answered rightly, (N,); rows without a label are left out."""
+        labelled = self.labels != NO_LABEL
+        return np.asarray(self.logits.argmax(-1)[labelled] == self.labels[labelled])
+
+
+def run_all(
+    loaders: Mapping[str, Callable[[], Task]],
+    methods: Sequence[str],
+    seeds: Sequence[int],
+    runs_dir: Path,
+    *,
+    processes: int = 1,
+) -> dict[str, list[Run]]:
+    """Train every method with every seed on every task, but for what `runs_dir` has already.
+
+    Args:
+        loaders: of the tasks, by name; for several processes they must be picklable.
+        methods: see `Method.parse`.
+        seeds: each is a run of every method, so that methods can be compared seed by seed.
+        runs_dir: where the runs are kept.
+        processes: how many train at once, each with its share of the cores.
+
+    Returns:
+        The runs of every task, by seed and then by method.
+
+    Raises:
+        ValueError: if a method is unknown, or see `LELPTrainer`.
+    """
+    for method in methods:
+        Method.parse(method)
+    orders = [(task, method, seed) for task in loaders for seed in seeds for method in methods]
+    found: dict[tuple[str, str, int], Run] = {}
+    threads = max(1, torch.get_num_threads() // processes)
+    with tqdm(total=len(orders), desc="Comparing", unit="run", disable=len(orders) < 2) as progress:
+        if processes == 1:
+            tasks = _Tasks(loaders)
+            for order in orders:
+                found[order] = tasks.run(*order, runs_dir)
+                progress.update()
+        else:
+            # Forked processes would share locks of libraries that have threads already.
+            context = multiprocessing.get_context("spawn")
+            with ProcessPoolExecutor(processes, context, _start, (loaders, threads)) as pool:
+                futures = {pool.submit(_run_in_process, *order, runs_dir): order for order in orders}
+                for future in as_completed(futures):
+                    found[futures[future]] = future.result()
+                    progress.update()
+    return {name: [found[order] for order in orders if order[0] == name] for name in loaders}
+
+
+def run_or_read(task: Task, task_hash: str, method: str, seed: int, runs_dir: Path) -> Run:
+    """One run: read it if it was done before, do it and keep it otherwise.
+
+    Args:
+        task: to train on.
+        task_hash: its `task_fingerprint`.
+        method: see `Method.parse`.
+        seed: of the run.
+        runs_dir: where runs are kept.
+    """
+    parsed = Method.parse(method)
+    together = {**task.settings, **parsed.settings, "seed": seed, "kind": parsed.kind}
+    key = xxhash.xxh3_128(f"{task_hash} {json.dumps(together, sort_keys=True)}".encode()).hexdigest()
+    file = runs_dir / f"{key}.safetensors"
+    if file.exists():
+        return _read(file, method, seed)
+    start = time.perf_counter()
+    with tempfile.TemporaryDirectory() as scratch:
+        trainer = train_student(task, parsed, parsed.config(task, **RUN_SETTINGS, seed=seed, output_dir=scratch))
+        seconds = time.perf_counter() - start
+        prediction = trainer.predict(task.evaluation)
+    logits = np.asarray(prediction.predictions, dtype=np.float32)
+    labels = np.asarray(prediction.label_ids, dtype=np.int64)
+    figures: dict[str, Any] = {
+        **few_class_metrics(logits, labels, _teacher_logits(task)),
+        "train_seconds": seconds,
+        "parameters": saved_parameters(trainer.model),
+        "train_rows": len(task.train),
+        "settings": {name: value for name, value in together.items() if name not in RUN_SETTINGS},
+    }
+    run = Run(method, seed, figures, logits, labels)
+    runs_dir.mkdir(parents=True, exist_ok=True)
+    metadata = {"figures": json.dumps(figures)}
+    tensors: dict[str, NDArray[Any]] = {"logits": logits, "labels": labels}
+    write_atomically(file, lambda path: save_file(tensors, path, metadata))
+    return run
+
+
+def _read(file: Path, method: str, seed: int) -> Run:
+    with safe_open(file, framework="np") as stored:
+        figures = json.loads(stored.metadata()["figures"])
+        return Run(method, seed, figures, stored.get_tensor("logits"), stored.get_tensor("labels"))
+
+
+class _Tasks:
+    """Tasks by name, each loaded when it is first needed; the last one is kept."""
+
+    def __init__(self, loaders: Mapping[str, Callable[[], Task]]) -> None:
+        self._loaders = loaders
+        self._loaded: tuple[str, Task, str] | None = None
+
+    def run(self, name: str, method: str, seed: int, runs_dir: Path) -> Run:
+        if self._loaded is None or self._loaded[0] != name:
+            task = self._loaders[name]()
+            if task.processing_class is None:
+                train, evaluation = (dataset.with_format("torch") for dataset in (task.train, task.evaluation))
+                task = replace(task, train=train, evaluation=evaluation)
+            self._loaded = name, task, task_fingerprint(task)
+        return run_or_read(*self._loaded[1:], method, seed, runs_dir)
+
+
+_tasks: _Tasks  # of a process of the pool
+
+
+def _start(loaders: Mapping[str, Callable[[], Task]], threads: int) -> None:
+    """Give a process the tasks, and its share of the cores: more threads than cores are several times slower."""
+    global _tasks
+    _tasks = _Tasks(loaders)
+    torch.set_num_threads(threads)
+    datasets.disable_progress_bars()
+
+
+def _run_in_process(name: str, method: str, seed: int, runs_dir: Path) -> Run:
+    return _tasks.run(name, method, seed, runs_dir)
+
+
+def task_fingerprint(task: Task) -> str:
+    """Hash of the rows of both datasets, the teacher's final layer and a student drawn with a fixed seed."""
+    digest = xxhash.xxh3_128(task.head.fingerprint.encode())
+    for dataset in (task.train, task.evaluation):
+        for shard in _shards(dataset):
+            digest.update(_content_hash(shard).encode())
+    set_seed(0)
+    student = task.student()
+    digest.update(student.config.to_json_string(use_diff=False).encode())
+    for tensor in student.state_dict().values():
+        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _teacher_logits(task: Task) -> NDArray[np.float32] | None:
+    if LOGITS_COLUMN not in task.evaluation.column_names:
+        return None
+    return np.asarray(column_values(task.evaluation.with_format("numpy"), LOGITS_COLUMN))

@@ -1,0 +1,64 @@
+"""Is one method better than another? Paired intervals over seeds and over examples."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+CONFIDENCE = 0.95
+RESAMPLES = 2000
+
+
+def paired_difference(ours: NDArray[np.bool_], theirs: NDArray[np.bool_]) -> dict[str, Any]:
+    """The difference in accuracy of two methods on the same seeds and examples, in points, with two intervals.
+
+    They answer two questions. `over_seeds` (Student's t on the differences by seed): would it be there with other
+    seeds, on these examples? `over_examples` (bootstrap of the examples, each with its mean over the seeds): would it
+    be there on other examples, with these seeds? A finding needs both.
+
+    Args:
+        ours: (R, N), whether each of R seeds answers each of N examples rightly.
+        theirs: the same of the other method, seed by seed.
+
+    Returns:
+        `mean`, `over_seeds` (low, high; `None` for one seed), `over_examples` (low, high), and `finding`: "better" or
+        "worse" where both intervals leave out 0, else "none".
+    """
+    by_seed = 100 * (ours.mean(1) - theirs.mean(1))
+    by_example = 100 * (ours.mean(0) - theirs.mean(0))
+    over_seeds = None
+    if len(by_seed) > 1:
+        # Differences that are all the same have no spread, and Student's t no scale.
+        spread = stats.sem(by_seed)
+        half = spread * stats.t.ppf((1 + CONFIDENCE) / 2, len(by_seed) - 1) if spread > 0 else 0.0
+        over_seeds = (float(by_seed.mean() - half), float(by_seed.mean() + half))
+    over_examples = bootstrap_interval(by_example)
+    intervals = [over_examples] if over_seeds is None else [over_seeds, over_examples]
+    finding = "none"
+    if over_seeds is not None and all(low > 0 for low, _ in intervals):
+        finding = "better"
+    elif over_seeds is not None and all(high < 0 for _, high in intervals):
+        finding = "worse"
+    return {
+        "mean": float(by_seed.mean()),
+        "over_seeds": over_seeds,
+        "over_examples": over_examples,
+        "finding": finding,
+    }
+
+
+def bootstrap_interval(values: NDArray[np.floating], seed: int = 0) -> tuple[float, float]:
+    """95% percentile interval of the mean of `values`, (N,), by resampling them."""
+    if np.ptp(values) == 0:
+        return float(values[0]), float(values[0])
+    result = stats.bootstrap(
+        (values,),
+        np.mean,
+        n_resamples=RESAMPLES,
+        batch=100,
+        confidence_level=CONFIDENCE,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    )
+    return float(result.confidence_interval.low), float(result.confidence_interval.high)
