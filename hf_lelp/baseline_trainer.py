@@ -62,7 +62,7 @@ class BaselineConfig(LELPConfig):
         ValueError: if there is no such method, or `num_subclasses` is not 1.
     """
 
-    num_subclasses: int = 1
+    num_subclasses: int | str = 1
     baseline: Baseline = field(default="embedding_mse", metadata={"help": "The method."})
     baseline_weight: float = field(default=1.0, metadata={"help": "Weight of the term added to plain distillation."})
 
@@ -128,7 +128,8 @@ class BaselineTrainer(LELPTrainer):
             other: what the auxiliary module gives, (N, M).
             columns: the teacher's, and `labels`, by name.
         """
-        args, teacher_logits, temperature = self.args, columns[LOGITS_COLUMN].float(), self.args.temperature
+        args, teacher_logits = self.args, columns[LOGITS_COLUMN].float()
+        temperature = float(args.temperature)
         progress = self.state.global_step / max(self.state.max_steps, 1)
         labels = columns.get("labels")
         classes = teacher_logits.argmax(-1)

@@ -7,16 +7,21 @@ from typing import Any, Literal
 
 from transformers import TrainingArguments
 
+AUTO = "auto"
+MOST_SUBCLASSES = 16  # that "auto" tries
+
 
 @dataclass
 class LELPConfig(TrainingArguments):
     """Settings of `LELPTrainer`: those of `TrainingArguments` and the ones of LELP (arXiv 2409.20449).
 
     Args:
-        num_subclasses: S, pseudo-subclasses per class. 1 is plain knowledge distillation.
-        temperature: τ, of the class probabilities of teacher and student in training.
-        subclass_temperature: β, of the teacher's subclass probabilities. Projections are scaled to unit variance first,
-            so that one value means the same for every teacher and class.
+        num_subclasses: S, pseudo-subclasses per class. 1 is plain knowledge distillation. "auto" chooses it on a
+            validation part of the training data (`hf_lelp.auto`), plain distillation where that does better; so for the
+            next two.
+        temperature: τ, of the class probabilities of teacher and student in training, or "auto".
+        subclass_temperature: β, of the teacher's subclass probabilities, or "auto". Projections are scaled to unit
+            variance first, so that one value means the same for every teacher and class.
         subclass_weight: weight of telling a class's subclasses apart, beside 1 for telling the classes apart. The
             cross-entropy over S·C outputs is the sum of these two parts: 1 is the paper's loss, 0 plain distillation.
         alpha: α, weight of the cross-entropy with the labels; 1 − α is that of distillation. At 1 no teacher is run.
@@ -45,11 +50,15 @@ class LELPConfig(TrainingArguments):
         ValueError: if a setting is out of its range.
     """
 
-    num_subclasses: int = field(
-        default=8, metadata={"help": "S, pseudo-subclasses per class; 1 is plain distillation."}
+    num_subclasses: int | str = field(
+        default=8, metadata={"help": "S, pseudo-subclasses per class; 1 is plain distillation; 'auto' chooses it."}
     )
-    temperature: float = field(default=1.0, metadata={"help": "τ, temperature of the class probabilities."})
-    subclass_temperature: float = field(default=1.0, metadata={"help": "β, temperature of the subclass probabilities."})
+    temperature: float | str = field(
+        default=1.0, metadata={"help": "τ, temperature of the class probabilities, or 'auto'."}
+    )
+    subclass_temperature: float | str = field(
+        default=1.0, metadata={"help": "β, temperature of the subclass probabilities, or 'auto'."}
+    )
     subclass_weight: float = field(
         default=1.0, metadata={"help": "Weight of the subclasses' part of the loss; 1 is the paper's, 0 plain KD."}
     )
@@ -106,10 +115,22 @@ class LELPConfig(TrainingArguments):
         super().__post_init__()
         # YAML reads 1e-1 as text, and one column as a text, not a list.
         for name in ("temperature", "subclass_temperature", "subclass_weight", "alpha"):
-            setattr(self, name, float(getattr(self, name)))
+            if getattr(self, name) != AUTO:
+                setattr(self, name, float(getattr(self, name)))
         if isinstance(self.input_columns, str):
             self.input_columns = [self.input_columns]  # type: ignore[unreachable]
         self.check()
+
+    @property
+    def auto(self) -> bool:
+        """Whether a setting is still to be chosen."""
+        return AUTO in (self.num_subclasses, self.temperature, self.subclass_temperature)
+
+    @property
+    def directions(self) -> int:
+        """K, directions per class to fit: as many as any choice of S takes."""
+        most = MOST_SUBCLASSES if self.num_subclasses == AUTO else int(self.num_subclasses)
+        return self.num_directions or most
 
     def check(self) -> None:
         """Check the ranges of the settings.
@@ -118,13 +139,15 @@ class LELPConfig(TrainingArguments):
             ValueError: if one is out of its range.
         """
         for name in ("temperature", "subclass_temperature"):
-            if not 0 < getattr(self, name) < float("inf"):
+            if getattr(self, name) != AUTO and not 0 < getattr(self, name) < float("inf"):
                 raise ValueError(f"{name}={getattr(self, name)}: a temperature is a positive number.")
         if not 0 <= self.subclass_weight < float("inf"):
             raise ValueError(f"subclass_weight={self.subclass_weight}: a weight is 0 or more.")
         for name in ("num_subclasses", "num_directions", "max_length", "teacher_max_length", "teacher_batch_size"):
             value = getattr(self, name)
-            if value is not None and value < 1:
+            if isinstance(value, str) and not (value == AUTO and name == "num_subclasses"):
+                raise ValueError(f"{name}={value!r}: a whole number is needed.")
+            if value is not None and value != AUTO and value < 1:
                 raise ValueError(f"{name}={value}: at least 1 is needed.")
         if self.rotation_seed is not None and self.rotation_seed < 0:
             raise ValueError(f"rotation_seed={self.rotation_seed}: a seed is 0 or more.")
@@ -132,7 +155,8 @@ class LELPConfig(TrainingArguments):
             raise ValueError(f"alpha={self.alpha}: the weight of the labels is between 0 and 1.")
         if self.student_head not in ("subclass", "auxiliary"):
             raise ValueError(f"student_head={self.student_head!r}: 'subclass' or 'auxiliary'.")
-        if self.num_directions is not None and self.num_directions < self.num_subclasses:
+        needed = MOST_SUBCLASSES if self.num_subclasses == AUTO else int(self.num_subclasses)
+        if self.num_directions is not None and self.num_directions < needed:
             raise ValueError(
                 f"num_directions={self.num_directions} is fewer than num_subclasses={self.num_subclasses}:"
                 " each subclass takes a direction."

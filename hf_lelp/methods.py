@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import Any, get_args
 
 import numpy as np
-import torch
 import yaml
 from datasets import Dataset, Features, List, Value
 from numpy.typing import NDArray
@@ -96,7 +95,7 @@ def train_student(task: Task, method: Method, config: LELPConfig) -> LELPTrainer
         ValueError: if the task lacks what the method needs; see also `LELPTrainer`.
     """
     train, projections = task.train, None
-    if config.alpha < 1 and config.num_subclasses > 1:
+    if config.alpha < 1 and config.num_subclasses != 1:
         train, projections = _with_subclasses(task, method, config)
     set_seed(config.seed)
     kind: Any = BaselineTrainer if isinstance(config, BaselineConfig) else LELPTrainer
@@ -108,24 +107,8 @@ def train_student(task: Task, method: Method, config: LELPConfig) -> LELPTrainer
         projections=projections,
     )
     trainer.remove_callback(PrinterCallback)
-    if task.processing_class is None:
-        # Arrays out of Arrow row by row can take as long as a small student's step.
-        trainer.train_dataset = _InMemory(trainer._remove_unused_columns(trainer.train_dataset))
     trainer.train()
     return trainer
-
-
-class _InMemory(torch.utils.data.Dataset):
-    """Columns of a dataset as tensors."""
-
-    def __init__(self, dataset: Dataset) -> None:
-        self.tensors: dict[str, torch.Tensor] = dataset.with_format("torch")[:]
-
-    def __len__(self) -> int:
-        return len(next(iter(self.tensors.values())))
-
-    def __getitem__(self, row: int) -> dict[str, torch.Tensor]:
-        return {name: tensor[row] for name, tensor in self.tensors.items()}
 
 
 def classes_of(task: Task) -> NDArray[np.int64]:
@@ -152,22 +135,19 @@ def _with_subclasses(task: Task, method: Method, config: LELPConfig) -> tuple[Da
     if method.kind in CLUSTERINGS:
         logits = np.asarray(column_values(columns, LOGITS_COLUMN))
         scores = CLUSTERINGS[method.kind](
-            embedding, logits, classes, num_subclasses=config.num_subclasses, seed=seed, weight=weight
+            embedding, logits, classes, num_subclasses=int(config.num_subclasses), seed=seed, weight=weight
         )
         return _with_scores(task.train, scores, config)
-    fitted = ClassProjections.fit(
-        task.train, task.head, config.num_directions or config.num_subclasses, null_space=config.null_space
-    )
+    fitted = ClassProjections.fit(task.train, task.head, config.directions, null_space=config.null_space)
     if method.kind == "random_directions":
         fitted = subclass_makers.random_directions(fitted, embedding, classes, seed=seed, weight=weight)
     return task.train, fitted
 
 
 def _with_scores(train: Dataset, scores: NDArray[np.float32], config: LELPConfig) -> tuple[Dataset, None]:
-    _, num_classes, config.num_subclasses = scores.shape
-    features = Features(
-        {PROJECTIONS_COLUMN: List(List(Value("float32"), length=config.num_subclasses), length=num_classes)}
-    )
+    _, num_classes, num_subclasses = scores.shape
+    config.num_subclasses = num_subclasses
+    features = Features({PROJECTIONS_COLUMN: List(List(Value("float32"), length=num_subclasses), length=num_classes)})
     form = train.format["type"]
     train = beside(train.with_format(None), Dataset.from_dict({PROJECTIONS_COLUMN: scores}, features=features))
     return train.with_format(form), None

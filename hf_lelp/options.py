@@ -1,13 +1,14 @@
 """Options from the command line and from a YAML file, for the programs of this library."""
 
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 import yaml
 from transformers import HfArgumentParser, TrainingArguments
 
-from hf_lelp.config import LELPConfig
+from hf_lelp.config import AUTO, LELPConfig
 
 Arguments = TypeVar("Arguments")
 
@@ -32,6 +33,9 @@ def parse_options(
         description=description,
     )
     parser.add_argument("--config", metavar="FILE", help="YAML file with any of the options below.")
+    for action in parser._actions:
+        if action.dest in ("num_subclasses", "temperature", "subclass_temperature"):
+            action.type = partial(_number_or_auto, int if action.dest == "num_subclasses" else float)
     _group_options(parser, kind)
     known, _ = parser.parse_known_args(argv)
     if known.config is not None:
@@ -46,6 +50,10 @@ def parse_options(
     except ValueError as error:
         parser.error(str(error))
     return arguments, config
+
+
+def _number_or_auto(kind: type, text: str) -> int | float | str:
+    return text if text == AUTO else kind(text)
 
 
 def _group_options(parser: HfArgumentParser, kind: type) -> None:

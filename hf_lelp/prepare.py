@@ -222,9 +222,8 @@ def add_teacher_columns(
             " or add it: dataset.map(ClassProjections.fit(dataset, teacher.head), batched=True)."
         )
     if projections is None and teacher is not None:
-        num_directions = args.num_directions or args.num_subclasses
         projections = fit_projections(
-            embeddings, labels, teacher, num_directions, null_space=args.null_space, cache_dir=args.columns_cache_dir
+            embeddings, labels, teacher, args.directions, null_space=args.null_space, cache_dir=args.columns_cache_dir
         )
     assert projections is not None
     data = TeacherData(dataset, embeddings, projections)

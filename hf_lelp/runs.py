@@ -147,6 +147,7 @@ def run_or_read(task: Task, task_hash: str, method: str, seed: int, runs_dir: Pa
         "train_seconds": seconds,
         "parameters": saved_parameters(trainer.model),
         "train_rows": len(task.train),
+        "auto_trials": trainer.auto_trials,
         "settings": {name: value for name, value in together.items() if name not in RUN_SETTINGS},
     }
     run = Run(method, seed, figures, logits, labels)

@@ -1,8 +1,10 @@
 """`LELPTrainer`: a `transformers.Trainer` whose loss reads the teacher's columns."""
 
+import copy
 import json
 import logging
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +12,17 @@ import torch
 from datasets import Dataset, IterableDataset
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase, Trainer, set_seed
+from transformers import (
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PrinterCallback,
+    Trainer,
+    set_seed,
+)
 from transformers.trainer_utils import has_length
 
+from hf_lelp.auto import choose_settings
 from hf_lelp.config import LELPConfig, check_launch
 from hf_lelp.describe import card_of, describe
 from hf_lelp.files import write_atomically
@@ -122,11 +132,8 @@ class LELPTrainer(Trainer):
 
         if isinstance(model, str):
             model = new_student(model, self._classes.num_labels)
-        if model is not None:
-            self._place_head(model, args)
-            if processing_class is not None and isinstance(model, PreTrainedModel):
-                set_pad_token(processing_class, model)
-        self._head: StudentHead | None = student_head(model) if model is not None else None
+        if processing_class is not None and isinstance(model, PreTrainedModel):
+            set_pad_token(processing_class, model)
         self._rotation: tuple[Any, torch.Tensor] | None = None
         self._max_length = args.max_length
         if isinstance(processing_class, PreTrainedTokenizerBase):
@@ -138,6 +145,12 @@ class LELPTrainer(Trainer):
             train_dataset = self._prepare(train_dataset)
         if form == "torch":
             train_dataset = train_dataset.with_format(form)  # arrays as lists of numbers would be slow to read
+        self.auto_trials: list[dict[str, Any]] = []
+        if args.auto:
+            self._choose_settings(args, train_dataset, model, data_collator, kwargs.get("model_init"))
+        if model is not None:
+            self._place_head(model, args)
+        self._head: StudentHead | None = student_head(model) if model is not None else None
         if isinstance(eval_dataset, dict):
             eval_dataset = {name: self._prepare(dataset) for name, dataset in eval_dataset.items()}
         elif eval_dataset is not None:
@@ -157,6 +170,35 @@ class LELPTrainer(Trainer):
         self.loss_is_scaled_for_ga = False
         self.model_accepts_loss_kwargs = False
 
+    def _choose_settings(self, args: LELPConfig, dataset: Any, model: Any, data_collator: Any, model_init: Any) -> None:
+        """Settle what is "auto", with students like this one on parts of the training data; see `hf_lelp.auto`."""
+        if args.alpha == 1:
+            args.num_subclasses, args.temperature, args.subclass_temperature = 1, 1.0, 1.0
+            return
+        if not isinstance(dataset, Dataset):
+            raise ValueError(
+                f'Settings that are "auto" are chosen on a part of the training data, which is a'
+                f" {type(dataset).__name__} and not a datasets.Dataset. Set numbers instead."
+            )
+
+        def fit(trial: LELPConfig, train: Dataset, validation: Dataset) -> Any:
+            with tempfile.TemporaryDirectory() as scratch:
+                trial.output_dir = scratch
+                trainer = type(self)(
+                    model=copy.deepcopy(model) if model is not None else model_init(),
+                    args=trial,
+                    data_collator=data_collator,
+                    train_dataset=train,
+                    processing_class=self.processing_class,
+                    projections=self.projections,
+                    compute_metrics=None,
+                )
+                trainer.remove_callback(PrinterCallback)
+                trainer.train()
+                return trainer.predict(validation).predictions
+
+        self.auto_trials = choose_settings(args, dataset, fit)
+
     # ---- Data ----
 
     def _prepare(self, dataset: Any) -> Any:
@@ -171,6 +213,18 @@ class LELPTrainer(Trainer):
             max_length=self._max_length,
             classes=self._classes,
         )
+
+    def get_train_dataloader(self) -> Any:
+        """As in Trainer; arrays (a prepared dataset in torch format, without a tokenizer) are read into memory once."""
+        dataset = self.train_dataset
+        if self.processing_class is not None or not isinstance(dataset, Dataset) or dataset.format["type"] != "torch":
+            return super().get_train_dataloader()
+        try:
+            # Row by row out of Arrow they can take as long as a small student's step.
+            self.train_dataset = _InMemory(self._remove_unused_columns(dataset, description="training"))
+            return super().get_train_dataloader()
+        finally:
+            self.train_dataset = dataset
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
         """As in Trainer; a raw dataset is prepared first."""
@@ -206,7 +260,8 @@ class LELPTrainer(Trainer):
         if self._classes.names is not None:
             model.config.id2label = dict(enumerate(self._classes.names))
             model.config.label2id = {name: index for index, name in enumerate(self._classes.names)}
-        place_student_head(model, args.num_subclasses if args.alpha < 1 else 1, args.student_head, args.temperature)
+        num_subclasses = int(args.num_subclasses) if args.alpha < 1 else 1
+        place_student_head(model, num_subclasses, args.student_head, float(args.temperature))
 
     def call_model_init(self, trial: Any = None) -> PreTrainedModel:
         """As in Trainer; the student's head is placed on what `model_init` returns."""
@@ -282,11 +337,11 @@ class LELPTrainer(Trainer):
     def distillation_losses(
         self, class_logits: torch.Tensor, subclass_logits: torch.Tensor, columns: dict[str, torch.Tensor]
     ) -> torch.Tensor:
-        """τ² · CE(classes, tempered by τ) + `subclass_weight` · CE(subclasses given the class).
+        """The classes' cross-entropy, τ² · CE(p_c, softmax(class logits / τ)), and that of subclasses given the class.
 
-        With the subclass head the second part is tempered like the first: at the weight 1 their sum is the paper's loss,
-        τ² · CE(p, softmax over all S·C outputs / τ). The auxiliary layer's logits are no class's, and β alone is their
-        temperature.
+        With the subclass head the second part is tempered like the first: at `subclass_weight` 1 their sum is the
+        paper's loss, τ² · CE(p, softmax over all S·C outputs / τ). The logits of an auxiliary layer are no class's; β
+        alone is their temperature, and the factor τ gives their part gradients of the size that the classes' has.
 
         Args:
             class_logits: of the student, (N, C).
@@ -296,23 +351,25 @@ class LELPTrainer(Trainer):
         Returns:
             Loss per example, (N,).
         """
-        args = self.args
+        temperature, subclass_temperature = float(self.args.temperature), float(self.args.subclass_temperature)
         targets = subclass_targets(
             columns[LOGITS_COLUMN],
-            self.subclass_scores(columns[PROJECTIONS_COLUMN]) if args.num_subclasses > 1 else None,
-            temperature=args.temperature,
-            subclass_temperature=args.subclass_temperature,
+            self.subclass_scores(columns[PROJECTIONS_COLUMN]) if self.args.num_subclasses != 1 else None,
+            temperature=temperature,
+            subclass_temperature=subclass_temperature,
         )
-        losses = distillation_loss(class_logits, targets.sum(-1), temperature=args.temperature)
-        if args.num_subclasses > 1:
-            temperature = 1.0 if isinstance(self._head, AuxiliaryHead) else args.temperature
-            subclasses = subclass_loss(subclass_logits, targets, temperature=temperature)
-            losses = losses + args.subclass_weight * subclasses
+        losses = distillation_loss(class_logits, targets.sum(-1), temperature=temperature)
+        if self.args.num_subclasses != 1:
+            if isinstance(self._head, AuxiliaryHead):
+                subclasses = temperature * subclass_loss(subclass_logits, targets)
+            else:
+                subclasses = subclass_loss(subclass_logits, targets, temperature=temperature)
+            losses = losses + self.args.subclass_weight * subclasses
         return losses
 
     def _loss_columns(self) -> list[str]:
         """The teacher's columns that the loss reads."""
-        return [LOGITS_COLUMN, PROJECTIONS_COLUMN] if self.args.num_subclasses > 1 else [LOGITS_COLUMN]
+        return [LOGITS_COLUMN, PROJECTIONS_COLUMN] if self.args.num_subclasses != 1 else [LOGITS_COLUMN]
 
     def subclass_scores(self, projections: torch.Tensor) -> torch.Tensor:
         """The scores u of every class's pseudo-subclasses: raw projections on S directions, rotated and scaled.
@@ -330,7 +387,7 @@ class LELPTrainer(Trainer):
         settings = self._subclass_settings()
         if self._rotation is None or self._rotation[0] != settings:
             if self.projections is None and not (args.random_rotation or args.scale_projections):
-                return projections[..., : args.num_subclasses].float()
+                return projections[..., : int(args.num_subclasses)].float()
             if self.projections is None:
                 raise ValueError(
                     f"The data has {PROJECTIONS_COLUMN}, and the projections that made them are needed for their"
@@ -344,7 +401,7 @@ class LELPTrainer(Trainer):
                     f" {size}: they are not the ones that made the column."
                 )
             self._rotation = (settings, self.projections.rotation(**settings).to(projections.device))
-        return torch.einsum("nck,cks->ncs", projections[..., : args.num_subclasses].float(), self._rotation[1])
+        return torch.einsum("nck,cks->ncs", projections[..., : int(args.num_subclasses)].float(), self._rotation[1])
 
     def _subclass_settings(self) -> dict[str, Any]:
         """What makes the pseudo-subclasses of the projections."""
@@ -475,6 +532,19 @@ class LELPTrainer(Trainer):
         path = Path(checkpoint) / AUXILIARY_NAME
         if isinstance(self._head, AuxiliaryHead) and path.exists():
             self._head.auxiliary.load_state_dict(load_file(path))
+
+
+class _InMemory(torch.utils.data.Dataset):
+    """The columns of a dataset as tensors."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.tensors: dict[str, torch.Tensor] = dataset[:]
+
+    def __len__(self) -> int:
+        return len(next(iter(self.tensors.values())))
+
+    def __getitem__(self, row: int) -> dict[str, torch.Tensor]:
+        return {name: tensor[row] for name, tensor in self.tensors.items()}
 
 
 def _check_tokenized(dataset: Any, input_name: str) -> None:
