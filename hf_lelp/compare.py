@@ -100,7 +100,8 @@ def compare(arguments: CompareArguments, config: LELPConfig) -> dict[str, Any]:
         raise ValueError(f"train_sizes={too_many}: the training data has {len(first.train)} rows.")
     seeds = range(config.seed, config.seed + arguments.seeds)
     runs = run_all(loaders, arguments.methods, seeds, output_dir / "runs", processes=arguments.processes)
-    return publish(runs, arguments.methods, arguments.reference, output_dir)
+    reference = settle_reference(arguments.methods, arguments.reference)
+    return publish(runs, arguments.methods, reference, output_dir)
 
 
 def load_task(arguments: CompareArguments, config: LELPConfig, size: int | None = None) -> Task:
@@ -216,18 +217,17 @@ def summarise(runs: Sequence[Run], methods: Sequence[str], reference: str) -> di
 
 
 def publish(
-    runs: Mapping[str, Sequence[Run]], methods: Sequence[str], reference: str | None, output_dir: Path
+    runs: Mapping[str, Sequence[Run]], methods: Sequence[str], reference: str, output_dir: Path
 ) -> dict[str, Any]:
     """Write the summaries of all tasks as JSON, Markdown and plots; print the tables.
 
     Args:
         runs: by task.
         methods: in the order of the report.
-        reference: see `settle_reference`.
+        reference: the method that others are compared to.
         output_dir: folder of the report.
     """
-    settled = settle_reference(methods, reference)
-    summaries = {task: summarise(of_task, methods, settled) for task, of_task in runs.items()}
+    summaries = {task: summarise(of_task, methods, reference) for task, of_task in runs.items()}
     text = "\n\n".join(f"### {task}\n\n{comparison_table(summary)}" for task, summary in summaries.items())
     write_atomically(output_dir / "comparison.json", lambda path: path.write_text(json.dumps(summaries, indent=1)))
     write_atomically(output_dir / "comparison.md", lambda path: path.write_text(text + "\n", encoding="utf-8"))

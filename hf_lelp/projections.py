@@ -14,7 +14,7 @@ from typing import Any, Self
 import numpy as np
 import torch
 import xxhash
-from datasets import Dataset
+from datasets import Dataset, are_progress_bars_disabled
 from huggingface_hub import ModelCard, ModelHubMixin, hf_hub_download
 from numpy.typing import NDArray
 from safetensors import SafetensorError
@@ -112,7 +112,13 @@ class ClassProjections(
         encoder = Classes(num_classes, names=None, teacher_order=None)
         columns = [EMBEDDING_COLUMN, LOGITS_COLUMN] + ([label_column] if label_column else [])
         batches = dataset.select_columns(columns).with_format("numpy").iter(batch_size)
-        with tqdm(total=len(dataset), desc="Fitting class projections", unit="row", leave=False) as progress:
+        with tqdm(
+            total=len(dataset),
+            desc="Fitting class projections",
+            unit="row",
+            leave=False,
+            disable=are_progress_bars_disabled(),
+        ) as progress:
             for number, batch in enumerate(batches):
                 embedding = np.asarray(batch[EMBEDDING_COLUMN], dtype=np.float64)
                 _check_embedding(embedding, size, first_row=number * batch_size)

@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.numpy import save_file
 from tqdm.auto import tqdm
-from transformers import set_seed
+from transformers import TrainingArguments, set_seed
 
 from hf_lelp.columns import _content_hash, _shards
 from hf_lelp.files import write_atomically
@@ -47,6 +47,10 @@ RUN_SETTINGS: dict[str, Any] = {
     "disable_tqdm": True,
     "dataloader_pin_memory": False,
 }
+
+
+# Settings of TrainingArguments, of which a run is known by those that the task sets, and a place.
+NOT_OURS = {item.name for item in fields(TrainingArguments)} | {"columns_cache_dir"}
 
 
 @dataclass(frozen=True)
@@ -130,14 +134,18 @@ def run_or_read(task: Task, task_hash: str, method: str, seed: int, runs_dir: Pa
         runs_dir: where runs are kept.
     """
     parsed = Method.parse(method)
-    together = {**task.settings, **parsed.settings, "seed": seed, "kind": parsed.kind}
-    key = xxhash.xxh3_128(f"{task_hash} {json.dumps(together, sort_keys=True)}".encode()).hexdigest()
+    config = parsed.config(task, **RUN_SETTINGS, seed=seed, output_dir="unused")
+    # Ours in full: the same method with other defaults is another run.
+    ours = {item.name: getattr(config, item.name) for item in fields(config) if item.name not in NOT_OURS}
+    together = {**task.settings, **ours, "kind": parsed.kind}
+    key = xxhash.xxh3_128(f"{task_hash} {seed} {json.dumps(together, sort_keys=True)}".encode()).hexdigest()
     file = runs_dir / f"{key}.safetensors"
     if file.exists():
         return _read(file, method, seed)
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as scratch:
-        trainer = train_student(task, parsed, parsed.config(task, **RUN_SETTINGS, seed=seed, output_dir=scratch))
+        config.output_dir = scratch
+        trainer = train_student(task, parsed, config)
         seconds = time.perf_counter() - start
         prediction = trainer.predict(task.evaluation)
     logits = np.asarray(prediction.predictions, dtype=np.float32)
@@ -173,6 +181,7 @@ class _Tasks:
 
     def run(self, name: str, method: str, seed: int, runs_dir: Path) -> Run:
         if self._loaded is None or self._loaded[0] != name:
+            datasets.disable_progress_bars()
             task = self._loaders[name]()
             if task.processing_class is None:
                 train, evaluation = (dataset.with_format("torch") for dataset in (task.train, task.evaluation))
@@ -189,7 +198,6 @@ def _start(loaders: Mapping[str, Callable[[], Task]], threads: int) -> None:
     global _tasks
     _tasks = _Tasks(loaders)
     torch.set_num_threads(threads)
-    datasets.disable_progress_bars()
 
 
 def _run_in_process(name: str, method: str, seed: int, runs_dir: Path) -> Run:

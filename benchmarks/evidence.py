@@ -1,0 +1,181 @@
+"""The evidence: every method on every task of the suite, in parts that resume. `make benchmark` runs all parts.
+
+    python -m benchmarks.evidence [PART ...] [--seeds 5] [--processes 2]
+
+A part's summary is written to benchmarks/results/PART.json as soon as its runs are there; the runs themselves are kept
+in the cache folder of the suite. A later command with more seeds costs the new ones alone.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import datasets
+import torch
+
+from benchmarks.suite.store import CACHE
+from benchmarks.suite.tasks import fashion_lookalikes, fashion_pairs, newsgroups, reuters, vader
+from hf_lelp.compare import summarise
+from hf_lelp.files import write_atomically
+from hf_lelp.report import comparison_table
+from hf_lelp.runs import run_all
+from hf_lelp.task import Task
+
+RESULTS = Path(__file__).parent / "results"
+
+# The settings that the variants share; "auto" chooses among others.
+HEAD = "student_head=auxiliary"
+BASE = f"{HEAD},temperature=4,subclass_temperature=0.5,num_subclasses=8"
+AUTO = "num_subclasses=auto,temperature=auto,subclass_temperature=auto"
+KD_AUTO = "KD, best τ"
+
+CORE = {
+    "labels alone": "direct",
+    "KD, τ = 1": "kd",
+    "KD, τ = 4": "kd:temperature=4",
+    KD_AUTO: "kd:temperature=auto",
+    "LELP, auto": f"lelp:{HEAD},{AUTO}",
+    "LELP, base": f"lelp:{BASE}",
+    "LELP, paper's head, τ = 1, β = 1, S = 8": "lelp:student_head=subclass,subclass_temperature=1,num_subclasses=8",
+    "oracle": f"oracle:{HEAD},temperature=4",
+}
+CONTROLS = {
+    "LELP, random directions": f"random_directions:{BASE}",
+    "random partition": f"random_partition:{HEAD},temperature=4,num_subclasses=8",
+    "K-means": f"kmeans:{HEAD},temperature=4,num_subclasses=8",
+    "LELP without null space": f"lelp_no_null_space:{BASE}",
+    "LELP without rotation": f"lelp_no_rotation:{BASE}",
+}
+BASELINES = {
+    "embedding MSE": "embedding_mse:temperature=4",
+    "VID": "vid:temperature=4",
+    "CRD": "crd:temperature=4",
+    "RKD": "rkd:temperature=4",
+    "FitNet": "fitnet:temperature=4",
+    "soft targets, untempered student, τ = 4": "soft_targets:temperature=4",
+    "logit regression": "logit_regression",
+    "Annealing-KD": "annealing",
+    "Comparative KD": "comparative:temperature=4",
+}
+MORE_MAKERS = {
+    "agglomerative": f"agglomerative:{HEAD},temperature=4,num_subclasses=8",
+    "t-SNE + K-means": f"tsne_kmeans:{HEAD},temperature=4,num_subclasses=8",
+}
+SETTINGS = {
+    **{f"S = {s}": f"lelp:{HEAD},temperature=4,subclass_temperature=0.5,num_subclasses={s}" for s in (2, 4, 16, 32)},
+    **{f"β = {b}": f"lelp:{HEAD},temperature=4,subclass_temperature={b},num_subclasses=8" for b in (0.25, 1, 2)},
+    **{f"weight {w}": f"lelp:{BASE},subclass_weight={w}" for w in (0.25, 4, 16)},
+    **{f"τ = {t}": f"lelp:{HEAD},temperature={t},subclass_temperature=0.5,num_subclasses=8" for t in (1, 2)},
+    "subclass head, τ = 4": "lelp:student_head=subclass,temperature=4,subclass_temperature=0.5,num_subclasses=8",
+    "subclass head, weight 4": (
+        "lelp:student_head=subclass,subclass_temperature=0.5,num_subclasses=8,subclass_weight=4"
+    ),
+}
+LABELS = {
+    "KD, α = 0.5": "kd:alpha=0.5,temperature=4",
+    "LELP, α = 0.5": f"lelp:{BASE},alpha=0.5",
+}
+SHORT = {name: CORE[name] for name in ("labels alone", "KD, τ = 1", KD_AUTO, "LELP, auto", "LELP, base")}
+
+Loaders = Mapping[str, Callable[[], Task]]
+
+
+@dataclass(frozen=True)
+class Part:
+    """Tasks and methods that make one table.
+
+    Attributes:
+        tasks: by name.
+        methods: by the name in the table.
+        seeds: as many as are run unless asked otherwise.
+    """
+
+    tasks: Loaders
+    methods: dict[str, str]
+    seeds: int
+
+
+IMAGES: Loaders = {
+    "pairs, 100 fine classes": partial(fashion_pairs, 10, student="small"),
+    "pairs, 36 fine classes": partial(fashion_pairs, 6, student="small"),
+    "lookalikes, 10 fine classes": partial(fashion_lookalikes, student="tiny"),
+}
+TEXTS: dict[str, Callable[..., Task]] = {
+    "20 Newsgroups, parity": partial(newsgroups, "parity"),
+    "20 Newsgroups, comp + sci": partial(newsgroups, "comp_sci"),
+    "VADER, sentiment": vader,
+}
+
+
+def _students(student: str) -> Loaders:
+    return {name: partial(task, student=student) for name, task in TEXTS.items()}
+
+
+PARTS = {
+    "images": Part(IMAGES, {**CORE, **CONTROLS}, 3),
+    "mlp": Part(_students("mlp"), {**CORE, **CONTROLS, **BASELINES, **MORE_MAKERS, **LABELS}, 5),
+    "scratch": Part(_students("scratch"), CORE, 3),
+    "pretrained": Part(_students("pretrained"), SHORT, 3),
+    "images_baselines": Part(IMAGES, {KD_AUTO: CORE[KD_AUTO], **BASELINES, **MORE_MAKERS, **LABELS}, 3),
+    "settings": Part(
+        {"pairs, 100 fine classes": IMAGES["pairs, 100 fine classes"], **_students("mlp")},
+        {KD_AUTO: CORE[KD_AUTO], "LELP, base": CORE["LELP, base"], **SETTINGS},
+        3,
+    ),
+    "classes": Part(
+        {
+            **{f"{n} classes": partial(newsgroups, f"mod {n}") for n in (2, 4, 5, 10)},
+            "20 classes": partial(newsgroups, "fine"),
+        },
+        SHORT,
+        5,
+    ),
+    "rows": Part(
+        {f"{n} rows": partial(newsgroups, "parity", rows=n) for n in (300, 1000, 3000, 11293)},
+        SHORT,
+        5,
+    ),
+    "few_labels": Part(
+        {
+            "20 Newsgroups, parity, 1,000 labels": partial(newsgroups, "parity", labelled=1000),
+            "VADER, 1,000 labels": partial(vader, labelled=1000),
+        },
+        SHORT,
+        5,
+    ),
+    "reuters": Part({f"R8 mod {n}": partial(reuters, n) for n in (2, 4, 8)}, SHORT, 5),
+}
+
+
+def run_part(name: str, seeds: int | None, processes: int) -> None:
+    """Run what is missing of a part and write its summary."""
+    part = PARTS[name]
+    start = time.perf_counter()
+    chosen = range(seeds or part.seeds)
+    runs = run_all(part.tasks, list(part.methods.values()), chosen, CACHE / "runs", processes=processes)
+    names = {method: label for label, method in part.methods.items()}
+    summaries = {
+        task: summarise([replace(run, method=names[run.method]) for run in of_task], list(part.methods), KD_AUTO)
+        for task, of_task in runs.items()
+    }
+    text = json.dumps(summaries, indent=1, ensure_ascii=False)
+    write_atomically(RESULTS / f"{name}.json", lambda path: path.write_text(text + "\n", encoding="utf-8"))
+    for task, summary in summaries.items():
+        print(f"\n### {task}\n\n{comparison_table(summary)}", flush=True)
+    print(f"\n{name}: {time.perf_counter() - start:.0f} s", flush=True)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)} (default: all)")
+    parser.add_argument("--seeds", type=int, help="runs of each method (default: each part's own number)")
+    parser.add_argument("--processes", type=int, default=2, help="students to train at once (default: 2)")
+    options = parser.parse_args()
+    torch.set_num_threads(options.processes)
+    datasets.disable_progress_bars()
+    for part_name in options.parts or PARTS:
+        run_part(part_name, options.seeds, options.processes)

@@ -1,0 +1,161 @@
+"""Tables and plots of the evidence from benchmarks/results: `python -m benchmarks.page` writes docs/evidence_tables.md.
+
+Only what is in the JSON files is shown; a part that was not run is not there.
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from benchmarks.evidence import KD_AUTO, PARTS, RESULTS
+from hf_lelp.files import write_atomically
+from hf_lelp.report import comparison_table, markdown_table
+
+DOCS = Path(__file__).parent.parent / "docs"
+PICTURES = DOCS / "evidence"
+MAIN_PARTS = ("images", "mlp", "scratch", "pretrained")
+LELP_AUTO = "LELP, auto"
+INTRODUCTION = (
+    "Written by `python -m benchmarks.page` from benchmarks/results. What they mean: [evidence.md](evidence.md)."
+    " ± is the standard deviation over seeds; differences are to KD with the τ chosen on validation, in points, with"
+    " 95% intervals over seeds and over test examples; ▲ and ▼: both leave out 0."
+)
+TITLES = {
+    "images": "Images: a CNN teacher, a small CNN student",
+    "mlp": "Texts: a fine-tuned MiniLM teacher, an MLP over frozen sentence embeddings",
+    "scratch": "Texts: a fine-tuned MiniLM teacher, a BERT 2 × 128 from scratch",
+    "pretrained": "Texts: a fine-tuned MiniLM teacher, MiniLM cut to two layers",
+    "images_baselines": "Images: other methods",
+    "settings": "Settings of LELP",
+    "classes": "20 Newsgroups, groups put together to n classes (MLP student)",
+    "rows": "20 Newsgroups, parity: training rows (MLP student)",
+    "few_labels": "A teacher of 1,000 labels, a student of all texts without labels (MLP student)",
+    "reuters": "Reuters R8, skewed topics put together to n classes (MLP student)",
+}
+
+
+def main() -> None:
+    """Write the tables and the plots of every part that has results."""
+    results = {name: _read(name) for name in PARTS if (RESULTS / f"{name}.json").exists()}
+    sections = ["# Evidence: tables", INTRODUCTION]
+    main_tasks = {f"{task} ({part})": s for part in MAIN_PARTS for task, s in results.get(part, {}).items()}
+    if main_tasks:
+        sections += ["## LELP with settings chosen for it, against KD with the best τ", summary_table(main_tasks)]
+        _draw(PICTURES / "gains.png", lambda panel: _gains(panel, main_tasks), height=1.2 + 0.35 * len(main_tasks))
+        sections.append("![Gain over KD by task](evidence/gains.png)")
+    for name, summaries in results.items():
+        sections.append(f"## {TITLES[name]}")
+        for task, summary in summaries.items():
+            sections.append(f"### {task}\n\n{comparison_table(summary)}")
+    axes: dict[str, tuple[str, Callable[[str], float]]] = {
+        "classes": ("classes", lambda task: float(task.split()[0])),
+        "rows": ("training rows", lambda task: float(task.split()[0])),
+    }
+    for name, (label, value) in axes.items():
+        if name in results:
+            points = sorted((value(task), summary) for task, summary in results[name].items())
+            _draw(PICTURES / f"{name}.png", lambda panel, p=points, text=label: _lines(panel, p, text))  # type: ignore
+            sections.append(f"![Accuracy against {label}](evidence/{name}.png)")
+    text = "\n\n".join(sections) + "\n"
+    write_atomically(DOCS / "evidence_tables.md", lambda path: path.write_text(text, encoding="utf-8"))
+    print(f"{len(results)} parts, {DOCS / 'evidence_tables.md'}")
+
+
+def summary_table(tasks: dict[str, dict[str, Any]]) -> str:
+    """KD, LELP and the oracle of every task, and how much of the oracle's gain LELP has."""
+    header = [
+        "task",
+        "labels alone",
+        KD_AUTO,
+        LELP_AUTO,
+        "gain",
+        "95% over seeds",
+        "95% over examples",
+        "oracle",
+        "closed",
+    ]
+    body, gains = [], []
+    for task, summary in tasks.items():
+        methods = summary["methods"]
+        gain = methods[LELP_AUTO]["difference"]
+        gains.append(gain["mean"])
+        room = methods["oracle"]["difference"]["mean"] if "oracle" in methods else None
+        body.append(
+            [
+                task,
+                *(_accuracy(methods[name]) for name in ("labels alone", KD_AUTO, LELP_AUTO)),
+                f"{gain['mean']:+.2f}{_mark(gain)}",
+                _interval(gain["over_seeds"]),
+                _interval(gain["over_examples"]),
+                _accuracy(methods["oracle"]) if room is not None else "–",
+                f"{gain['mean'] / room:.0%}" if room is not None and room >= 2 else "–",
+            ]
+        )
+    findings = [summary["methods"][LELP_AUTO]["difference"]["finding"] for summary in tasks.values()]
+    return (
+        f"{markdown_table(header, body)}\n\nMean gain {np.mean(gains):+.2f} points over {len(tasks)} tasks;"
+        f" {findings.count('better')} with both intervals above 0, {findings.count('worse')} with both below."
+        " Closed: share of the oracle's gain, where that is at least"
+        " 2 points."
+    )
+
+
+def _gains(panel: Axes, tasks: dict[str, dict[str, Any]]) -> None:
+    for position, summary in enumerate(tasks.values()):
+        for name, shift, colour in ((LELP_AUTO, 0.0, "tab:blue"), ("oracle", 0.2, "0.6")):
+            if name not in summary["methods"]:
+                continue
+            difference = summary["methods"][name]["difference"]
+            if difference["over_seeds"]:
+                panel.plot(difference["over_seeds"], [position + shift] * 2, color=colour, alpha=0.4, linewidth=3)
+            label = name if position == 0 else None
+            panel.plot(difference["mean"], position + shift, "o", color=colour, label=label)
+    panel.axvline(0, color="0.7", zorder=0)
+    panel.set(yticks=range(len(tasks)), yticklabels=list(tasks), xlabel="points above KD with the best τ")
+    panel.invert_yaxis()
+    panel.legend(frameon=False)
+
+
+def _lines(panel: Axes, points: list[tuple[float, dict[str, Any]]], label: str) -> None:
+    for method in points[0][1]["methods"]:
+        means = [100 * summary["methods"][method]["accuracy"]["mean"] for _, summary in points]
+        spread = [100 * (summary["methods"][method]["accuracy"]["std"] or 0) for _, summary in points]
+        panel.errorbar([x for x, _ in points], means, yerr=spread, marker="o", capsize=2, label=method)
+    panel.set(xscale="log", xlabel=label, ylabel="accuracy, %")
+    panel.set_xticks([x for x, _ in points], [f"{x:,.0f}" for x, _ in points])
+    panel.minorticks_off()
+    panel.legend(frameon=False)
+
+
+def _draw(path: Path, draw: Callable[[Axes], None], height: float = 4.2) -> None:
+    figure = Figure(figsize=(7.2, height), layout="constrained")
+    panel = figure.subplots()
+    draw(panel)
+    panel.spines[["top", "right"]].set_visible(False)
+    write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=110))
+
+
+def _read(name: str) -> dict[str, Any]:
+    summaries: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    return summaries
+
+
+def _accuracy(figures: dict[str, Any]) -> str:
+    return f"{100 * figures['accuracy']['mean']:.2f}"
+
+
+def _mark(difference: dict[str, Any]) -> str:
+    return {"better": " ▲", "worse": " ▼"}.get(difference["finding"], "")
+
+
+def _interval(interval: list[float] | None) -> str:
+    return "–" if interval is None else f"{interval[0]:+.2f} to {interval[1]:+.2f}"
+
+
+if __name__ == "__main__":
+    main()
