@@ -8,7 +8,7 @@ LOCK_VENV := $(VENV)-lock
 LOCK_PINS ?= torch==2.13.0 transformers==5.23.0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-lowest lint lock
+.PHONY: help demo test test-lowest benchmark lint lock
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 24
@@ -30,6 +30,10 @@ $(VENV)-lowest/.lowest: requirements.lock pyproject.toml
 	$(MAKE) VENV=$(VENV)-lowest $(VENV)-lowest/.installed
 	$(VENV)-lowest/bin/python -m pip install --quiet $(LOWEST)
 	@touch $@
+
+benchmark: $(STAMP) ## run the evidence: hours, in parts that resume (PARTS=… for some of them)
+	$(BIN)/python -m benchmarks.evidence $(PARTS)
+	$(BIN)/python -m benchmarks.page
 
 lint: $(STAMP) ## check style, formatting and types
 	$(BIN)/ruff check .

@@ -21,7 +21,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from hf_lelp.columns import teacher_columns
 from hf_lelp.config import LELPConfig
-from hf_lelp.distill import DataArguments, load_data
+from hf_lelp.distill import DataArguments, expand, load_data
 from hf_lelp.files import write_atomically
 from hf_lelp.methods import Method
 from hf_lelp.options import parse_options
@@ -113,9 +113,9 @@ def load_task(arguments: CompareArguments, config: LELPConfig, size: int | None 
         size: rows to take at random; `None` is all.
     """
     train, evaluation = load_data(arguments, config.seed)
-    teacher, classes = settle_teacher(arguments.teacher_model, None, config, train, None)
+    teacher, classes = settle_teacher(expand(str(arguments.teacher_model)), None, config, train, None)
     assert teacher is not None
-    name = str(arguments.student_model)
+    name = expand(str(arguments.student_model))
     processing_class = AutoTokenizer.from_pretrained(name)
     student = partial(_student, name, classes.num_labels)
     settings: dict[str, Any] = {

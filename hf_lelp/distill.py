@@ -129,11 +129,11 @@ def distill(arguments: DistillArguments, config: LELPConfig) -> dict[str, Any]:
     if arguments.group_column not in (None, *train.column_names):
         raise ValueError(f"group_column={arguments.group_column}; the data has {', '.join(train.column_names)}.")
     _say(f"data: {len(train):,} training and {len(evaluation):,} evaluation rows of {', '.join(input_columns)}")
-    student = _expand(arguments.student_model or "")
+    student = expand(arguments.student_model or "")
     config = copy.deepcopy(config)
     teacher = None
     if arguments.teacher_model is not None:
-        teacher, _ = settle_teacher(_expand(arguments.teacher_model), None, config, train, None)
+        teacher, _ = settle_teacher(expand(arguments.teacher_model), None, config, train, None)
     if teacher is not None:
         # From here on it gives its classes in the data's order.
         config.teacher_class_order = list(range(teacher.num_classes))
@@ -217,7 +217,7 @@ def load_data(arguments: DataArguments, seed: int) -> tuple[Dataset, Dataset]:
         evaluation = None if arguments.eval_file is None else _load_file(arguments.eval_file)
     else:
         assert arguments.dataset_name is not None
-        splits = load_dataset(_expand(arguments.dataset_name), arguments.dataset_config)
+        splits = load_dataset(expand(arguments.dataset_name), arguments.dataset_config)
         assert isinstance(splits, DatasetDict)
         named = [arguments.eval_split] if arguments.eval_split else ["validation", "test"]
         eval_split = next((name for name in named if name in splits and name != arguments.train_split), None)
@@ -250,8 +250,8 @@ def _evaluation_data(arguments: DataArguments, evaluation: Dataset) -> Evaluatio
         assert arguments.dataset_name is not None
         name, split = arguments.dataset_name, str(evaluation.split)
         held_out = split == arguments.train_split
-        if Path(_expand(name)).exists():
-            name = Path(_expand(name)).resolve().name
+        if Path(expand(name)).exists():
+            name = Path(expand(name)).resolve().name
         else:
             kind, config = name, arguments.dataset_config
     parts = (["a tenth held out"] if held_out else []) + (
@@ -261,14 +261,14 @@ def _evaluation_data(arguments: DataArguments, evaluation: Dataset) -> Evaluatio
 
 
 def _load_file(name: str) -> Dataset:
-    path = Path(_expand(name))
+    path = Path(expand(name))
     if path.suffix not in FILE_FORMATS:
         raise ValueError(f"{name}: the format is told by the ending, one of {', '.join(FILE_FORMATS)}.")
     options = {"sep": "\t"} if path.suffix == ".tsv" else {}
     return load_dataset(FILE_FORMATS[path.suffix], data_files=str(path), split="train", **options)
 
 
-def _expand(name: str) -> str:
+def expand(name: str) -> str:
     return str(Path(name).expanduser()) if name.startswith("~") else name
 
 
