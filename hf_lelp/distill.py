@@ -269,6 +269,7 @@ def _load_file(name: str) -> Dataset:
 
 
 def expand(name: str) -> str:
+    """A path that starts with ~ in full; any other name as it is."""
     return str(Path(name).expanduser()) if name.startswith("~") else name
 
 
