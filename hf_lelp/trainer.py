@@ -8,10 +8,12 @@ from typing import Any
 
 import torch
 from datasets import Dataset, IterableDataset
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, set_seed
 from transformers.trainer_utils import has_length
+from transformers.utils import SAFE_WEIGHTS_NAME
 
 from hf_lelp.config import LELPConfig, check_launch
 from hf_lelp.describe import card_of, describe
@@ -421,6 +423,7 @@ class LELPTrainer(Trainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)
+        self._load_renamed(resume_from_checkpoint)
         self._load_auxiliary(resume_from_checkpoint)
         folder = Path(resume_from_checkpoint) / PROJECTIONS_FOLDER
         if self.projections is None or not folder.exists():
@@ -451,7 +454,22 @@ class LELPTrainer(Trainer):
         # What was measured last was another model.
         self._measured = {self.state.global_step: self._measured.get(self.state.best_global_step or -1, {})}
         if self.state.best_model_checkpoint is not None:
+            self._load_renamed(self.state.best_model_checkpoint)
             self._load_auxiliary(self.state.best_model_checkpoint)
+
+    def _load_renamed(self, checkpoint: str) -> None:
+        """Load what Trainer passes over with a warning: weights of models that are saved under other names, like ViT's.
+
+        See https://github.com/huggingface/transformers/issues/43701. `from_pretrained` knows the names.
+        """
+        model, path = self.accelerator.unwrap_model(self.model), Path(checkpoint) / SAFE_WEIGHTS_NAME
+        if not isinstance(model, PreTrainedModel) or not path.exists():
+            return
+        with safe_open(path, "pt") as weights:
+            renamed = {*weights.keys()} - {*model.state_dict()}
+        if renamed:
+            saved = type(model).from_pretrained(checkpoint, dtype=model.dtype)
+            model.load_state_dict(saved.state_dict(), strict=False)
 
     def _load_auxiliary(self, checkpoint: str) -> None:
         path = Path(checkpoint) / AUXILIARY_NAME
