@@ -48,7 +48,8 @@ class Teacher:
             results.
 
     Raises:
-        ValueError: if the model has no final linear layer, or `class_order` is no permutation of its classes.
+        ValueError: if the model has no final linear layer or a quantised one, or `class_order` is no permutation of its
+            classes.
     """
 
     def __init__(
@@ -78,6 +79,13 @@ class Teacher:
         self.model = model.eval().to(device if device is not None else PartialState().device)
         heads = find_heads(model, num_labels)
         self._head_names = list(heads)
+        for name, layer in heads.items():
+            if not layer.weight.is_floating_point() or _parts(layer.weight):
+                raise ValueError(
+                    f"The final layer {name!r} of this {type(model).__name__} is quantised, and LELP needs it as it was"
+                    " trained. Name it in modules_to_not_convert of the quantization_config (of bitsandbytes:"
+                    " llm_int8_skip_modules)."
+                )
         self._checked = False
         weight, shift = joint_layer(heads.values())
         weight = weight.detach().float().cpu()
@@ -205,9 +213,10 @@ class Teacher:
     def _hashes(self) -> tuple[str, str]:
         """Hash of the model and the order of its classes, and of all that a row's results depend on but the row."""
         digest = xxhash.xxh3_128()
-        for name, tensor in self.model.state_dict().items():
-            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        for name, value in self.model.state_dict().items():
+            digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+            for tensor in _parts(value) or [value]:
+                digest.update(memoryview(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()))
         config = {key: value for key, value in self.model.config.to_dict().items() if key not in _NO_PART_IN_RESULTS}
         digest.update(json.dumps([config, self.class_order], sort_keys=True, default=str).encode())
         model_hash = digest.hexdigest()
@@ -221,6 +230,14 @@ class Teacher:
                     content = json.dumps(settings, sort_keys=True).encode()
                 digest.update(content)
         return model_hash, digest.hexdigest()
+
+
+def _parts(tensor: torch.Tensor) -> list[torch.Tensor]:
+    """The plain tensors that a quantised one is made of; none of a plain one."""
+    if not hasattr(tensor, "__tensor_flatten__"):
+        return []
+    names, _ = tensor.__tensor_flatten__()
+    return [part for name in names for part in (_parts(getattr(tensor, name)) or [getattr(tensor, name)])]
 
 
 def auto_class(config: Any) -> Any:

@@ -133,7 +133,7 @@ class LELPTrainer(Trainer):
             model = new_student(model, self._classes.num_labels)
         if model is not None:
             self._place_head(model, args)
-            if isinstance(processing_class, PreTrainedTokenizerBase) and isinstance(model, PreTrainedModel):
+            if isinstance(processing_class, PreTrainedTokenizerBase) and hasattr(model, "config"):
                 set_pad_token(processing_class, model)
         self._head: StudentHead | None = student_head(model) if model is not None else None
         self._rotation: tuple[Any, torch.Tensor] | None = None
