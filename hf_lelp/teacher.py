@@ -216,7 +216,7 @@ class Teacher:
         for name, value in self.model.state_dict().items():
             digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
             for tensor in _parts(value) or [value]:
-                digest.update(memoryview(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()))
+                digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
         config = {key: value for key, value in self.model.config.to_dict().items() if key not in _NO_PART_IN_RESULTS}
         digest.update(json.dumps([config, self.class_order], sort_keys=True, default=str).encode())
         model_hash = digest.hexdigest()
@@ -232,7 +232,7 @@ class Teacher:
         return model_hash, digest.hexdigest()
 
 
-def _parts(tensor: torch.Tensor) -> list[torch.Tensor]:
+def _parts(tensor: Any) -> list[Any]:
     """The plain tensors that a quantised one is made of; none of a plain one."""
     if not hasattr(tensor, "__tensor_flatten__"):
         return []

@@ -1,4 +1,4 @@
-"""Teachers that are no plain text classifier in float32: images, sound, adapters, 8 bits, a hidden layer in the head."""
+"""Teachers that are no plain text classifier in float32: images, sound, adapters, 8 bits, a head of two layers."""
 
 import copy
 from pathlib import Path
