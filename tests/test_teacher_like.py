@@ -6,13 +6,21 @@ import numpy as np
 import pytest
 import runs
 import tiny
+from sklearn.decomposition import TruncatedSVD
+from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 
-from examples.sklearn_teacher import SklearnTeacher, fit
+from examples.sklearn_teacher import SklearnTeacher
 from hf_lelp import ClassProjections, Teacher, TeacherLike
 from hf_lelp.columns import teacher_columns
 from hf_lelp.prepare import settle_teacher
+
+
+def fit(texts: list[str], labels: list[int], dimensions: int) -> Pipeline:
+    """Counts of words, their leading components, and a regression on them."""
+    steps = CountVectorizer(), TruncatedSVD(dimensions, random_state=0), LogisticRegression(C=10, max_iter=1000)
+    return make_pipeline(*steps).fit(texts, labels)
 
 
 def sklearn_teacher(num_classes: int = 2) -> SklearnTeacher:
@@ -52,7 +60,7 @@ def test_it_teaches(head: str, tmp_path: Path) -> None:
     data = runs.data().remove_columns("label")
     answers = guide({"text": list(data["text"])})["teacher_logits"].argmax(-1)
     data = data.add_column("label", answers.tolist())
-    args = runs.config(tmp_path, student_head=head, max_steps=60)
+    args = runs.config(tmp_path, student_head=head, max_steps=60, optim="adamw_torch", learning_rate=0.01)
     run = runs.trainer(args, train_dataset=data, eval_dataset=data, teacher_model=guide, teacher_processing_class=None)
     assert run.projections is not None and run.projections.teacher == guide.head.fingerprint
     run.train()
