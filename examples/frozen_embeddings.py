@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from datasets import Dataset
 from numpy.typing import NDArray
+from sklearn.base import BaseEstimator
 from torch import Tensor, nn
 from transformers import (
     AutoConfig,
@@ -64,7 +65,7 @@ AutoConfig.register(EmbeddingConfig.model_type, EmbeddingConfig)
 AutoModelForSequenceClassification.register(EmbeddingConfig, EmbeddingClassifier)
 
 
-class SentenceEmbedder:
+class SentenceEmbedder(BaseEstimator):
     """A frozen sentence model, as a step of a scikit-learn pipeline too.
 
     Args:

@@ -11,7 +11,7 @@ from datasets import Dataset, IterableDataset
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, set_seed
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, SequenceFeatureExtractor, Trainer, set_seed
 from transformers.trainer_utils import has_length
 from transformers.utils import SAFE_WEIGHTS_NAME
 
@@ -380,7 +380,7 @@ class LELPTrainer(Trainer):
             self.args,
             projections=self.projections,
             teacher=self._teacher_name,
-            max_length=self._max_length,
+            max_length=None if isinstance(self.processing_class, SequenceFeatureExtractor) else self._max_length,
             measured=self._measured.get(self.state.global_step, {}),
         )
 

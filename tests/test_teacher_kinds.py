@@ -11,7 +11,6 @@ import tiny
 import tiny_media
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from torchao.quantization import Int8WeightOnlyConfig
 from transformers import (
     AutoModelForSequenceClassification,
     PreTrainedModel,
@@ -157,8 +156,10 @@ def test_a_student_with_adapters(tmp_path: Path) -> None:
 
 
 def int8(folder: Path, *skipped: str) -> PreTrainedModel:
+    # Not among the packages of the tests: wherever it is installed, every import of transformers warns of its kernels.
+    quantization = pytest.importorskip("torchao.quantization")
     runs.teacher_model(hidden_size=32).save_pretrained(folder)
-    config = TorchAoConfig(Int8WeightOnlyConfig(), modules_to_not_convert=list(skipped))
+    config = TorchAoConfig(quantization.Int8WeightOnlyConfig(), modules_to_not_convert=list(skipped))
     return AutoModelForSequenceClassification.from_pretrained(folder, quantization_config=config)
 
 
