@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-__all__ = ["ClassProjections", "LELPConfig", "LELPTrainer", "Teacher", "load_student"]
+__all__ = ["ClassProjections", "LELPConfig", "LELPTrainer", "Teacher", "TeacherLike", "load_student"]
 
 # Name to module. Imported on first use, so that `import hf_lelp` costs next to nothing.
 _EXPORTS = {
@@ -12,6 +12,7 @@ _EXPORTS = {
     "LELPConfig": "config",
     "LELPTrainer": "trainer",
     "Teacher": "teacher",
+    "TeacherLike": "teacher_like",
     "load_student": "students",
 }
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from hf_lelp.projections import ClassProjections
     from hf_lelp.students import load_student
     from hf_lelp.teacher import Teacher
+    from hf_lelp.teacher_like import TeacherLike
     from hf_lelp.trainer import LELPTrainer
 
 

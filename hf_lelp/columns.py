@@ -14,16 +14,18 @@ import numpy as np
 import pyarrow as pa
 import xxhash
 from accelerate import PartialState
-from datasets import Dataset, Features, List, Value, concatenate_datasets
+from datasets import Audio, Dataset, Features, Image, List, Value, concatenate_datasets
+from datasets.table import embed_table_storage
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from hf_lelp.projections import EMBEDDING_COLUMN, LOGITS_COLUMN, PROJECTIONS_COLUMN, ClassProjections
-from hf_lelp.teacher import Teacher
+from hf_lelp.teacher_like import TeacherLike
 
 logger = logging.getLogger(__name__)
 
 SHARD_ROWS = 2048
+DECODED_ROWS = 256  # images or sounds in memory at once
 
 
 def default_cache_dir() -> Path:
@@ -31,7 +33,7 @@ def default_cache_dir() -> Path:
     return Path(datasets.config.HF_DATASETS_CACHE) / "hf_lelp"
 
 
-def teacher_columns(dataset: Dataset, teacher: Teacher, cache_dir: str | Path | None = None) -> Dataset:
+def teacher_columns(dataset: Dataset, teacher: TeacherLike, cache_dir: str | Path | None = None) -> Dataset:
     """Run the teacher over every row that it has not seen yet.
 
     In several processes (`accelerate launch`) each takes every n-th shard, and all return the whole; `cache_dir` must
@@ -52,7 +54,7 @@ def teacher_columns(dataset: Dataset, teacher: Teacher, cache_dir: str | Path | 
     if missing or not len(dataset):
         raise ValueError(
             f"The teacher reads {', '.join(teacher.input_columns)}; the dataset has {len(dataset)} rows of"
-            f" {', '.join(dataset.column_names)}. Set input_columns to the text columns."
+            f" {', '.join(dataset.column_names)}. Set input_columns, or teacher_input_columns, to what it should read."
         )
     state = PartialState()
     folder = Path(cache_dir or default_cache_dir()) / "teacher" / teacher.fingerprint
@@ -86,7 +88,7 @@ def teacher_columns(dataset: Dataset, teacher: Teacher, cache_dir: str | Path | 
 def fit_projections(
     columns: Dataset,
     labels: NDArray[np.int64] | None,
-    teacher: Teacher,
+    teacher: TeacherLike,
     num_directions: int,
     *,
     null_space: bool = True,
@@ -141,7 +143,7 @@ def _shards(dataset: Dataset) -> list[Dataset]:
     return [dataset.select(range(start, min(start + SHARD_ROWS, len(dataset)))) for start in starts]
 
 
-def _run_shard(shard: Dataset, teacher: Teacher, file: Path) -> None:
+def _run_shard(shard: Dataset, teacher: TeacherLike, file: Path) -> None:
     """One shard through the teacher into `file`, by way of a temporary file of this process."""
     num_classes, size = teacher.head.weight.shape
     features = Features(
@@ -159,7 +161,7 @@ def _run_shard(shard: Dataset, teacher: Teacher, file: Path) -> None:
                 # The folder's name says who made them; a mark in every row would say it again.
                 lambda batch: {name: values for name, values in teacher(batch).items() if name in features},
                 batched=True,
-                batch_size=len(shard),
+                batch_size=DECODED_ROWS if _media(shard) else len(shard),
                 remove_columns=shard.column_names,
                 features=features,
                 cache_file_name=str(partial),
@@ -175,8 +177,22 @@ def _content_hash(shard: Dataset) -> str:
     """Hash of the rows themselves, whatever file, order of operations or library version they came through."""
     table = shard.with_format("arrow")[:]
     # take copies: a slice's buffers would carry what is outside it.
-    table = table.take(pa.array(range(len(table)))).combine_chunks().replace_schema_metadata(None)
+    table = table.take(pa.array(range(len(table))))
+    key = xxhash.xxh3_128()
+    for name, feature in _media(shard).items():
+        # The files' bytes, not their paths; and how they are decoded.
+        schema = Features({name: feature}).arrow_schema
+        files = embed_table_storage(table.select([name]).cast(schema))[name].combine_chunks().field("bytes")
+        table = table.set_column(table.schema.get_field_index(name), name, files)
+        key.update(repr(feature).encode())
+    table = table.combine_chunks().replace_schema_metadata(None)
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table)
-    return xxhash.xxh3_128(sink.getvalue()).hexdigest()
+    key.update(sink.getvalue())
+    return key.hexdigest()
+
+
+def _media(dataset: Dataset) -> dict[str, Image | Audio]:
+    """The columns that are decoded when they are read."""
+    return {name: feature for name, feature in dataset.features.items() if isinstance(feature, Image | Audio)}

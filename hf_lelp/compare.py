@@ -15,14 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from datasets import ClassLabel
-from transformers import AutoTokenizer
+from datasets import ClassLabel, Dataset
+from transformers import PreTrainedTokenizerBase
 from transformers.utils.logging import disable_progress_bar
 
 from hf_lelp.columns import teacher_columns
 from hf_lelp.config import LELPConfig
 from hf_lelp.distill import DataArguments, expand, load_data
 from hf_lelp.files import write_atomically
+from hf_lelp.inputs import longest
 from hf_lelp.methods import Method
 from hf_lelp.options import parse_options
 from hf_lelp.plots import plot_comparison
@@ -33,7 +34,8 @@ from hf_lelp.runs import RUN_SETTINGS, Run, run_all
 from hf_lelp.statistics import paired_difference
 from hf_lelp.students import new_student
 from hf_lelp.task import Task
-from hf_lelp.text import max_tokens, set_pad_token
+from hf_lelp.teacher import load_processor
+from hf_lelp.text import set_pad_token
 
 FIGURES = ("accuracy", "macro_f1", "ece", "teacher_agreement", "train_seconds")
 
@@ -116,12 +118,12 @@ def load_task(arguments: CompareArguments, config: LELPConfig, size: int | None 
     teacher, classes = settle_teacher(expand(str(arguments.teacher_model)), None, config, train, None)
     assert teacher is not None
     name = expand(str(arguments.student_model))
-    processing_class = AutoTokenizer.from_pretrained(name)
+    processing_class = load_processor(name)
     student = partial(_student, name, classes.num_labels)
     settings: dict[str, Any] = {
         "input_columns": config.input_columns,
         "label_column": config.label_column,
-        "max_length": max_tokens(processing_class, student(), config.max_length),
+        "max_length": longest(processing_class, student(), config.max_length),
         "classes": classes,
     }
     tokens = [student_columns(dataset, processing_class, **settings) for dataset in (train, evaluation)]
@@ -131,7 +133,7 @@ def load_task(arguments: CompareArguments, config: LELPConfig, size: int | None 
         feature = train.features[arguments.fine_column]
         values = column_values(train, arguments.fine_column)
         fine = values if isinstance(feature, ClassLabel) else np.unique(values, return_inverse=True)[1]
-        prepared = prepared.add_column("fine_label", np.asarray(fine, dtype=np.int64))
+        prepared = beside(prepared, Dataset.from_dict({"fine_label": np.asarray(fine, dtype=np.int64)}))
     if size is not None:
         prepared = prepared.shuffle(seed=config.seed).select(range(size))
     return Task(
@@ -157,7 +159,9 @@ def _training_settings(config: LELPConfig) -> dict[str, Any]:
 
 def _student(name: str, num_labels: int) -> Any:
     model = new_student(name, num_labels)
-    set_pad_token(AutoTokenizer.from_pretrained(name), model)
+    processing_class = load_processor(name)
+    if isinstance(processing_class, PreTrainedTokenizerBase):
+        set_pad_token(processing_class, model)
     return model
 
 

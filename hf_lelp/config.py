@@ -35,9 +35,12 @@ class LELPConfig(TrainingArguments):
         rotation_seed: of the random rotations; `None` is `seed`.
         num_directions: directions per class to fit and store; `None` is `num_subclasses`. More of them let a sweep
             over `num_subclasses` run on the same columns.
-        input_columns: one or two text columns, of teacher and student; `None` is "text", or the only text column.
+        input_columns: one or two text columns, or one of images or sound, of teacher and student; `None` is "text",
+            "image" or "audio", or the only column of that kind.
+        teacher_input_columns: the same for the teacher, where it reads others than the student.
         label_column: column of the labels. Examples without a label have −100 (or the column is missing).
-        max_length: tokens of the student after which a text is cut; `None` is the most that it takes.
+        max_length: tokens of the student after which a text is cut, `None` is the most that it takes; samples of a
+            sound.
         teacher_max_length: the same for the teacher.
         teacher_batch_size: rows per forward pass of the teacher.
         teacher_dtype: of the teacher's weights: "auto" is the one they are saved in.
@@ -77,7 +80,11 @@ class LELPConfig(TrainingArguments):
         default=None, metadata={"help": "Directions per class to fit and store (default: num_subclasses)."}
     )
     input_columns: list[str] | None = field(
-        default=None, metadata={"help": "One or two text columns (default: 'text', or the only text column)."}
+        default=None,
+        metadata={"help": "One or two text columns, or one of images or sound (default: the only one of its kind)."},
+    )
+    teacher_input_columns: list[str] | None = field(
+        default=None, metadata={"help": "The same for the teacher, where it reads others than the student."}
     )
     label_column: str = field(default="label", metadata={"help": "Column of the labels; -100 is no label."})
     max_length: int | None = field(default=None, metadata={"help": "Longest input of the student, in tokens."})
@@ -117,8 +124,9 @@ class LELPConfig(TrainingArguments):
         for name in ("temperature", "subclass_temperature", "subclass_weight", "alpha"):
             if getattr(self, name) != AUTO:
                 setattr(self, name, float(getattr(self, name)))
-        if isinstance(self.input_columns, str):
-            self.input_columns = [self.input_columns]  # type: ignore[unreachable]
+        for name in ("input_columns", "teacher_input_columns"):
+            if isinstance(getattr(self, name), str):
+                setattr(self, name, [getattr(self, name)])
         self.check()
 
     @property
@@ -161,8 +169,10 @@ class LELPConfig(TrainingArguments):
                 f"num_directions={self.num_directions} is fewer than num_subclasses={self.num_subclasses}:"
                 " each subclass takes a direction."
             )
-        if self.input_columns is not None and not 1 <= len(self.input_columns) <= 2:
-            raise ValueError(f"input_columns={self.input_columns}: one or two text columns are possible.")
+        for name in ("input_columns", "teacher_input_columns"):
+            columns = getattr(self, name)
+            if columns is not None and not 1 <= len(columns) <= 2:
+                raise ValueError(f"{name}={columns}: one or two text columns are possible, or one of images or sound.")
 
 
 def check_launch(args: LELPConfig) -> None:

@@ -14,21 +14,23 @@ import torch
 from accelerate import PartialState
 from datasets import ClassLabel, Dataset, DatasetDict, load_dataset
 from huggingface_hub import upload_file
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 from transformers.trainer_utils import get_last_checkpoint
 
 from hf_lelp.columns import teacher_columns
 from hf_lelp.config import LELPConfig
 from hf_lelp.files import write_atomically
+from hf_lelp.heads import logits_of
+from hf_lelp.inputs import Processor, encode, longest, on_device, pad, resolve_input_columns
 from hf_lelp.labels import NO_LABEL
 from hf_lelp.metrics import few_class_metrics
 from hf_lelp.model_card import CARD_NAME, EvaluationData, StudentCard
 from hf_lelp.plots import plot_groups
-from hf_lelp.prepare import column_values, resolve_input_columns, settle_teacher
+from hf_lelp.prepare import column_values, settle_teacher
 from hf_lelp.projections import LOGITS_COLUMN, PROJECTIONS_COLUMN
 from hf_lelp.report import group_alignment, group_table, results_table
 from hf_lelp.students import saved_parameters
-from hf_lelp.text import max_tokens
+from hf_lelp.teacher import Teacher, load_processor
 from hf_lelp.trainer import LELPTrainer
 
 logger = logging.getLogger(__name__)
@@ -125,18 +127,19 @@ def distill(arguments: DistillArguments, config: LELPConfig) -> dict[str, Any]:
         raise ValueError("num_subclasses=1 is plain distillation, the method kd. Use 2 or more for lelp, or drop it.")
     output_dir = Path(config.output_dir or "out")
     train, evaluation = load_data(arguments, config.seed)
-    input_columns = resolve_input_columns(train, config.input_columns, config.label_column)
+    student = expand(arguments.student_model or "")
+    processing_class = load_processor(student)
+    input_columns = resolve_input_columns(train, config.input_columns, config.label_column, processing_class)
     if arguments.group_column not in (None, *train.column_names):
         raise ValueError(f"group_column={arguments.group_column}; the data has {', '.join(train.column_names)}.")
     _say(f"data: {len(train):,} training and {len(evaluation):,} evaluation rows of {', '.join(input_columns)}")
-    student = expand(arguments.student_model or "")
     config = copy.deepcopy(config)
     teacher = None
     if arguments.teacher_model is not None:
         teacher, _ = settle_teacher(expand(arguments.teacher_model), None, config, train, None)
     if teacher is not None:
         # From here on it gives its classes in the data's order.
-        config.teacher_class_order = list(range(teacher.num_classes))
+        config.teacher_class_order = list(range(len(teacher.head.weight)))
 
     results: dict[str, dict[str, Any]] = {}
     logits: dict[str, Any] = {}
@@ -151,7 +154,6 @@ def distill(arguments: DistillArguments, config: LELPConfig) -> dict[str, Any]:
             settings.alpha = 1.0
         elif method == "kd":
             settings.num_subclasses = 1
-        processing_class = AutoTokenizer.from_pretrained(student)
         trainer = LELPTrainer(
             model=student,
             args=settings,
@@ -181,8 +183,9 @@ def distill(arguments: DistillArguments, config: LELPConfig) -> dict[str, Any]:
     if teacher is not None:
         columns = teacher_columns(evaluation, teacher, config.columns_cache_dir)
         logits["teacher"] = column_values(columns.with_format("numpy"), LOGITS_COLUMN)
+        assert isinstance(teacher, Teacher)  # as it was loaded here
         size = _size_and_speed(
-            teacher.model, teacher.processing_class, evaluation, input_columns, config.teacher_max_length
+            teacher.model, teacher.processing_class, evaluation, teacher.input_columns, teacher.max_length
         )
         results = {"teacher": size, **results}
     labels = np.full(len(evaluation), NO_LABEL) if labels is None else labels
@@ -276,7 +279,7 @@ def expand(name: str) -> str:
 @torch.inference_mode()
 def _size_and_speed(
     model: PreTrainedModel,
-    processing_class: PreTrainedTokenizerBase,
+    processing_class: Processor,
     dataset: Dataset,
     input_columns: list[str],
     max_length: int | None,
@@ -284,17 +287,21 @@ def _size_and_speed(
     rows: int = 512,
     batch_size: int = 32,
 ) -> dict[str, Any]:
-    """Parameters, and examples per second from text to logits over the first rows, the better of two rounds; where."""
-    columns = [dataset[:rows][name] for name in input_columns]
-    limits = {"truncation": True, "max_length": max_tokens(processing_class, model, max_length)}
+    """Parameters, and examples per second from text, image or sound to logits over the first rows; where.
+
+    The better of two rounds counts.
+    """
+    batch = dataset.select_columns(input_columns)[:rows]
+    max_length = longest(processing_class, model, max_length)
     model.eval()
     best = 0.0
     for _ in range(2):
         start = time.perf_counter()
-        for first in range(0, len(columns[0]), batch_size):
-            texts = [column[first : first + batch_size] for column in columns]
-            model(**processing_class(*texts, padding=True, return_tensors="pt", **limits).to(model.device)).logits.cpu()
-        best = max(best, len(columns[0]) / (time.perf_counter() - start))
+        for first in range(0, len(batch[input_columns[0]]), batch_size):
+            some = {name: values[first : first + batch_size] for name, values in batch.items()}
+            inputs = pad(processing_class, encode(processing_class, some, input_columns, max_length))
+            logits_of(model(**{name: on_device(value, model) for name, value in inputs.items()})).cpu()
+        best = max(best, len(batch[input_columns[0]]) / (time.perf_counter() - start))
     on_gpu = model.device.type == "cuda"
     device = torch.cuda.get_device_name(model.device) if on_gpu else f"CPU (threads: {torch.get_num_threads()})"
     return {"parameters": saved_parameters(model), "examples_per_second": best, "device": device}

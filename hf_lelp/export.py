@@ -13,19 +13,19 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from transformers import AutoTokenizer, HfArgumentParser, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import HfArgumentParser, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils.logging import disable_progress_bar
 
 from hf_lelp.distill import DataArguments, load_data
 from hf_lelp.files import write_atomically
+from hf_lelp.inputs import resolve_input_columns
 from hf_lelp.labels import NO_LABEL, resolve_classes
 from hf_lelp.model_card import CARD_NAME, add_runtimes
 from hf_lelp.modeling_lelp import SubclassHead
 from hf_lelp.plain import plain_student
-from hf_lelp.prepare import resolve_input_columns
 from hf_lelp.runtimes import measure, runtimes_table, save_int8, save_onnx, save_torch_export, torch_runtime
 from hf_lelp.students import load_student, student_head
-from hf_lelp.teacher import class_names
+from hf_lelp.teacher import class_names, load_processor
 from hf_lelp.text import max_tokens, set_pad_token, tokenize
 
 FORMS = ("plain", "onnx", "int8", "torch")
@@ -81,7 +81,9 @@ def export(student: str, arguments: ExportArguments) -> dict[str, Any]:
         ImportError: if ONNX is asked for and not installed.
     """
     model = load_student(student, dtype=torch.float32).cpu().eval()
-    processing_class = AutoTokenizer.from_pretrained(student)
+    processing_class = load_processor(student)
+    if not isinstance(processing_class, PreTrainedTokenizerBase):
+        raise ValueError(f"{student} reads no text: the export knows classifiers of text alone.")
     set_pad_token(processing_class, model)
     limit = max_tokens(processing_class, model, arguments.max_length)
     train, held_out = load_data(arguments, arguments.seed)

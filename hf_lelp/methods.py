@@ -149,5 +149,5 @@ def _with_scores(train: Dataset, scores: NDArray[np.float32], config: LELPConfig
     config.num_subclasses = num_subclasses
     features = Features({PROJECTIONS_COLUMN: List(List(Value("float32"), length=num_subclasses), length=num_classes)})
     form = train.format["type"]
-    train = beside(train.with_format(None), Dataset.from_dict({PROJECTIONS_COLUMN: scores}, features=features))
-    return train.with_format(form), None
+    joined = beside(train, Dataset.from_dict({PROJECTIONS_COLUMN: scores}, features=features))
+    return joined.with_format(form) if form == "torch" else joined, None

@@ -1,6 +1,6 @@
 """What a run needs settled before the student trains: the classes, the teacher, the columns of both sides."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -11,6 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_lelp.columns import fit_projections, projection_columns, teacher_columns
 from hf_lelp.config import LELPConfig
+from hf_lelp.inputs import OnTheFly, Processor, column_names, encode, input_name, resolve_input_columns, transform_of
 from hf_lelp.labels import NO_LABEL, Classes, UnknownClasses, check_teacher, in_order_of, resolve_classes
 from hf_lelp.projections import (
     EMBEDDING_COLUMN,
@@ -21,8 +22,8 @@ from hf_lelp.projections import (
     ClassProjections,
     check_mark,
 )
-from hf_lelp.teacher import Teacher, class_names
-from hf_lelp.text import tokenize
+from hf_lelp.teacher import Teacher, class_names, load_processor
+from hf_lelp.teacher_like import TeacherLike
 
 TEACHER_COLUMNS = (LOGITS_COLUMN, EMBEDDING_COLUMN, PROJECTIONS_COLUMN)
 
@@ -50,32 +51,37 @@ class TeacherData:
 
 
 def settle_teacher(
-    teacher_model: PreTrainedModel | Teacher | str | None,
-    processing_class: PreTrainedTokenizerBase | None,
+    teacher_model: PreTrainedModel | TeacherLike | str | None,
+    processing_class: Processor | None,
     args: LELPConfig,
     dataset: Any,
     student: Any,
-) -> tuple[Teacher | None, Classes]:
+) -> tuple[TeacherLike | None, Classes]:
     """Load the teacher, settle the classes with the data, and have the teacher give them in the data's order.
 
     Args:
-        teacher_model: id, folder, model or `Teacher`; left alone where `args.alpha` is 1 or there is no dataset.
-        processing_class: its tokenizer, `None` for the one saved with it.
+        teacher_model: id, folder, model or `TeacherLike`; left alone where `args.alpha` is 1 or there is no dataset.
+        processing_class: its tokenizer, image processor or feature extractor, `None` for the one saved with it.
         args: settings of the run.
         dataset: training data or `None`.
         student: the student's model, whose classes stand where neither teacher nor data tell.
 
     Raises:
-        ValueError: see `resolve_classes`; and if a model comes without its tokenizer, or the data's columns were made
-            by this teacher in another order of the classes.
+        ValueError: see `resolve_classes`; and if a model comes without its processing class, the data's columns were
+            made by this teacher in another order of the classes, or a teacher that cannot be reordered has another.
     """
     teacher = None
     if teacher_model is not None and args.alpha < 1 and dataset is not None:
         teacher = _load_teacher(teacher_model, processing_class, args, dataset)
     classes = _settle_classes(args, dataset, teacher, student)
-    if teacher is None or classes.teacher_order == list(range(teacher.num_classes)):
+    if teacher is None or classes.teacher_order == list(range(len(teacher.head.weight))):
         return teacher, classes
     assert classes.teacher_order is not None
+    if not isinstance(teacher, Teacher):
+        raise ValueError(
+            f"The data's classes are {', '.join(classes.names or [])}, in the order {classes.teacher_order} of the"
+            f" teacher's. A {type(teacher).__name__} must give its logits and class_names in the data's order."
+        )
     if not isinstance(dataset, Dataset) or LOGITS_COLUMN in dataset.column_names:
         raise ValueError(
             f"The teacher's classes are in another order than the data's ({', '.join(classes.names or [])}), and the"
@@ -86,17 +92,25 @@ def settle_teacher(
 
 
 def _load_teacher(
-    teacher_model: PreTrainedModel | Teacher | str,
-    processing_class: PreTrainedTokenizerBase | None,
+    teacher_model: PreTrainedModel | TeacherLike | str,
+    processing_class: Processor | None,
     args: LELPConfig,
     dataset: Any,
-) -> Teacher:
-    if isinstance(teacher_model, Teacher):
+) -> TeacherLike:
+    if isinstance(teacher_model, TeacherLike):
         return teacher_model
+    if processing_class is None and isinstance(teacher_model, str):
+        processing_class = load_processor(teacher_model)
+    if processing_class is None:
+        raise ValueError(
+            "teacher_model is a model, not an id: pass its tokenizer, image processor or feature extractor as"
+            " teacher_processing_class."
+        )
     # A teacher that will not run, but tells its classes and its final layer, needs no input columns.
     columns = ["text"]
     if isinstance(dataset, Dataset) and LOGITS_COLUMN not in dataset.column_names:
-        columns = resolve_input_columns(dataset, args.input_columns, args.label_column)
+        named = args.teacher_input_columns or args.input_columns
+        columns = resolve_input_columns(dataset, named, args.label_column, processing_class)
     settings: dict[str, Any] = {
         "input_columns": columns,
         "max_length": args.teacher_max_length,
@@ -105,12 +119,10 @@ def _load_teacher(
     }
     if isinstance(teacher_model, str):
         return Teacher.from_pretrained(teacher_model, processing_class, dtype=args.teacher_dtype, **settings)
-    if processing_class is None:
-        raise ValueError("teacher_model is a model, not an id: pass its tokenizer as teacher_processing_class.")
     return Teacher(teacher_model, processing_class, **settings)
 
 
-def _settle_classes(args: LELPConfig, dataset: Any, teacher: Teacher | None, model: Any) -> Classes:
+def _settle_classes(args: LELPConfig, dataset: Any, teacher: TeacherLike | None, model: Any) -> Classes:
     """The classes of data and teacher, or where neither tells, those of the student or of the prepared columns."""
     column = find_label_column(dataset, args)
     try:
@@ -118,14 +130,14 @@ def _settle_classes(args: LELPConfig, dataset: Any, teacher: Teacher | None, mod
             dataset if column is not None and isinstance(dataset, Dataset) else None,
             column or args.label_column,
             teacher_names=teacher.class_names if teacher else None,
-            num_teacher_classes=teacher.num_classes if teacher else None,
+            num_teacher_classes=len(teacher.head.weight) if teacher else None,
             teacher_class_order=args.teacher_class_order if teacher else None,
         )
     except UnknownClasses:
         if hasattr(model, "config"):
             return Classes(model.config.num_labels, class_names(model.config), None)
         if isinstance(dataset, Dataset) and LOGITS_COLUMN in dataset.column_names:
-            return Classes(len(dataset[0][LOGITS_COLUMN]), None, None)
+            return Classes(len(dataset.select_columns([LOGITS_COLUMN])[0][LOGITS_COLUMN]), None, None)
         raise
 
 
@@ -135,13 +147,7 @@ def find_label_column(dataset: Any, args: LELPConfig) -> str | None:
     return next((name for name in (args.label_column, "labels") if name in present), None)
 
 
-def column_names(dataset: Dataset | IterableDataset) -> list[str]:
-    """Those of the dataset; a stream that does not tell is asked for its first row."""
-    names: list[str] | None = dataset.column_names
-    return names or list(next(iter(dataset), {}))
-
-
-def check_marks(dataset: AnyDataset, teacher: Teacher | None, projections: ClassProjections | None) -> AnyDataset:
+def check_marks(dataset: AnyDataset, teacher: TeacherLike | None, projections: ClassProjections | None) -> AnyDataset:
     """Refuse prepared columns that are not the teacher's or the projections' at hand; returns the data without marks.
 
     Of a stream only the first row is read.
@@ -161,7 +167,7 @@ def check_marks(dataset: AnyDataset, teacher: Teacher | None, projections: Class
 
 def add_teacher_columns(
     dataset: Dataset,
-    teacher: Teacher | None,
+    teacher: TeacherLike | None,
     args: LELPConfig,
     classes: Classes,
     projections: ClassProjections | None = None,
@@ -169,7 +175,8 @@ def add_teacher_columns(
     """Run the teacher, fit and project, each only where the dataset has no such column yet.
 
     Args:
-        dataset: training data, raw or with columns of the teacher.
+        dataset: training data, raw or with columns of the teacher. The teacher sees the rows as they are stored; a
+            transform of the dataset, which may augment them, is the student's alone.
         teacher: that gives its classes in the data's order; `None` if the columns are there.
         args: settings of the run.
         classes: of the data.
@@ -179,6 +186,7 @@ def add_teacher_columns(
         ValueError: if columns are missing that cannot be made, or do not fit the classes, the teacher or each other;
             if the teacher is below the majority baseline; if alpha asks for labels and there are none.
     """
+    transform = transform_of(dataset)
     dataset = check_marks(dataset.with_format(None), teacher, projections)
     present = dataset.column_names
     embeddings = None
@@ -194,7 +202,7 @@ def add_teacher_columns(
     elif EMBEDDING_COLUMN in present:
         embeddings = dataset.select_columns([LOGITS_COLUMN, EMBEDDING_COLUMN])
 
-    width = len(dataset[0][LOGITS_COLUMN])
+    width = len(dataset.select_columns([LOGITS_COLUMN])[0][LOGITS_COLUMN])
     if width != classes.num_labels:
         raise ValueError(
             f"{LOGITS_COLUMN} has {width} classes and the data {classes.num_labels}: another teacher made the column."
@@ -214,6 +222,7 @@ def add_teacher_columns(
             f" {teacher.head.fingerprint} (other weights, data type or order of classes). Fit them for this teacher."
         )
 
+    dataset = dataset if transform is None else dataset.with_transform(transform)
     if args.num_subclasses == 1 or PROJECTIONS_COLUMN in present:
         return TeacherData(dataset, embeddings, projections)
     if embeddings is None or (projections is None and teacher is None):
@@ -232,75 +241,62 @@ def add_teacher_columns(
 
 def student_columns(
     dataset: AnyDataset,
-    processing_class: PreTrainedTokenizerBase | None,
+    processing_class: Processor | None,
     *,
     input_columns: Sequence[str] | None,
     label_column: str,
     max_length: int | None,
     classes: Classes,
 ) -> AnyDataset:
-    """Tokens of the student and `labels` as class indices; columns of the teacher stay, all others go.
+    """Inputs of the student and `labels` as class indices; columns of the teacher stay, all others go.
 
-    A dataset that is tokenized already keeps its columns, and only its labels are encoded; so does any dataset where
-    there is no tokenizer.
+    Texts become tokens once. Images, sound and the rows of a dataset with a transform become inputs whenever they are
+    read: pixels of every image take far more space than the images, and a transform may augment, differently each time.
+    A dataset that holds inputs already keeps its columns, and only its labels are encoded; so does any dataset where
+    there is nothing to make inputs with.
 
     Raises:
-        ValueError: if there is no telling which column is the text, a text is no string, or a label no class.
+        ValueError: if there is no telling which column to read, a text is no string, or a label no class.
     """
-    present: list[str] = column_names(dataset)
-    tokenized = processing_class is None or processing_class.model_input_names[0] in present
-    if tokenized and (label_column not in present or label_column == "labels"):
+    transform = transform_of(dataset)
+    if isinstance(transform, OnTheFly):
         return dataset
-    text_columns = [] if tokenized else resolve_input_columns(dataset, input_columns, label_column)
+    present: list[str] = column_names(dataset)
+    prepared = processing_class is None or input_name(processing_class) in present
+    if prepared and transform is None and (label_column not in present or label_column == "labels"):
+        return dataset
+    columns: list[str] = (
+        [] if prepared else resolve_input_columns(dataset, input_columns, label_column, processing_class)
+    )
     order = in_order_of(classes.names, (dataset.features or {}).get(label_column))
 
-    def encode(batch: dict[str, Any], rows: list[int]) -> dict[str, Any]:
+    def encode_labels(values: Iterable[Any]) -> list[int]:
+        return [label if order is None or label < 0 else order[label] for label in classes.encode(values)]
+
+    def encode_rows(batch: dict[str, Any], rows: list[int]) -> dict[str, Any]:
         encoded: dict[str, Any] = {}
-        if text_columns and processing_class is not None:
+        if columns and processing_class is not None:
             try:
-                encoded = tokenize(processing_class, batch, text_columns, max_length)
+                encoded = encode(processing_class, batch, columns, max_length)
             except ValueError as error:
                 raise ValueError(f"Rows {rows[0]} to {rows[-1]} of the dataset: {error}") from error
-        if label_column in batch:
-            labels = classes.encode(batch[label_column])
-            encoded["labels"] = [label if order is None or label < 0 else order[label] for label in labels]
-        return encoded
+        return encoded | ({"labels": encode_labels(batch[label_column])} if label_column in batch else {})
 
-    kept = {*present} - {label_column} if tokenized else {*TEACHER_COLUMNS}
-    removed = [name for name in present if name not in kept]
+    removed = [
+        name for name in present if name not in ({*present} - {label_column} if prepared else {*TEACHER_COLUMNS})
+    ]
     if isinstance(dataset, IterableDataset):
-        return dataset.map(encode, batched=True, with_indices=True, remove_columns=removed)
-    with PartialState().main_process_first():
-        return dataset.with_format(None).map(
-            encode, batched=True, with_indices=True, remove_columns=removed, desc="Tokenizing"
-        )
-
-
-def resolve_input_columns(
-    dataset: Dataset | IterableDataset, input_columns: Sequence[str] | None, label_column: str
-) -> list[str]:
-    """The text columns: those named, or "text", or the only column of text.
-
-    Raises:
-        ValueError: if a named column is missing, or none is named and there is not exactly one candidate.
-    """
-    dataset = dataset.with_format(None)  # a format may hide columns
-    present: list[str] = column_names(dataset)
-    if input_columns is not None:
-        missing = [name for name in input_columns if name not in present]
-        if missing:
-            raise ValueError(f"input_columns names {', '.join(missing)}; the dataset has {', '.join(present)}.")
-        return list(input_columns)
-    if "text" in present:
-        return ["text"]
-    first: dict[str, Any] = next(iter(dataset), {})
-    texts = [name for name, value in first.items() if isinstance(value, str) and name != label_column]
-    if len(texts) != 1:
-        raise ValueError(
-            f"Which column is the text? The dataset has {', '.join(present)}, of them text:"
-            f" {', '.join(texts) or 'none'}. Set input_columns to one or two of them."
-        )
-    return texts
+        return dataset.map(encode_rows, batched=True, with_indices=True, remove_columns=removed)
+    dataset = dataset.with_format(None)
+    if transform is None and (prepared or isinstance(processing_class, PreTrainedTokenizerBase)):
+        with PartialState().main_process_first():
+            return dataset.map(encode_rows, batched=True, with_indices=True, remove_columns=removed, desc="Tokenizing")
+    if label_column in present:
+        dataset = beside(dataset, Dataset.from_dict({"labels": encode_labels(column_values(dataset, label_column))}))
+    kept: list[str] = [name for name in ("labels", *TEACHER_COLUMNS) if name in dataset.column_names]
+    if transform is None:
+        dataset = dataset.select_columns([*columns, *kept])
+    return dataset.with_transform(OnTheFly(processing_class, columns, max_length, kept, transform))
 
 
 def column_values(dataset: Dataset, column: str) -> Any:
@@ -309,8 +305,9 @@ def column_values(dataset: Dataset, column: str) -> Any:
 
 
 def beside(dataset: Dataset, columns: Dataset) -> Dataset:
-    """The dataset with further columns, row by row; columns of the same name are replaced."""
-    return concatenate_datasets(
-        [dataset.remove_columns([name for name in columns.column_names if name in dataset.column_names]), columns],
-        axis=1,
-    )
+    """The dataset with further columns, row by row; columns of the same name are replaced, a transform stays."""
+    transform = transform_of(dataset)
+    own = dataset if transform is None else dataset.with_format(None)
+    replaced = [name for name in columns.column_names if name in own.column_names]
+    joined = concatenate_datasets([own.remove_columns(replaced), columns], axis=1)
+    return joined if transform is None else joined.with_transform(transform)

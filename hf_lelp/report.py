@@ -19,7 +19,7 @@ def results_table(results: dict[str, dict[str, Any]], rows: int) -> str:
         "macro-F1": lambda r: _percent(r, "macro_f1"),
         "calibration error": lambda r: _percent(r, "ece"),
         "agrees with teacher": lambda r: _percent(r, "teacher_agreement"),
-        "parameters": lambda r: f"{r['parameters'] / 1e6:.1f}M",
+        "parameters": lambda r: _count(r["parameters"]),
         "examples/s": lambda r: f"{r['examples_per_second']:,.0f}",
         "training": lambda r: f"{r['train_seconds']:.0f} s" if "train_seconds" in r else "–",
     }
@@ -148,6 +148,10 @@ def _interval(interval: tuple[float, float] | None) -> str:
 
 def _percent_of_mean(figures: dict[str, Any], key: str) -> str:
     return f"{100 * figures[key]['mean']:.1f}" if key in figures else "–"
+
+
+def _count(parameters: int) -> str:
+    return f"{parameters / 1e6:.1f}M" if parameters >= 1e5 else f"{parameters / 1e3:.1f}k"
 
 
 def _percent(result: dict[str, Any], key: str) -> str:

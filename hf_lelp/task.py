@@ -5,9 +5,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from datasets import Dataset
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from hf_lelp.heads import LinearHead
+from hf_lelp.inputs import Processor
 
 
 @dataclass(frozen=True)
@@ -15,12 +16,12 @@ class Task:
     """Data that a teacher has been run over, and a student to train on it.
 
     Attributes:
-        train: the student's inputs (tokens or arrays), `labels` (class indices, −100 for none), `teacher_logits`, (C,),
-            and `teacher_embedding`, (D,).
+        train: the student's inputs (tokens, arrays, or images and sound to be read), `labels` (class indices, −100 for
+            none), `teacher_logits`, (C,), and `teacher_embedding`, (D,).
         evaluation: the student's inputs and `labels`.
         head: the teacher's final linear layer.
         student: makes a fresh student; it is called after the seed is set.
-        processing_class: the student's tokenizer, to pad batches with; `None` where inputs are arrays.
+        processing_class: of the student, to make batches with; `None` where inputs are arrays.
         settings: of `LELPConfig`, for every method: learning rate, epochs, batch size and the like.
         fine_column: of `train`, integer: true subclasses that the labels hide, for the oracle; `None` if not known.
         teacher_accuracy: of the teacher on `evaluation`, where it was run there.
@@ -30,7 +31,7 @@ class Task:
     evaluation: Dataset
     head: LinearHead
     student: Callable[[], PreTrainedModel]
-    processing_class: PreTrainedTokenizerBase | None = None
+    processing_class: Processor | None = None
     settings: dict[str, Any] = field(default_factory=dict)
     fine_column: str | None = None
     teacher_accuracy: float | None = None

@@ -2,7 +2,7 @@
 
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,13 @@ import torch
 import transformers
 import xxhash
 from accelerate import PartialState
-from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from numpy.typing import NDArray
+from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_lelp.heads import LinearHead, check_embedding, find_heads, headless, joint_layer, logits_of
+from hf_lelp.inputs import Processor, encode, longest, on_device, pad
 from hf_lelp.projections import EMBEDDING_COLUMN, LOGITS_COLUMN, TEACHER_MARK
-from hf_lelp.text import max_tokens, set_pad_token, tokenize
+from hf_lelp.text import set_pad_token
 
 # Entries of a model's and a tokenizer's files that say where they come from, what the classes are called, or, as
 # truncation and padding do, what the last call was: the same teacher in memory and loaded again differs in them.
@@ -26,15 +28,15 @@ _NO_PART_IN_RESULTS = {
 
 
 class Teacher:
-    """A classifier and its tokenizer, callable in `dataset.map(..., batched=True)`.
+    """A classifier of text, images or sound and what prepares its inputs, callable in `dataset.map(..., batched=True)`.
 
-    Each call sorts its rows by length, so that little is spent on padding, and gives the results in the rows' order.
+    Each call sorts texts by length, so that little is spent on padding, and gives the results in the rows' order.
 
     Args:
         model: a fine-tuned classifier; put on `device`, set to evaluation mode, otherwise untouched.
-        processing_class: its tokenizer.
-        input_columns: one or two text columns that it reads.
-        max_length: tokens after which a text is cut; `None` is the most that the model takes.
+        processing_class: its tokenizer, image processor or feature extractor.
+        input_columns: one or two text columns that it reads, or one of images or sound.
+        max_length: tokens after which a text is cut, `None` is the most that the model takes; or samples of a sound.
         batch_size: rows per forward pass.
         class_order: the teacher's index of each class, to give logits in another order than the teacher's own.
         device: `None` is this process's accelerator.
@@ -42,16 +44,18 @@ class Teacher:
     Attributes:
         head: the final linear layer, rows in `class_order`.
         class_names: of the classes in `class_order`; `None` where the model only has LABEL_0, LABEL_1, ….
-        fingerprint: hash of the weights, the configuration, the tokenizer and the settings above that change results.
+        fingerprint: hash of the weights, the configuration, the processing class and the settings above that change
+            results.
 
     Raises:
-        ValueError: if the model has no final linear layer, or `class_order` is no permutation of its classes.
+        ValueError: if the model has no final linear layer or a quantised one, or `class_order` is no permutation of its
+            classes.
     """
 
     def __init__(
         self,
         model: PreTrainedModel,
-        processing_class: PreTrainedTokenizerBase,
+        processing_class: Processor,
         *,
         input_columns: Sequence[str] = ("text",),
         max_length: int | None = None,
@@ -68,12 +72,20 @@ class Teacher:
             )
         self.processing_class = processing_class
         self.input_columns = list(input_columns)
-        self.max_length = max_tokens(processing_class, model, max_length)
+        self.max_length = longest(processing_class, model, max_length)
         self.batch_size = batch_size
-        set_pad_token(processing_class, model)
+        if isinstance(processing_class, PreTrainedTokenizerBase):
+            set_pad_token(processing_class, model)
         self.model = model.eval().to(device if device is not None else PartialState().device)
         heads = find_heads(model, num_labels)
         self._head_names = list(heads)
+        for name, layer in heads.items():
+            if not layer.weight.is_floating_point() or _parts(layer.weight):
+                raise ValueError(
+                    f"The final layer {name!r} of this {type(model).__name__} is quantised, and LELP needs it as it was"
+                    " trained. Name it in modules_to_not_convert of the quantization_config (of bitsandbytes:"
+                    " llm_int8_skip_modules)."
+                )
         self._checked = False
         weight, shift = joint_layer(heads.values())
         weight = weight.detach().float().cpu()
@@ -85,14 +97,14 @@ class Teacher:
     def from_pretrained(
         cls,
         name_or_path: str,
-        processing_class: PreTrainedTokenizerBase | None = None,
+        processing_class: Processor | None = None,
         *,
         dtype: str | torch.dtype = "auto",
         revision: str | None = None,
         trust_remote_code: bool = False,
         **kwargs: Any,
     ) -> "Teacher":
-        """Load a fine-tuned classifier, and its tokenizer where none is given, from a folder or the Hub.
+        """Load a fine-tuned classifier, and its processing class where none is given, from a folder or the Hub.
 
         Args:
             name_or_path: folder or Hub id.
@@ -116,7 +128,7 @@ class Teacher:
                 " A teacher must be a fine-tuned classifier; fine-tune this checkpoint on your task first."
             )
         if processing_class is None:
-            processing_class = AutoTokenizer.from_pretrained(name_or_path, **hub)
+            processing_class = load_processor(name_or_path, **hub)
         return cls(model, processing_class, **kwargs)
 
     @property
@@ -156,23 +168,37 @@ class Teacher:
             ValueError: if the captured embedding does not give the model's logits (checked on the first rows).
             KeyError: if an input column is missing.
         """
-        tokens = tokenize(self.processing_class, batch, self.input_columns, self.max_length)
-        lengths = [len(ids) for ids in tokens["input_ids"]]
-        # Longest first: a batch that does not fit in memory fails at once.
-        order = np.argsort(lengths, kind="stable")[::-1]
+        count = len(batch[self.input_columns[0]])
         num_classes, size = self.head.weight.shape
-        logits = np.empty((len(order), num_classes), dtype=np.float32)
-        embedding = np.empty((len(order), size), dtype=np.float32)
-        for start in range(0, len(order), self.batch_size):
-            rows = order[start : start + self.batch_size]
-            inputs = self.processing_class.pad(
-                {name: [values[row] for row in rows] for name, values in tokens.items()}, return_tensors="pt"
-            ).to(self.model.device)
-            hidden = self._embed(dict(inputs))
+        logits = np.empty((count, num_classes), dtype=np.float32)
+        embedding = np.empty((count, size), dtype=np.float32)
+        for rows, inputs in self._batches(batch, count):
+            hidden = self._embed({name: on_device(value, self.model) for name, value in inputs.items()})
             embedding[rows] = hidden.numpy()
             logits[rows] = torch.nn.functional.linear(hidden, self.head.weight, self.head.bias).numpy()
         mark = [self.head.fingerprint] * len(logits)
         return {LOGITS_COLUMN: logits, EMBEDDING_COLUMN: embedding, TEACHER_MARK: mark}
+
+    def _batches(
+        self, batch: dict[str, list[Any]], count: int
+    ) -> Iterator[tuple[NDArray[np.integer], dict[str, torch.Tensor]]]:
+        """Numbers of some rows and the model's inputs for them, until every row had its turn."""
+        starts = range(0, count, self.batch_size)
+        if isinstance(self.processing_class, PreTrainedTokenizerBase):
+            tokens = encode(self.processing_class, batch, self.input_columns, self.max_length)
+            # Longest first: a batch that does not fit in memory fails at once.
+            order = np.argsort([len(ids) for ids in tokens["input_ids"]], kind="stable")[::-1]
+            for start in starts:
+                rows = order[start : start + self.batch_size]
+                some = {name: [values[row] for row in rows] for name, values in tokens.items()}
+                yield rows, pad(self.processing_class, some)
+            return
+        (column,) = self.input_columns
+        values = batch[column]
+        for start in starts:  # pixels and samples of all rows at once may not fit in memory
+            rows = np.arange(start, min(start + self.batch_size, count))
+            some = {column: values[start : start + self.batch_size]}
+            yield rows, pad(self.processing_class, encode(self.processing_class, some, [column], self.max_length))
 
     @torch.inference_mode()
     def _embed(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -187,9 +213,10 @@ class Teacher:
     def _hashes(self) -> tuple[str, str]:
         """Hash of the model and the order of its classes, and of all that a row's results depend on but the row."""
         digest = xxhash.xxh3_128()
-        for name, tensor in self.model.state_dict().items():
-            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        for name, value in self.model.state_dict().items():
+            digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+            for tensor in _parts(value) or [value]:
+                digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
         config = {key: value for key, value in self.model.config.to_dict().items() if key not in _NO_PART_IN_RESULTS}
         digest.update(json.dumps([config, self.class_order], sort_keys=True, default=str).encode())
         model_hash = digest.hexdigest()
@@ -205,6 +232,14 @@ class Teacher:
         return model_hash, digest.hexdigest()
 
 
+def _parts(tensor: Any) -> list[Any]:
+    """The plain tensors that a quantised one is made of; none of a plain one."""
+    if not hasattr(tensor, "__tensor_flatten__"):
+        return []
+    names, _ = tensor.__tensor_flatten__()
+    return [part for name in names for part in (_parts(getattr(tensor, name)) or [getattr(tensor, name)])]
+
+
 def auto_class(config: Any) -> Any:
     """The Auto class that loads the architecture named in a classifier's configuration.
 
@@ -217,13 +252,37 @@ def auto_class(config: Any) -> Any:
         transformers.AutoModelForAudioClassification,
         transformers.AutoModelForVideoClassification,
     ]
-    for auto in classes:
-        if type(config) in auto._model_mapping or hasattr(config, "auto_map"):
-            return auto
+    own = [auto for auto in classes if type(config) in auto._model_mapping]
+    if len(own) > 1:  # Perceiver: the configuration of several tasks
+        named = [auto for auto in own if (config.architectures or [""])[0] in _names(auto._model_mapping[type(config)])]
+        own = named or own
+    remote = getattr(config, "auto_map", None) or {}
+    found = own or [auto for auto in classes if auto.__name__ in remote]
+    if found:
+        return found[0]
     raise ValueError(
         f"No classification model for {type(config).__name__} ({config.model_type}). hf-lelp distils the models of"
         f" {', '.join(auto.__name__ for auto in classes)}."
     )
+
+
+def _names(classes: Any) -> list[str]:
+    return [model.__name__ for model in (classes if isinstance(classes, tuple) else (classes,))]
+
+
+def load_processor(name_or_path: str, **hub: Any) -> Processor:
+    """The tokenizer, image processor or feature extractor of a model, as its configuration asks.
+
+    Args:
+        name_or_path: folder or Hub id.
+        **hub: for `from_pretrained` (revision, trust_remote_code, …).
+    """
+    auto = auto_class(AutoConfig.from_pretrained(name_or_path, **hub))
+    if auto is transformers.AutoModelForAudioClassification:
+        return transformers.AutoFeatureExtractor.from_pretrained(name_or_path, **hub)
+    if auto is transformers.AutoModelForSequenceClassification:
+        return transformers.AutoTokenizer.from_pretrained(name_or_path, **hub)
+    return transformers.AutoImageProcessor.from_pretrained(name_or_path, **hub)
 
 
 def class_names(config: Any) -> list[str] | None:

@@ -54,6 +54,8 @@ def tokenize(
 ) -> dict[str, list[list[int]]]:
     """Tokens of one or two text columns, cut to `max_length`, not padded.
 
+    A text of no tokens, as an empty one is to most decoders, becomes one special token: models crash on none.
+
     Raises:
         KeyError: if a column is missing.
         ValueError: if a text is not a string.
@@ -66,4 +68,15 @@ def tokenize(
                 " expected. Fill or drop such rows first (an empty string is fine)."
             )
     texts = [list(batch[column]) for column in columns]
-    return dict(processing_class(*texts, truncation=max_length is not None, max_length=max_length))
+    tokens = dict(processing_class(*texts, truncation=max_length is not None, max_length=max_length))
+    for row in [row for row, ids in enumerate(tokens["input_ids"]) if not ids]:
+        for name, values in tokens.items():
+            values[row] = [{"input_ids": _stand_in(processing_class), "attention_mask": 1}.get(name, 0)]
+    return tokens
+
+
+def _stand_in(processing_class: PreTrainedTokenizerBase) -> int:
+    """A token for a text without any, not the padding token if there is another: padding is not attended to."""
+    special = [processing_class.bos_token_id, processing_class.eos_token_id, processing_class.unk_token_id]
+    known = [token for token in special if token is not None]
+    return next((token for token in known if token != processing_class.pad_token_id), [*known, 0][0])

@@ -10,23 +10,26 @@ from typing import Any
 
 import torch
 from datasets import Dataset, IterableDataset
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import (
-    AutoTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     PrinterCallback,
+    SequenceFeatureExtractor,
     Trainer,
     set_seed,
 )
 from transformers.trainer_utils import has_length
+from transformers.utils import SAFE_WEIGHTS_NAME
 
 from hf_lelp.auto import choose_settings
 from hf_lelp.config import LELPConfig, check_launch
 from hf_lelp.describe import card_of, describe
 from hf_lelp.files import write_atomically
 from hf_lelp.heads import logits_of
+from hf_lelp.inputs import OnTheFly, Processor, transform_of
 from hf_lelp.labels import NO_LABEL
 from hf_lelp.losses import distillation_loss, label_loss, subclass_loss, subclass_targets
 from hf_lelp.metrics import compute_metrics as few_class_compute_metrics
@@ -49,7 +52,8 @@ from hf_lelp.students import (
     place_student_head,
     student_head,
 )
-from hf_lelp.teacher import Teacher
+from hf_lelp.teacher import Teacher, load_processor
+from hf_lelp.teacher_like import TeacherLike
 from hf_lelp.text import max_tokens, set_pad_token
 
 logger = logging.getLogger(__name__)
@@ -62,22 +66,28 @@ SUBCLASSES_NAME = "subclasses.json"
 class LELPTrainer(Trainer):
     """A Trainer that distils a teacher into a student by LELP (arXiv 2409.20449).
 
-    Takes what `Trainer` takes, and a teacher. Datasets may hold raw text and labels: the teacher is run over the
-    training data once, its columns are kept in a cache, and class projections are fitted on them. Or they may hold the
-    columns already (`Teacher` and `ClassProjections` in `dataset.map`); then no teacher is needed here. Evaluation,
-    `predict` and metrics see C class logits and the labels of the data, whatever the student's head.
+    Takes what `Trainer` takes, and a teacher. Datasets may hold raw texts, images or sound and labels: the teacher is
+    run over the training data once, its columns are kept in a cache, and class projections are fitted on them. Or they
+    may hold the columns already (`Teacher` and `ClassProjections` in `dataset.map`); then no teacher is needed here.
+    Evaluation, `predict` and metrics see C class logits and the labels of the data, whatever the student's head.
+
+    Images and sound become inputs of the student when they are read. A transform of the training data
+    (`dataset.set_transform`) is applied to the student's rows first, anew each time: augmentation. The teacher sees the
+    rows as they are stored, and so does evaluation, unless its dataset has a transform of its own.
 
     Args:
-        model: the student: Hub id, folder, or a model. Text classifiers are loaded with a classification layer for the
-            data's classes, in float32.
+        model: the student: Hub id, folder, or a model. Ids are loaded with a classification layer for the data's
+            classes, in float32.
         args: settings; see `LELPConfig`.
         data_collator: as in Trainer; must let the teacher's columns through.
-        train_dataset: raw (`datasets.Dataset` with text), or prepared (any kind of dataset).
+        train_dataset: raw (`datasets.Dataset` with text, images or sound), or prepared (any kind of dataset).
         eval_dataset: raw or prepared, or a dictionary of such. The teacher is not run over it; its loss is the
             cross-entropy with the labels, or that of training where it has the teacher's columns.
-        processing_class: the student's tokenizer; `None` loads the one at `model`, where that is an id or folder.
-        teacher_model: the teacher: Hub id, folder, model, or `Teacher`. Not needed with `alpha=1` or prepared columns.
-        teacher_processing_class: its tokenizer; `None` loads the one at `teacher_model`.
+        processing_class: the student's tokenizer, image processor or feature extractor; `None` loads the one at
+            `model`, where that is an id or folder.
+        teacher_model: the teacher: Hub id, folder, model, `Teacher` or anything like it (`TeacherLike`). Not needed
+            with `alpha=1` or prepared columns.
+        teacher_processing_class: what prepares its inputs; `None` loads the one at `teacher_model`.
         projections: fitted before, to be used instead of fitting; needed with prepared `teacher_projections`.
         compute_metrics: by default accuracy, macro-F1, MCC and calibration error (`hf_lelp.metrics`).
         **kwargs: all other arguments of Trainer.
@@ -88,7 +98,7 @@ class LELPTrainer(Trainer):
     """
 
     args: LELPConfig
-    processing_class: PreTrainedTokenizerBase | None
+    processing_class: Processor | None
     model: PreTrainedModel
 
     def __init__(
@@ -98,10 +108,10 @@ class LELPTrainer(Trainer):
         data_collator: Any = None,
         train_dataset: Any = None,
         eval_dataset: Any = None,
-        processing_class: PreTrainedTokenizerBase | None = None,
+        processing_class: Processor | None = None,
         *,
-        teacher_model: PreTrainedModel | Teacher | str | None = None,
-        teacher_processing_class: PreTrainedTokenizerBase | None = None,
+        teacher_model: PreTrainedModel | TeacherLike | str | None = None,
+        teacher_processing_class: Processor | None = None,
         projections: ClassProjections | None = None,
         compute_metrics: Any = few_class_compute_metrics,
         **kwargs: Any,
@@ -116,7 +126,7 @@ class LELPTrainer(Trainer):
         check_launch(args)
         set_seed(args.seed)  # before the student's new layers are drawn
         if processing_class is None and isinstance(model, str):
-            processing_class = AutoTokenizer.from_pretrained(model)
+            processing_class = load_processor(model)
 
         # Columns are made and read before the student is touched: most mistakes show here.
         teacher, self._classes = settle_teacher(teacher_model, teacher_processing_class, args, train_dataset, model)
@@ -126,13 +136,13 @@ class LELPTrainer(Trainer):
             self._teacher_data = add_teacher_columns(train_dataset, teacher, args, self._classes, projections)
             train_dataset, projections = self._teacher_data.dataset, self._teacher_data.projections
         self.projections = projections
-        self._teacher_name = hub_id(teacher.model.name_or_path) if teacher is not None else None
+        self._teacher_name = hub_id(teacher.model.name_or_path) if isinstance(teacher, Teacher) else None
         self._measured: dict[int, dict[str, float]] = {}
         self._fitted_with = (args.null_space, args.num_directions)
 
         if isinstance(model, str):
             model = new_student(model, self._classes.num_labels)
-        if processing_class is not None and isinstance(model, PreTrainedModel):
+        if isinstance(processing_class, PreTrainedTokenizerBase) and model is not None and hasattr(model, "config"):
             set_pad_token(processing_class, model)
         self._rotation: tuple[Any, torch.Tensor] | None = None
         self._max_length = args.max_length
@@ -143,7 +153,7 @@ class LELPTrainer(Trainer):
             _check_tokenized(train_dataset, model.main_input_name)
         if train_dataset is not None:
             train_dataset = self._prepare(train_dataset)
-        if form == "torch":
+        if form == "torch" and transform_of(train_dataset) is None:
             train_dataset = train_dataset.with_format(form)  # arrays as lists of numbers would be slow to read
         self.auto_trials: list[dict[str, Any]] = []
         if args.auto:
@@ -202,7 +212,7 @@ class LELPTrainer(Trainer):
     # ---- Data ----
 
     def _prepare(self, dataset: Any) -> Any:
-        """Tokens and encoded labels; datasets that are not of the datasets library are taken to be prepared."""
+        """Inputs and encoded labels; datasets that are not of the datasets library are taken to be prepared."""
         if not isinstance(dataset, Dataset | IterableDataset):
             return dataset
         return student_columns(
@@ -243,6 +253,12 @@ class LELPTrainer(Trainer):
             return None
         return torch.utils.data.SequentialSampler(eval_dataset)
 
+    def _remove_unused_columns(self, dataset: Any, description: str | None = None) -> Any:
+        # What inputs are made of when they are read is no argument of the model, but needed until then.
+        if isinstance(transform_of(dataset), OnTheFly):
+            return dataset
+        return super()._remove_unused_columns(dataset, description)
+
     def _set_signature_columns_if_needed(self) -> None:
         first = self._signature_columns is None
         super()._set_signature_columns_if_needed()
@@ -274,7 +290,7 @@ class LELPTrainer(Trainer):
         model = super().call_model_init(trial)
         assert isinstance(model, PreTrainedModel)
         self._place_head(model, self.args)
-        if self.processing_class is not None:
+        if isinstance(self.processing_class, PreTrainedTokenizerBase):
             set_pad_token(self.processing_class, model)
         self._head = student_head(model)
         return model
@@ -453,7 +469,7 @@ class LELPTrainer(Trainer):
             self.args,
             projections=self.projections,
             teacher=self._teacher_name,
-            max_length=self._max_length,
+            max_length=None if isinstance(self.processing_class, SequenceFeatureExtractor) else self._max_length,
             measured=self._measured.get(self.state.global_step, {}),
         )
 
@@ -496,6 +512,7 @@ class LELPTrainer(Trainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)
+        self._load_renamed(resume_from_checkpoint)
         self._load_auxiliary(resume_from_checkpoint)
         folder = Path(resume_from_checkpoint) / PROJECTIONS_FOLDER
         if self.projections is None or not folder.exists():
@@ -526,7 +543,22 @@ class LELPTrainer(Trainer):
         # What was measured last was another model.
         self._measured = {self.state.global_step: self._measured.get(self.state.best_global_step or -1, {})}
         if self.state.best_model_checkpoint is not None:
+            self._load_renamed(self.state.best_model_checkpoint)
             self._load_auxiliary(self.state.best_model_checkpoint)
+
+    def _load_renamed(self, checkpoint: str) -> None:
+        """Load what Trainer passes over with a warning: weights of models that are saved under other names, like ViT's.
+
+        See https://github.com/huggingface/transformers/issues/43701. `from_pretrained` knows the names.
+        """
+        model, path = self.accelerator.unwrap_model(self.model), Path(checkpoint) / SAFE_WEIGHTS_NAME
+        if not isinstance(model, PreTrainedModel) or not path.exists():
+            return
+        with safe_open(path, "pt") as weights:
+            renamed = {*weights.keys()} - {*model.state_dict()}
+        if renamed:
+            saved = type(model).from_pretrained(checkpoint, dtype=model.dtype)
+            model.load_state_dict(saved.state_dict(), strict=False)
 
     def _load_auxiliary(self, checkpoint: str) -> None:
         path = Path(checkpoint) / AUXILIARY_NAME
@@ -548,8 +580,10 @@ class _InMemory(torch.utils.data.Dataset):
 
 
 def _check_tokenized(dataset: Any, input_name: str) -> None:
-    if isinstance(dataset, Dataset) and not {input_name, "inputs_embeds"} & {*dataset.column_names}:
+    if not isinstance(dataset, Dataset) or transform_of(dataset) is not None:
+        return
+    if not {input_name, "inputs_embeds"} & {*dataset.column_names}:
         raise ValueError(
             f"The training data has no {input_name} (it has {', '.join(dataset.column_names)}), and there is nothing to"
-            " make them with: pass the student's tokenizer as processing_class."
+            " make them with: pass the student's tokenizer, image processor or feature extractor as processing_class."
         )

@@ -111,7 +111,7 @@ def rows_seen(model: nn.Module) -> Iterator[list[int]]:
     """Number of rows of every forward pass within the block."""
     seen: list[int] = []
     hook = model.register_forward_pre_hook(
-        lambda _, args, inputs: seen.append(len(inputs["input_ids"])), with_kwargs=True
+        lambda _, args, inputs: seen.append(len(next(iter(inputs.values())))), with_kwargs=True
     )
     try:
         yield seen

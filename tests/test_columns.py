@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import runs
 import tiny
+import tiny_media
 import torch
-from datasets import Dataset, concatenate_datasets, load_from_disk
+from datasets import Dataset, Image, concatenate_datasets, load_from_disk
 
 from hf_lelp import ClassProjections, Teacher
 from hf_lelp.columns import default_cache_dir, fit_projections, projection_columns, teacher_columns
@@ -176,6 +177,43 @@ def test_the_same_rows_are_found_however_they_are_stored(tmp_path: Path) -> None
         raw.with_format("numpy"),
     ):
         assert rows_run(dataset, runs.teacher(), tmp_path / "columns")[1] == 0
+
+
+def test_images_are_found_by_their_bytes_and_how_they_are_decoded(tmp_path: Path) -> None:
+    guide = Teacher(tiny_media.cnn(), tiny_media.image_processor(), input_columns=["img"])
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        for row, picture in enumerate(tiny_media.pictures(5)):
+            picture.save(tmp_path / folder / f"{folder}{row}.png")
+    paths = {folder: [str(tmp_path / folder / f"{folder}{row}.png") for row in range(5)] for folder in ("one", "two")}
+    first = Dataset.from_dict({"img": paths["one"]}).cast_column("img", Image())
+    columns = teacher_columns(first, guide, tmp_path)
+    np.testing.assert_allclose(
+        columns[:]["teacher_logits"], guide({"img": tiny_media.pictures(5)})["teacher_logits"], atol=1e-5
+    )
+    second = Dataset.from_dict({"img": paths["two"]}).cast_column("img", Image())
+    inside = Dataset.from_list([{"img": {"bytes": Path(path).read_bytes(), "path": None}} for path in paths["one"]])
+    for same in (second, inside.cast_column("img", Image()), first.with_transform(lambda batch: batch)):
+        again, seen = rows_run(same, guide, tmp_path)
+        assert seen == 0 and content(again) == content(columns)
+    grey, seen = rows_run(first.cast_column("img", Image(mode="L")), guide, tmp_path)
+    assert seen == 5 and content(grey) != content(columns)
+    some, seen = rows_run(first.select([3, 1]), guide, tmp_path)
+    assert seen == 2 and content(some) == content(columns.select([3, 1]))
+
+
+def test_images_are_decoded_a_part_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hf_lelp.columns.DECODED_ROWS", 4)
+    guide = Teacher(tiny_media.cnn(), tiny_media.image_processor(), input_columns=["img"])
+    data, widths = tiny_media.image_data(guide, 10), []
+    hook = guide.model.register_forward_pre_hook(
+        lambda _, args, inputs: widths.append(len(inputs["pixel_values"])), with_kwargs=True
+    )
+    columns = teacher_columns(data, guide, tmp_path)
+    hook.remove()
+    assert widths == [4, 4, 2]
+    whole = guide({"img": data[:]["img"]})
+    np.testing.assert_allclose(columns[:]["teacher_embedding"], whole["teacher_embedding"], atol=1e-5)
 
 
 def test_with_the_caching_of_datasets_turned_off(tmp_path: Path) -> None:

@@ -17,9 +17,7 @@ from hf_lelp.prepare import (
     TeacherData,
     add_teacher_columns,
     beside,
-    column_names,
     find_label_column,
-    resolve_input_columns,
     settle_teacher,
     student_columns,
 )
@@ -239,21 +237,6 @@ def test_streams() -> None:
 # ---- Which column is which ----
 
 
-def test_resolve_input_columns() -> None:
-    one = Dataset.from_dict({"body": ["good"], "label": ["positive"], "id": [3]})
-    assert resolve_input_columns(one, None, "label") == ["body"]
-    assert resolve_input_columns(one.add_column("text", ["bad"]), None, "label") == ["text"]
-    two = one.add_column("title", ["bad"])
-    assert resolve_input_columns(two, ["title", "body"], "label") == ["title", "body"]
-    for dataset in (two, stream(two), two.with_format("numpy", columns=["id"])):
-        with pytest.raises(ValueError, match=r"of them text: body, title\. Set input_columns to one or two"):
-            resolve_input_columns(dataset, None, "label")
-    assert resolve_input_columns(stream(one), None, "label") == ["body"]
-    assert resolve_input_columns(one.with_format("torch", columns=["id"]), None, "label") == ["body"]
-    with pytest.raises(ValueError, match="input_columns names nothing; the dataset has body, label, id"):
-        resolve_input_columns(one, ["body", "nothing"], "label")
-
-
 def test_find_label_column(tmp_path: Path) -> None:
     args, raw = runs.config(tmp_path), runs.data(4)
     assert find_label_column(raw, args) == "label"
@@ -263,7 +246,6 @@ def test_find_label_column(tmp_path: Path) -> None:
     assert find_label_column(raw.select_columns(["text"]), args) is None
     assert find_label_column(raw, runs.config(tmp_path, label_column="text")) == "text"
     assert find_label_column(None, args) is None and find_label_column([{"label": 1}], args) is None
-    assert column_names(stream(raw)) == column_names(raw) == ["text", "label"]
 
 
 def test_beside() -> None:

@@ -127,3 +127,16 @@ class TestTokenize:
     def test_a_missing_column(self) -> None:
         with pytest.raises(KeyError, match="text"):
             tokenize(tiny.tokenizer(), {"sentence": ["x"]}, ["text"], None)
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+def test_a_text_without_tokens_becomes_one_that_is_attended_to(kind: str) -> None:
+    processing_class = tiny.tokenizer(kind)
+    assert processing_class([""])["input_ids"] == [[]]
+    tokens = tokenize(processing_class, {"text": ["", "good bad"]}, ["text"], None)
+    assert tokens["input_ids"][0] == [processing_class.eos_token_id] and tokens["attention_mask"][0] == [1]
+    assert len(tokens["input_ids"][1]) == 2
+    # Where the end token pads, another stands in.
+    set_pad_token(processing_class, tiny.classifier(kind))
+    tokens = tokenize(processing_class, {"text": [""]}, ["text"], None)
+    assert tokens["input_ids"] == [[processing_class.unk_token_id]]

@@ -1,0 +1,89 @@
+"""A teacher of another kind: a scikit-learn pipeline, frozen sentence embeddings and logistic regression.
+
+    python -m examples.sklearn_teacher
+
+All that LELP asks of a teacher is in `hf_lelp.teacher_like.TeacherLike`: logits that are a linear map of an embedding.
+Here nothing but the regression is fitted, on few texts. The data and the student are those of the demo.
+"""
+
+import tempfile
+from collections.abc import Sequence
+from typing import Any
+
+import joblib
+import numpy as np
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import Pipeline, make_pipeline
+
+from examples.frozen_embeddings import SentenceEmbedder, minilm
+from examples.vader import LABELS, SEED, build_demo, load_split, quiet
+from hf_lelp import LELPConfig, LELPTrainer
+from hf_lelp.heads import LinearHead
+from hf_lelp.projections import EMBEDDING_COLUMN, LOGITS_COLUMN
+
+TRAIN_TEXTS, TEST_TEXTS = 3000, 2000
+
+
+class SklearnTeacher:
+    """A fitted pipeline that ends in a linear classifier; what comes before it makes the embedding.
+
+    Args:
+        pipeline: fitted on class indices, so that its classes are in the data's order.
+        column: that it reads.
+        class_names: of its classes.
+    """
+
+    def __init__(self, pipeline: Pipeline, column: str, class_names: Sequence[str]) -> None:
+        self.input_columns, self.class_names = [column], list(class_names)
+        self.fingerprint = joblib.hash([pipeline, column])
+        self._embedder, classifier = pipeline[:-1], pipeline[-1]
+        weight, bias = classifier.coef_, classifier.intercept_
+        if len(weight) == 1:  # two classes: scikit-learn keeps the difference of their logits alone
+            weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
+        self.head = LinearHead(torch.tensor(weight).float(), torch.tensor(bias).float(), self.fingerprint)
+
+    def __call__(self, batch: dict[str, list[Any]]) -> dict[str, Any]:
+        embedding = self._embedder.transform(batch[self.input_columns[0]]).astype(np.float32)
+        logits = embedding @ self.head.weight.numpy().T + self.head.bias.numpy()
+        return {LOGITS_COLUMN: logits, EMBEDDING_COLUMN: embedding}
+
+
+@quiet()
+def main() -> None:
+    """Fit the teacher, and train the demo's student by labels alone, plain distillation and LELP."""
+    cache = build_demo()
+    train = load_split(cache / "train.parquet").shuffle(SEED).select(range(TRAIN_TEXTS))
+    test = load_split(cache / "test.parquet").shuffle(SEED).select(range(TEST_TEXTS))
+    pipeline = make_pipeline(SentenceEmbedder(minilm(cache)), LogisticRegression(max_iter=1000))
+    teacher = SklearnTeacher(pipeline.fit(train["text"][:], train["label"][:]), "text", LABELS)
+    answers = teacher({"text": test["text"][:]})[LOGITS_COLUMN].argmax(-1)
+    print(f"teacher: accuracy {np.mean(answers == np.array(test['label'])):.3f} on {len(test):,} test texts")
+    for method, settings in {"direct": {"alpha": 1.0}, "kd": {"num_subclasses": 1}, "lelp": {}}.items():
+        with tempfile.TemporaryDirectory() as folder:
+            config = LELPConfig(
+                output_dir=folder,
+                num_train_epochs=6,
+                per_device_train_batch_size=32,
+                learning_rate=5e-4,
+                warmup_steps=0.1,
+                max_length=64,
+                train_sampling_strategy="group_by_length",
+                save_strategy="no",
+                logging_strategy="no",
+                report_to="none",
+                disable_tqdm=True,
+                dataloader_pin_memory=False,
+                **settings,  # type: ignore[arg-type]
+            )
+            trainer = LELPTrainer(
+                str(cache / "student"), config, train_dataset=train, eval_dataset=test, teacher_model=teacher
+            )
+            trainer.train()
+            figures = trainer.evaluate()
+        agreement = np.mean(trainer.predict(test).predictions.argmax(-1) == answers)
+        print(f"{method}: accuracy {figures['eval_accuracy']:.3f}, agrees with the teacher {agreement:.3f}")
+
+
+if __name__ == "__main__":
+    main()

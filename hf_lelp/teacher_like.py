@@ -1,0 +1,37 @@
+"""What a teacher of another kind has to offer: `Teacher` does, and so can a scikit-learn pipeline."""
+
+from typing import Any, Protocol, runtime_checkable
+
+from hf_lelp.heads import LinearHead
+
+
+@runtime_checkable
+class TeacherLike(Protocol):
+    """Anything that gives logits which are a linear map of an embedding. examples/sklearn_teacher.py has one.
+
+    The members are properties here so that a plain attribute, a field or a property will all do.
+    """
+
+    @property
+    def input_columns(self) -> list[str]:
+        """Columns of the data that it reads."""
+        ...
+
+    @property
+    def class_names(self) -> list[str] | None:
+        """Names of its C classes, in the data's order; `None` where they have none."""
+        ...
+
+    @property
+    def head(self) -> LinearHead:
+        """The linear map, z = h Wᵀ + b, with W of (C, D)."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of everything that a row's results depend on but the row: its columns are kept under it."""
+        ...
+
+    def __call__(self, batch: dict[str, list[Any]]) -> dict[str, Any]:
+        """Columns for a batch of rows: `teacher_logits`, (n, C), and `teacher_embedding`, (n, D), floats."""
+        ...
