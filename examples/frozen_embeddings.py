@@ -80,6 +80,9 @@ class SentenceEmbedder(BaseEstimator):
     def __reduce__(self) -> tuple[Any, ...]:
         return SentenceEmbedder, (self.folder,)
 
+    def __sklearn_is_fitted__(self) -> bool:
+        return True
+
     def fit(self, texts: Sequence[str], labels: Sequence[int] | None = None) -> "SentenceEmbedder":
         """Nothing: it is frozen."""
         return self

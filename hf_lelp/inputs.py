@@ -1,6 +1,6 @@
 """Rows of a dataset to a model's inputs, the same way for teacher and student: texts, images and sound."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,7 +87,8 @@ class OnTheFly:
         max_length: see `encode`.
         kept: columns that pass as they are: labels and the teacher's.
         transform: the user's own, applied to all columns first. What it gives for `columns` is encoded, unless it
-            adds the model's input itself; what it adds goes to the model.
+            gives the model's input itself.
+        wanted: names to let through, those of the model's arguments; `None` is all but `columns`.
     """
 
     processing_class: Processor | None
@@ -95,14 +96,16 @@ class OnTheFly:
     max_length: int | None
     kept: Sequence[str]
     transform: Callable[[dict[str, Any]], dict[str, Any]] | None = None
+    wanted: Collection[str] | None = None
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Inputs of the student, and the columns that are kept, for a batch of rows."""
-        rows = batch if self.transform is None else self.transform(dict(batch))
-        made = {name: values for name, values in rows.items() if name not in batch}
-        if self.processing_class is not None and input_name(self.processing_class) not in made:
-            made |= encode(self.processing_class, rows, self.columns, self.max_length)
-        return made | {name: batch[name] for name in self.kept}
+        rows = dict(batch if self.transform is None else self.transform(dict(batch)))
+        if self.columns and self.processing_class is not None and input_name(self.processing_class) not in rows:
+            rows |= encode(self.processing_class, rows, self.columns, self.max_length)
+        rows |= {name: batch[name] for name in self.kept}
+        wanted = {*rows} - {*self.columns} if self.wanted is None else {*self.wanted, *self.kept}
+        return {name: values for name, values in rows.items() if name in wanted}
 
 
 def transform_of(dataset: Any) -> Callable[[dict[str, Any]], dict[str, Any]] | None:

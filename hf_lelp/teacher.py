@@ -14,6 +14,9 @@ from accelerate import PartialState
 from numpy.typing import NDArray
 from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+# Up to 5.13 at least, `transformers` itself has it only beside torchvision, which is not needed.
+from transformers.models.auto.image_processing_auto import AutoImageProcessor
+
 from hf_lelp.heads import LinearHead, check_embedding, find_heads, headless, joint_layer, logits_of
 from hf_lelp.inputs import Processor, encode, longest, on_device, pad
 from hf_lelp.projections import EMBEDDING_COLUMN, LOGITS_COLUMN, TEACHER_MARK
@@ -282,7 +285,7 @@ def load_processor(name_or_path: str, **hub: Any) -> Processor:
         return transformers.AutoFeatureExtractor.from_pretrained(name_or_path, **hub)
     if auto is transformers.AutoModelForSequenceClassification:
         return transformers.AutoTokenizer.from_pretrained(name_or_path, **hub)
-    return transformers.AutoImageProcessor.from_pretrained(name_or_path, **hub)
+    return AutoImageProcessor.from_pretrained(name_or_path, **hub)
 
 
 def class_names(config: Any) -> list[str] | None:

@@ -5,6 +5,7 @@ import json
 import logging
 import shutil
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -254,10 +255,16 @@ class LELPTrainer(Trainer):
         return torch.utils.data.SequentialSampler(eval_dataset)
 
     def _remove_unused_columns(self, dataset: Any, description: str | None = None) -> Any:
+        transform = transform_of(dataset)
+        if not isinstance(transform, OnTheFly) or not self.args.remove_unused_columns:
+            return super()._remove_unused_columns(dataset, description)
         # What inputs are made of when they are read is no argument of the model, but needed until then.
-        if isinstance(transform_of(dataset), OnTheFly):
-            return dataset
-        return super()._remove_unused_columns(dataset, description)
+        self._set_signature_columns_if_needed()
+        arguments: set[str] = {*(self._signature_columns or ())} - {
+            "label",
+            "label_ids",
+        }  # as they are in the data, not encoded
+        return dataset.with_transform(replace(transform, wanted=arguments))
 
     def _set_signature_columns_if_needed(self) -> None:
         first = self._signature_columns is None

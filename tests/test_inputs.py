@@ -1,6 +1,7 @@
 """Inputs of a model from rows: which columns, how, and when."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -82,13 +83,14 @@ def test_on_the_fly() -> None:
     processor, pictures = tiny_media.image_processor(), tiny_media.pictures(3)
     batch = {"img": pictures, "labels": [0, 1, 0], "id": [5, 6, 7]}
     rows = OnTheFly(processor, ["img"], None, ["labels"])(batch)
-    assert [*rows] == ["pixel_values", "labels"] and rows["labels"] == [0, 1, 0]
+    assert {*rows} == {"pixel_values", "labels", "id"} and rows["labels"] == [0, 1, 0]
 
     flip = OnTheFly(processor, ["img"], None, ["labels"], lambda b: {"img": [i.transpose(0) for i in b["img"]]})(batch)
     np.testing.assert_allclose(flip["pixel_values"], np.array(rows["pixel_values"])[..., ::-1], atol=1e-5)
 
     whole = OnTheFly(processor, ["img"], None, ["labels"], lambda b: {**b, "pixel_values": [1, 2, 3], "bonus": b["id"]})
-    assert whole(batch) == {"pixel_values": [1, 2, 3], "bonus": [5, 6, 7], "labels": [0, 1, 0]}
+    assert whole(batch) == {"pixel_values": [1, 2, 3], "bonus": [5, 6, 7], "id": [5, 6, 7], "labels": [0, 1, 0]}
+    assert replace(whole, wanted={"pixel_values"})(batch) == {"pixel_values": [1, 2, 3], "labels": [0, 1, 0]}
     assert batch["id"] == [5, 6, 7] and "pixel_values" not in batch
 
 

@@ -217,7 +217,11 @@ def test_a_teacher_that_was_never_trained_as_classifier(tmp_path: Path) -> None:
 
 
 def test_a_teacher_model_without_its_tokenizer(tmp_path: Path) -> None:
-    refused(tmp_path, "pass its tokenizer as teacher_processing_class", teacher_processing_class=None)
+    refused(
+        tmp_path,
+        "pass its tokenizer, image processor or feature extractor as teacher_processing_class",
+        teacher_processing_class=None,
+    )
 
 
 def test_a_student_with_other_number_of_classes(tmp_path: Path) -> None:
@@ -241,7 +245,10 @@ def test_a_student_of_another_task(tmp_path: Path) -> None:
 
 
 def test_text_without_a_tokenizer(tmp_path: Path) -> None:
-    words = ("has no input_ids (it has text, label", "pass the student's tokenizer as processing_class")
+    words = (
+        "has no input_ids (it has text, label",
+        "pass the student's tokenizer, image processor or feature extractor",
+    )
     refused(tmp_path, *words, processing_class=None)
 
 

@@ -140,6 +140,21 @@ def test_texts_may_be_augmented_too(tmp_path: Path) -> None:
     assert "eval_accuracy" in run.evaluate()
 
 
+def test_prepared_inputs_may_be_augmented_too(tmp_path: Path) -> None:
+    """Columns of the model's inputs, and a transform that changes them: nothing is left to encode."""
+    data = runs.data()
+    tokens = data.map(lambda batch: tiny.tokenizer()(batch["text"]), batched=True)
+    args = runs.config(tmp_path)
+    run = runs.trainer(
+        args,
+        train_dataset=tokens.with_transform(lambda b: {**b, "input_ids": [[2, *ids[1:]] for ids in b["input_ids"]]}),
+        eval_dataset=tokens,
+    )
+    assert {ids[0] for ids in run.train_dataset[:]["input_ids"]} == {2}
+    run.train()
+    assert "eval_accuracy" in run.evaluate()
+
+
 def test_resuming_keeps_the_transform(tmp_path: Path) -> None:
     data = tiny_media.image_data(image_teacher()).with_transform(flipped)
     args = runs.config(tmp_path, save_strategy="steps", save_steps=2)
