@@ -14,7 +14,7 @@ from benchmarks.suite.image_tasks import _image_dataset
 from benchmarks.suite.image_teacher import image_teacher, mirrored
 from benchmarks.suite.images import Images, balanced_labels, normalised, pairs
 from benchmarks.suite.store import Part, assemble, kept
-from benchmarks.suite.tasks import TASKS
+from benchmarks.suite.tasks import TASKS, summary
 from benchmarks.suite.text_teacher import _hide_labels
 from benchmarks.suite.texts import labels_of, parse_table, table_corpus, vader_corpus
 from examples.vader import Snippet
@@ -220,3 +220,10 @@ class TestTask:
 
     def test_tasks_can_be_sent_to_another_process_by_name(self) -> None:
         assert pickle.loads(pickle.dumps(TASKS)).keys() == TASKS.keys()
+
+    def test_summary_of_a_teacher(self, parts) -> None:
+        line = summary(parts[1].report)
+        assert "308,322 parameters" in line
+        assert "SVM" not in line
+        svm = {"tfidf_svm_test_accuracy": 0.9, "tfidf_svm_test_accuracy_first_words": 0.8}
+        assert summary({**parts[1].report, **svm}).endswith("SVM 0.8 on the words that the teacher reads, 0.9 on all")

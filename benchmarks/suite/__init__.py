@@ -1,0 +1,1 @@
+"""Tasks of the evidence benchmark: real data, real teachers and students, made once and kept in a cache folder."""

@@ -1,0 +1,78 @@
+"""Image tasks: pairs of Fashion-MNIST images under a random binary label, and lookalikes on opposite sides."""
+
+import math
+from functools import partial
+from typing import Any
+
+import numpy as np
+from datasets import Array3D, Dataset, Features, Value
+
+from benchmarks.suite.image_teacher import image_teacher
+from benchmarks.suite.images import Images, balanced_labels, fashion_mnist, normalised, pairs
+from benchmarks.suite.models import resnet
+from benchmarks.suite.store import DOWNLOADS, Part, assemble, kept
+from hf_lelp.task import Task
+
+PAIRS_ROWS = {"train": 20_000, "evaluation": 10_000}
+LOOKALIKES = (0, 1, 2, 5, 9)  # T-shirt, trousers, pullover, sandal, boot; against dress, coat, shirt, sneaker, bag
+
+
+def fashion_pairs(classes: int = 10, student: str = "tiny", rows: int | None = None, seed: int = 0) -> Task:
+    """Two images side by side; the label is a random balanced half of the pairs of classes, which are K² fine classes.
+
+    Args:
+        classes: K, of Fashion-MNIST's ten.
+        student: a size of `models.RESNETS`.
+        rows: training rows; `None` is all 20,000.
+        seed: of the choice of rows.
+    """
+    corpus = kept(f"corpora/fashion_pairs_{classes}", partial(_pairs_corpus, classes))
+    labels = balanced_labels(classes**2, seed=0)
+    make = partial(image_teacher, corpus.train, corpus.evaluation, labels, parts=2, epochs=16)
+    teacher = kept(f"teachers/fashion_pairs_{classes}", make)
+    return _image_task(corpus, teacher, student, rows, seed, epochs=8)
+
+
+def fashion_lookalikes(student: str = "tiny", rows: int | None = None, seed: int = 0) -> Task:
+    """One image; five of the ten classes against those that look like them. Arguments as for `fashion_pairs`."""
+    corpus = kept("corpora/fashion", _fashion_corpus)
+    labels = np.isin(np.arange(10), LOOKALIKES).astype(np.int64)
+    teacher = kept(
+        "teachers/fashion_lookalikes",
+        partial(image_teacher, corpus.train, corpus.evaluation, labels, parts=1, epochs=8),
+    )
+    return _image_task(corpus, teacher, student, rows, seed, epochs=4)
+
+
+def _image_task(corpus: Part, teacher: Part, student: str, rows: int | None, seed: int, epochs: int) -> Task:
+    """The task for a ResNet. With fewer rows it sees each more often: the steps fall as the root of the rows."""
+    settings: dict[str, Any] = {
+        "learning_rate": 1.2e-2,  # the best for plain distillation at τ = 4 of 1e-3 to 2.4e-2
+        "num_train_epochs": math.ceil(epochs * math.sqrt(len(corpus.train) / (rows or len(corpus.train)))),
+        "per_device_train_batch_size": 64,
+        "per_device_eval_batch_size": 500,
+        "warmup_steps": 0.1,  # below 1: a share of all steps
+        "weight_decay": 0.01,
+    }
+    task = {"student": partial(resnet, student), "settings": settings}
+    return assemble(corpus, teacher, ["pixel_values"], rows=rows, seed=seed, **task)
+
+
+def _pairs_corpus(classes: int) -> Part:
+    train, test = fashion_mnist(DOWNLOADS / "fashion-mnist")
+    return Part(
+        _image_dataset(pairs(train, classes, PAIRS_ROWS["train"], seed=0)),
+        _image_dataset(pairs(test, classes, PAIRS_ROWS["evaluation"], seed=1)),
+    )
+
+
+def _fashion_corpus() -> Part:
+    train, test = fashion_mnist(DOWNLOADS / "fashion-mnist")
+    return Part(_image_dataset(train), _image_dataset(test))
+
+
+def _image_dataset(images: Images) -> Dataset:
+    """`pixel_values`, normalised, and `fine_label`."""
+    pixels = normalised(images.pixels)
+    features = Features(pixel_values=Array3D(pixels.shape[1:], "float32"), fine_label=Value("int64"))
+    return Dataset.from_dict({"pixel_values": pixels, "fine_label": images.classes}, features=features)
