@@ -117,10 +117,13 @@ def _students(student: str) -> Loaders:
 
 PARTS = {
     "images": Part(IMAGES, {**CORE, **CONTROLS}, 3),
-    "mlp": Part(_students("mlp"), {**CORE, **CONTROLS, **BASELINES, **MORE_MAKERS, **LABELS}, 5),
+    "mlp": Part(_students("mlp"), {**CORE, **CONTROLS, **BASELINES, **LABELS}, 5),
     "scratch": Part(_students("scratch"), CORE, 3),
     "pretrained": Part(_students("pretrained"), SHORT, 3),
-    "images_baselines": Part(IMAGES, {KD_AUTO: CORE[KD_AUTO], **BASELINES, **MORE_MAKERS, **LABELS}, 3),
+    "images_baselines": Part(IMAGES, {KD_AUTO: CORE[KD_AUTO], **BASELINES, **LABELS}, 3),
+    "makers": Part(
+        {**IMAGES, **_students("mlp")}, {KD_AUTO: CORE[KD_AUTO], "LELP, base": CORE["LELP, base"], **MORE_MAKERS}, 3
+    ),
     "settings": Part(
         {"pairs, 100 fine classes": IMAGES["pairs, 100 fine classes"], **_students("mlp")},
         {KD_AUTO: CORE[KD_AUTO], "LELP, base": CORE["LELP, base"], **SETTINGS},

@@ -31,6 +31,7 @@ TITLES = {
     "scratch": "Texts: a fine-tuned MiniLM teacher, a BERT 2 × 128 from scratch",
     "pretrained": "Texts: a fine-tuned MiniLM teacher, MiniLM cut to two layers",
     "images_baselines": "Images: other methods",
+    "makers": "Other makers of subclasses",
     "settings": "Settings of LELP",
     "classes": "20 Newsgroups, groups put together to n classes (MLP student)",
     "rows": "20 Newsgroups, parity: training rows (MLP student)",

@@ -179,3 +179,35 @@ def _is_image(value: Any) -> bool:
 
 def _is_audio(value: Any) -> bool:
     return isinstance(value, Audio) or (isinstance(value, dict) and {"array", "sampling_rate"} <= {*value})
+
+
+class InMemory(torch.utils.data.Dataset):
+    """The columns of a dataset in torch format as tensors, for inputs that are arrays.
+
+    Args:
+        dataset: all of whose columns fit in memory.
+    """
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.tensors: dict[str, torch.Tensor] = dataset[:]
+
+    def __len__(self) -> int:
+        return len(next(iter(self.tensors.values())))
+
+    def __getitem__(self, row: int) -> dict[str, torch.Tensor]:
+        return {name: tensor[row] for name, tensor in self.tensors.items()}
+
+
+def check_prepared(dataset: Any, input_name: str) -> None:
+    """Check that a dataset has the model's inputs, where there is nothing to make them with.
+
+    Raises:
+        ValueError: if it has not.
+    """
+    if not isinstance(dataset, Dataset) or transform_of(dataset) is not None:
+        return
+    if not {input_name, "inputs_embeds"} & {*dataset.column_names}:
+        raise ValueError(
+            f"The training data has no {input_name} (it has {', '.join(dataset.column_names)}), and there is nothing to"
+            " make them with: pass the student's tokenizer, image processor or feature extractor as processing_class."
+        )

@@ -1,7 +1,6 @@
 """`LELPTrainer`: a `transformers.Trainer` whose loss reads the teacher's columns."""
 
 import copy
-import json
 import logging
 import shutil
 import tempfile
@@ -11,8 +10,6 @@ from typing import Any
 
 import torch
 from datasets import Dataset, IterableDataset
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import (
     PreTrainedModel,
@@ -23,14 +20,13 @@ from transformers import (
     set_seed,
 )
 from transformers.trainer_utils import has_length
-from transformers.utils import SAFE_WEIGHTS_NAME
 
 from hf_lelp.auto import choose_settings
+from hf_lelp.checkpoints import PROJECTIONS_FOLDER, load_rest, save_for_resuming, saved_projections
 from hf_lelp.config import LELPConfig, check_launch
 from hf_lelp.describe import card_of, describe
-from hf_lelp.files import write_atomically
 from hf_lelp.heads import logits_of
-from hf_lelp.inputs import OnTheFly, Processor, transform_of
+from hf_lelp.inputs import InMemory, OnTheFly, Processor, check_prepared, transform_of
 from hf_lelp.labels import NO_LABEL
 from hf_lelp.losses import distillation_loss, label_loss, subclass_loss, subclass_targets
 from hf_lelp.metrics import compute_metrics as few_class_compute_metrics
@@ -58,10 +54,6 @@ from hf_lelp.teacher_like import TeacherLike
 from hf_lelp.text import max_tokens, set_pad_token
 
 logger = logging.getLogger(__name__)
-
-PROJECTIONS_FOLDER = "class_projections"
-AUXILIARY_NAME = "auxiliary_head.safetensors"
-SUBCLASSES_NAME = "subclasses.json"
 
 
 class LELPTrainer(Trainer):
@@ -151,7 +143,7 @@ class LELPTrainer(Trainer):
             self._max_length = max_tokens(processing_class, model, args.max_length)
         self.args, self.processing_class = args, processing_class
         if processing_class is None and data_collator is None and model is not None:
-            _check_tokenized(train_dataset, model.main_input_name)
+            check_prepared(train_dataset, model.main_input_name)
         if train_dataset is not None:
             train_dataset = self._prepare(train_dataset)
         if form == "torch" and transform_of(train_dataset) is None:
@@ -232,7 +224,7 @@ class LELPTrainer(Trainer):
             return super().get_train_dataloader()
         try:
             # Row by row out of Arrow they can take as long as a small student's step.
-            self.train_dataset = _InMemory(self._remove_unused_columns(dataset, description="training"))
+            self.train_dataset = InMemory(self._remove_unused_columns(dataset, description="training"))
             return super().get_train_dataloader()
         finally:
             self.train_dataset = dataset
@@ -498,13 +490,8 @@ class LELPTrainer(Trainer):
         folder = Path(output_dir or self.args.output_dir or ".")
         if self.projections is not None:
             self.projections.save_pretrained(folder / PROJECTIONS_FOLDER)
-            if self.is_in_train:
-                settings = json.dumps(self._subclass_settings())
-                write_atomically(folder / SUBCLASSES_NAME, lambda path: path.write_text(settings + "\n"))
-        if isinstance(self._head, AuxiliaryHead) and self.is_in_train:
-            # For resuming only; the model saved beside it is a plain one.
-            parameters = {name: value.contiguous() for name, value in self._head.auxiliary.state_dict().items()}
-            write_atomically(folder / AUXILIARY_NAME, lambda path: save_file(parameters, path))
+        if self.is_in_train:
+            save_for_resuming(folder, self._head, self._subclass_settings() if self.projections is not None else None)
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
         # Trainer copies weights and configuration alone; a subclass student does not load without its modelling file.
@@ -519,22 +506,14 @@ class LELPTrainer(Trainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)
-        self._load_renamed(resume_from_checkpoint)
-        self._load_auxiliary(resume_from_checkpoint)
+        load_rest(resume_from_checkpoint, self.accelerator.unwrap_model(self.model), self._head)
+        saved = None
+        if self.projections is not None:
+            saved = saved_projections(resume_from_checkpoint, self._subclass_settings())
+        if saved is None or self.projections is None or saved.fingerprint == self.projections.fingerprint:
+            return
+        # A refit can flip a direction's sign, and so relabel every subclass.
         folder = Path(resume_from_checkpoint) / PROJECTIONS_FOLDER
-        if self.projections is None or not folder.exists():
-            return
-        # Other settings, as a refit that flips a direction's sign, would give every subclass another meaning.
-        subclasses = Path(resume_from_checkpoint) / SUBCLASSES_NAME
-        if subclasses.exists() and (found := json.loads(subclasses.read_text())) != self._subclass_settings():
-            raise ValueError(
-                f"The checkpoint {resume_from_checkpoint} was trained on pseudo-subclasses made with {found}, and this"
-                f" run makes them with {self._subclass_settings()} (the seed is rotation_seed, or else seed). Resume it"
-                " with its own settings."
-            )
-        saved = ClassProjections.from_pretrained(str(folder))
-        if saved.fingerprint == self.projections.fingerprint:
-            return
         data = self._teacher_data
         if data is None or data.embeddings is None:
             raise ValueError(
@@ -550,47 +529,5 @@ class LELPTrainer(Trainer):
         # What was measured last was another model.
         self._measured = {self.state.global_step: self._measured.get(self.state.best_global_step or -1, {})}
         if self.state.best_model_checkpoint is not None:
-            self._load_renamed(self.state.best_model_checkpoint)
-            self._load_auxiliary(self.state.best_model_checkpoint)
-
-    def _load_renamed(self, checkpoint: str) -> None:
-        """Load what Trainer passes over with a warning: weights of models that are saved under other names, like ViT's.
-
-        See https://github.com/huggingface/transformers/issues/43701. `from_pretrained` knows the names.
-        """
-        model, path = self.accelerator.unwrap_model(self.model), Path(checkpoint) / SAFE_WEIGHTS_NAME
-        if not isinstance(model, PreTrainedModel) or not path.exists():
-            return
-        with safe_open(path, "pt") as weights:
-            renamed = {*weights.keys()} - {*model.state_dict()}
-        if renamed:
-            saved = type(model).from_pretrained(checkpoint, dtype=model.dtype)
-            model.load_state_dict(saved.state_dict(), strict=False)
-
-    def _load_auxiliary(self, checkpoint: str) -> None:
-        path = Path(checkpoint) / AUXILIARY_NAME
-        if isinstance(self._head, AuxiliaryHead) and path.exists():
-            self._head.auxiliary.load_state_dict(load_file(path))
-
-
-class _InMemory(torch.utils.data.Dataset):
-    """The columns of a dataset as tensors."""
-
-    def __init__(self, dataset: Dataset) -> None:
-        self.tensors: dict[str, torch.Tensor] = dataset[:]
-
-    def __len__(self) -> int:
-        return len(next(iter(self.tensors.values())))
-
-    def __getitem__(self, row: int) -> dict[str, torch.Tensor]:
-        return {name: tensor[row] for name, tensor in self.tensors.items()}
-
-
-def _check_tokenized(dataset: Any, input_name: str) -> None:
-    if not isinstance(dataset, Dataset) or transform_of(dataset) is not None:
-        return
-    if not {input_name, "inputs_embeds"} & {*dataset.column_names}:
-        raise ValueError(
-            f"The training data has no {input_name} (it has {', '.join(dataset.column_names)}), and there is nothing to"
-            " make them with: pass the student's tokenizer, image processor or feature extractor as processing_class."
-        )
+            checkpoint = self.state.best_model_checkpoint
+            load_rest(checkpoint, self.accelerator.unwrap_model(self.model), self._head)
