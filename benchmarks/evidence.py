@@ -79,6 +79,12 @@ LABELS = {
     "KD, α = 0.5": "kd:alpha=0.5,temperature=4",
     "LELP, α = 0.5": f"lelp:{BASE},alpha=0.5",
 }
+KEY = {
+    **CORE,
+    **{name: CONTROLS[name] for name in ("LELP, random directions", "random partition")},
+    "CRD": BASELINES["CRD"],
+}
+MORE = {KD_AUTO: CORE[KD_AUTO], **CONTROLS, **BASELINES, **MORE_MAKERS, **LABELS}
 SHORT = {name: CORE[name] for name in ("labels alone", "KD, τ = 1", KD_AUTO, "LELP, auto", "LELP, base")}
 
 Loaders = Mapping[str, Callable[[], Task]]
@@ -102,8 +108,8 @@ class Part:
 IMAGES: Loaders = {
     "pairs, 100 fine classes": partial(fashion_pairs, 10, student="small"),
     "pairs, 36 fine classes": partial(fashion_pairs, 6, student="small"),
-    "lookalikes, 10 fine classes": partial(fashion_lookalikes, student="tiny"),
 }
+LOOKALIKES: Loaders = {"lookalikes, 10 fine classes": partial(fashion_lookalikes, student="tiny")}
 TEXTS: dict[str, Callable[..., Task]] = {
     "20 Newsgroups, parity": partial(newsgroups, "parity"),
     "20 Newsgroups, comp + sci": partial(newsgroups, "comp_sci"),
@@ -116,14 +122,13 @@ def _students(student: str) -> Loaders:
 
 
 PARTS = {
-    "images": Part(IMAGES, {**CORE, **CONTROLS}, 3),
-    "mlp": Part(_students("mlp"), {**CORE, **CONTROLS, **BASELINES, **LABELS}, 5),
+    "images": Part(IMAGES, KEY, 3),
+    "lookalikes": Part(LOOKALIKES, KEY, 3),
+    "mlp": Part(_students("mlp"), KEY, 5),
     "scratch": Part(_students("scratch"), CORE, 3),
     "pretrained": Part(_students("pretrained"), SHORT, 3),
-    "images_baselines": Part(IMAGES, {KD_AUTO: CORE[KD_AUTO], **BASELINES, **LABELS}, 3),
-    "makers": Part(
-        {**IMAGES, **_students("mlp")}, {KD_AUTO: CORE[KD_AUTO], "LELP, base": CORE["LELP, base"], **MORE_MAKERS}, 3
-    ),
+    "images_more": Part({**IMAGES, **LOOKALIKES}, MORE, 3),
+    "mlp_more": Part(_students("mlp"), MORE, 5),
     "settings": Part(
         {"pairs, 100 fine classes": IMAGES["pairs, 100 fine classes"], **_students("mlp")},
         {KD_AUTO: CORE[KD_AUTO], "LELP, base": CORE["LELP, base"], **SETTINGS},

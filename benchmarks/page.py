@@ -18,7 +18,7 @@ from hf_lelp.report import comparison_table, markdown_table
 
 DOCS = Path(__file__).parent.parent / "docs"
 PICTURES = DOCS / "evidence"
-MAIN_PARTS = ("images", "mlp", "scratch", "pretrained")
+MAIN_PARTS = ("images", "lookalikes", "mlp", "scratch", "pretrained")
 LELP_AUTO = "LELP, auto"
 INTRODUCTION = (
     "Written by `python -m benchmarks.page` from benchmarks/results. What they mean: [evidence.md](evidence.md)."
@@ -30,8 +30,9 @@ TITLES = {
     "mlp": "Texts: a fine-tuned MiniLM teacher, an MLP over frozen sentence embeddings",
     "scratch": "Texts: a fine-tuned MiniLM teacher, a BERT 2 × 128 from scratch",
     "pretrained": "Texts: a fine-tuned MiniLM teacher, MiniLM cut to two layers",
-    "images_baselines": "Images: other methods",
-    "makers": "Other makers of subclasses",
+    "lookalikes": "Images: lookalikes on opposite sides, a CNN teacher, a tiny CNN student",
+    "images_more": "Images: other methods",
+    "mlp_more": "Texts, MLP student: other methods",
     "settings": "Settings of LELP",
     "classes": "20 Newsgroups, groups put together to n classes (MLP student)",
     "rows": "20 Newsgroups, parity: training rows (MLP student)",
