@@ -85,6 +85,11 @@ KEY = {
     "CRD": BASELINES["CRD"],
 }
 MORE = {KD_AUTO: CORE[KD_AUTO], **CONTROLS, **BASELINES, **MORE_MAKERS, **LABELS}
+RATES = {
+    f"{name}, learning rate {rate}": f"{method},learning_rate={rate}"
+    for rate in (0.001, 0.003, 0.006, 0.012, 0.024)
+    for name, method in (("KD, τ = 4", CORE["KD, τ = 4"]), ("LELP, base", CORE["LELP, base"]))
+}
 SHORT = {name: CORE[name] for name in ("labels alone", "KD, τ = 1", KD_AUTO, "LELP, auto", "LELP, base")}
 
 Loaders = Mapping[str, Callable[[], Task]]
@@ -133,6 +138,9 @@ PARTS = {
         {"pairs, 100 fine classes": IMAGES["pairs, 100 fine classes"], **_students("mlp")},
         {KD_AUTO: CORE[KD_AUTO], "LELP, base": CORE["LELP, base"], **SETTINGS},
         3,
+    ),
+    "learning_rate": Part(
+        {name: IMAGES[name] for name in ("pairs, 100 fine classes",)}, {KD_AUTO: CORE[KD_AUTO], **RATES}, 3
     ),
     "classes": Part(
         {

@@ -33,6 +33,7 @@ TITLES = {
     "lookalikes": "Images: lookalikes on opposite sides, a CNN teacher, a tiny CNN student",
     "images_more": "Images: other methods",
     "mlp_more": "Texts, MLP student: other methods",
+    "learning_rate": "The student's learning rate",
     "settings": "Settings of LELP",
     "classes": "20 Newsgroups, groups put together to n classes (MLP student)",
     "rows": "20 Newsgroups, parity: training rows (MLP student)",
