@@ -103,6 +103,9 @@ def _trial(args: LELPConfig, settings: dict[str, Any], share: float) -> LELPConf
     for name, value in {**silent, **settings}.items():
         setattr(trial, name, value)
     trial.num_train_epochs *= share
+    trial.check_teacher = False  # it was, on all rows
+    if trial.warmup_steps >= 1:  # below 1 it is a share already
+        trial.warmup_steps = max(1, round(trial.warmup_steps * share))
     if trial.max_steps > 0:
         trial.max_steps = max(1, round(trial.max_steps * share))
     return trial

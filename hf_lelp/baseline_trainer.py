@@ -55,7 +55,8 @@ class BaselineConfig(LELPConfig):
         baseline: the method: "soft_targets" (targets softened by τ, the student's softmax not), "logit_regression",
             "dkd", "annealing" (Annealing-KD: regression on annealed logits, then labels), "comparative", and, added to
             plain distillation, "embedding_mse", "fitnet" (embeddings first, plain distillation after), "vid", "rkd" and
-            "crd". See `hf_lelp.baselines` for each one's source.
+            "crd". See `hf_lelp.baselines` for each one's source. All but RKD read embeddings of which every dimension
+            was standardised.
         baseline_weight: of the term added to plain distillation.
 
     Raises:
@@ -97,6 +98,13 @@ class BaselineTrainer(LELPTrainer):
     def __init__(
         self, model: Any = None, args: BaselineConfig | None = None, *, train_dataset: Dataset, **kwargs: Any
     ) -> None:
+        if not isinstance(args, BaselineConfig):
+            raise ValueError(f"args is a {type(args).__name__}; BaselineTrainer takes a BaselineConfig.")
+        if args.baseline in ON_EMBEDDINGS and EMBEDDING_COLUMN not in train_dataset.column_names:
+            raise ValueError(
+                f"The method {args.baseline} reads {EMBEDDING_COLUMN}, and the training data has"
+                f" {', '.join(train_dataset.column_names)}. Make the column with a Teacher, and keep it."
+            )
         self._mean = self._spread = torch.zeros(())
         if EMBEDDING_COLUMN in train_dataset.column_names:
             embedding = column_values(train_dataset.with_format("torch"), EMBEDDING_COLUMN).float()
@@ -161,7 +169,7 @@ class BaselineTrainer(LELPTrainer):
             case _Projectors():
                 term = crd_loss(other, part.teacher(embedding))
             case nn.Identity():
-                term = rkd_loss(other, embedding)
+                term = rkd_loss(other, columns[EMBEDDING_COLUMN].to(other))
             case _:
                 term = embedding_mse(other, embedding)
         if args.baseline == "fitnet":

@@ -71,13 +71,21 @@ class CompareArguments(DataArguments):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        methods: Any = self.methods
+        self.methods = [methods] if isinstance(methods, str) else methods  # YAML may have one as text
+        sizes: Any = self.train_sizes
+        self.train_sizes = [sizes] if isinstance(sizes, int) else sizes
         for name in ("teacher_model", "student_model"):
             if getattr(self, name) is None:
                 raise ValueError(f"{name} is missing: a Hub id or folder.")
         for name in ("seeds", "processes"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: at least 1 is needed.")
+        if any(size < 1 for size in self.train_sizes or ()):
+            raise ValueError(f"train_sizes={self.train_sizes}: at least 1 row is needed.")
         settle_reference(self.methods, self.reference)
+        if self.fine_column is None and any(Method.parse(method).kind == "oracle" for method in self.methods):
+            raise ValueError("The method oracle needs the true subclasses: name their column in fine_column.")
 
 
 def compare(arguments: CompareArguments, config: LELPConfig) -> dict[str, Any]:
@@ -93,6 +101,8 @@ def compare(arguments: CompareArguments, config: LELPConfig) -> dict[str, Any]:
     Raises:
         ValueError: see `run_all`, `load_data` and `settle_teacher`.
     """
+    if config.alpha == 1:
+        raise ValueError("alpha=1 leaves nothing to distil: that is the method direct, beside which others are shown.")
     output_dir = Path(config.output_dir or "out")
     sizes = [None, *(arguments.train_sizes or [])]
     loaders = {_size_name(size): partial(load_task, arguments, config, size) for size in sizes}
@@ -115,6 +125,13 @@ def load_task(arguments: CompareArguments, config: LELPConfig, size: int | None 
         size: rows to take at random; `None` is all.
     """
     train, evaluation = load_data(arguments, config.seed)
+    if config.label_column not in evaluation.column_names:
+        raise ValueError(
+            f"The evaluation data has no labels in {config.label_column!r} (it has"
+            f" {', '.join(evaluation.column_names)}): there is nothing to compare by. Set label_column."
+        )
+    if arguments.fine_column not in (None, *train.column_names):
+        raise ValueError(f"fine_column={arguments.fine_column}; the data has {', '.join(train.column_names)}.")
     teacher, classes = settle_teacher(expand(str(arguments.teacher_model)), None, config, train, None)
     assert teacher is not None
     name = expand(str(arguments.student_model))
@@ -149,11 +166,12 @@ def load_task(arguments: CompareArguments, config: LELPConfig, size: int | None 
 
 def _training_settings(config: LELPConfig) -> dict[str, Any]:
     """What of the configuration is not the default and can change a result."""
-    defaults = LELPConfig(output_dir=config.output_dir)
+    defaults = LELPConfig(output_dir=config.output_dir).to_dict()
+    place = {*RUN_SETTINGS, "seed", "columns_cache_dir"}
     return {
         name: value
         for name, value in config.to_dict().items()
-        if value != defaults.to_dict().get(name) and name not in RUN_SETTINGS and not name.startswith(("hub_", "push_"))
+        if value != defaults.get(name) and name not in place and not name.startswith(("hub_", "push_"))
     }
 
 
@@ -210,6 +228,9 @@ def summarise(runs: Sequence[Run], methods: Sequence[str], reference: str) -> di
         if method != reference:
             figures["difference"] = paired_difference(correct[method], correct[reference])
         figures["settings"] = {k: v for k, v in of_method[0].figures["settings"].items() if k != "seed"}
+        chosen = [trial for run in of_method for trial in run.figures.get("auto_trials", ()) if trial.get("chosen")]
+        if chosen:
+            figures["chosen"] = [{k: v for k, v in trial.items() if k != "chosen"} for trial in chosen]
         table[method] = figures
     return {
         "reference": reference,

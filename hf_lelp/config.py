@@ -122,7 +122,7 @@ class LELPConfig(TrainingArguments):
         super().__post_init__()
         # YAML reads 1e-1 as text, and one column as a text, not a list.
         for name in ("temperature", "subclass_temperature", "subclass_weight", "alpha"):
-            if getattr(self, name) != AUTO:
+            if getattr(self, name) != AUTO or name in ("subclass_weight", "alpha"):
                 setattr(self, name, float(getattr(self, name)))
         for name in ("input_columns", "teacher_input_columns"):
             if isinstance(getattr(self, name), str):
@@ -153,9 +153,11 @@ class LELPConfig(TrainingArguments):
             raise ValueError(f"subclass_weight={self.subclass_weight}: a weight is 0 or more.")
         for name in ("num_subclasses", "num_directions", "max_length", "teacher_max_length", "teacher_batch_size"):
             value = getattr(self, name)
-            if isinstance(value, str) and not (value == AUTO and name == "num_subclasses"):
+            if value is None or (value == AUTO and name == "num_subclasses"):
+                continue
+            if not isinstance(value, int):
                 raise ValueError(f"{name}={value!r}: a whole number is needed.")
-            if value is not None and value != AUTO and value < 1:
+            if value < 1:
                 raise ValueError(f"{name}={value}: at least 1 is needed.")
         if self.rotation_seed is not None and self.rotation_seed < 0:
             raise ValueError(f"rotation_seed={self.rotation_seed}: a seed is 0 or more.")

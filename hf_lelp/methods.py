@@ -11,7 +11,7 @@ from transformers import PrinterCallback, set_seed
 
 from hf_lelp import subclass_makers
 from hf_lelp.baseline_trainer import Baseline, BaselineConfig, BaselineTrainer
-from hf_lelp.config import LELPConfig
+from hf_lelp.config import AUTO, LELPConfig
 from hf_lelp.labels import NO_LABEL
 from hf_lelp.prepare import beside, column_values
 from hf_lelp.projections import EMBEDDING_COLUMN, LOGITS_COLUMN, PROJECTIONS_COLUMN, ClassProjections
@@ -66,18 +66,38 @@ class Method:
                 f"method {text!r}: one of {', '.join(SETTINGS)}, with settings as in"
                 " lelp:num_subclasses=4,temperature=2."
             )
-        given = {name.strip(): yaml.safe_load(value) for name, _, value in pairs}
+        given = {name.strip(): _value(value) for name, _, value in pairs}
         return cls(text, kind, {**SETTINGS[kind], **given})
 
-    def config(self, task: Task, **settings: Any) -> LELPConfig:
+    def check(self) -> None:
+        """Check the method's own settings, before any training.
+
+        Raises:
+            TypeError: if a setting's name is unknown.
+            ValueError: if a setting is out of its range, or "auto" where it cannot be.
+        """
+        config = self.config(None)
+        if config.num_subclasses == AUTO and self.kind in CLUSTERINGS:
+            raise ValueError(f"method {self.name!r}: num_subclasses must be a number, only LELP's can be chosen.")
+
+    def config(self, task: Task | None, **settings: Any) -> LELPConfig:
         """The configuration of a run on the task; `settings` go before all others.
 
         Raises:
             TypeError: if a setting's name is unknown.
             ValueError: if a setting is out of its range.
         """
-        together = {**task.settings, **self.settings, **settings}
+        together = {"output_dir": "unused", **(task.settings if task else {}), **self.settings, **settings}
         return BaselineConfig(**together) if "baseline" in together else LELPConfig(**together)
+
+
+def _value(text: str) -> Any:
+    """As YAML has it, and 1e-3 as a number too."""
+    value = yaml.safe_load(text)
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
 
 
 def train_student(task: Task, method: Method, config: LELPConfig) -> LELPTrainer:

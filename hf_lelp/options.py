@@ -1,7 +1,6 @@
 """Options from the command line and from a YAML file, for the programs of this library."""
 
 from dataclasses import fields
-from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -35,7 +34,7 @@ def parse_options(
     parser.add_argument("--config", metavar="FILE", help="YAML file with any of the options below.")
     for action in parser._actions:
         if action.dest in ("num_subclasses", "temperature", "subclass_temperature"):
-            action.type = partial(_number_or_auto, int if action.dest == "num_subclasses" else float)
+            action.type = _count_or_auto if action.dest == "num_subclasses" else _number_or_auto
     _group_options(parser, kind)
     known, _ = parser.parse_known_args(argv)
     if known.config is not None:
@@ -52,8 +51,12 @@ def parse_options(
     return arguments, config
 
 
-def _number_or_auto(kind: type, text: str) -> int | float | str:
-    return text if text == AUTO else kind(text)
+def _count_or_auto(text: str) -> int | str:
+    return text if text == AUTO else int(text)
+
+
+def _number_or_auto(text: str) -> float | str:
+    return text if text == AUTO else float(text)
 
 
 def _group_options(parser: HfArgumentParser, kind: type) -> None:

@@ -116,7 +116,7 @@ def _lines(summaries: dict[str, Any], axis: str) -> dict[str, list[tuple[float, 
     for task, summary in summaries.items():
         for figures in summary["methods"].values():
             settings = figures["settings"]
-            if settings["kind"] == "lelp" and axis in settings:
+            if settings["kind"] == "lelp" and isinstance(settings.get(axis), int | float):  # not "auto"
                 others = {name: value for name, value in settings.items() if name != axis}
                 lines.setdefault(f"{task} {others}", []).append((settings[axis], figures["accuracy"]))
     return {name: sorted(line, key=lambda point: point[0]) for name, line in lines.items() if len(line) > 1}

@@ -1,8 +1,8 @@
 """Several methods and seeds on one or more tasks, every run kept.
 
 A run is a file: its name is a hash of all that its result depends on, and it appears whole or not at all. So the same
-command goes on where it was stopped, a further seed or method costs its own runs alone, and several processes share
-the work.
+command goes on where it was stopped, a further seed or method costs its own runs alone, and the processes of a pool
+share the work. What torch and the machine change is not in the name: a run says what it was made with.
 """
 
 import json
@@ -28,6 +28,7 @@ from transformers import TrainingArguments, set_seed
 
 from hf_lelp.columns import _content_hash, _shards
 from hf_lelp.files import write_atomically
+from hf_lelp.inputs import OnTheFly, transform_of
 from hf_lelp.labels import NO_LABEL
 from hf_lelp.methods import Method, train_student
 from hf_lelp.metrics import few_class_metrics
@@ -37,6 +38,9 @@ from hf_lelp.students import saved_parameters
 from hf_lelp.task import Task
 
 logger = logging.getLogger(__name__)
+
+# To be raised whenever a loss, a maker of subclasses or the search changes: runs of before are then not read.
+RESULTS_VERSION = 1
 
 # Neither changes a result; all else that a run is configured with does.
 RUN_SETTINGS: dict[str, Any] = {
@@ -49,7 +53,7 @@ RUN_SETTINGS: dict[str, Any] = {
 }
 
 
-# Settings of TrainingArguments, of which a run is known by those that the task sets, and a place.
+# Settings of TrainingArguments, of which a run is known by those that the task or the method sets; and a place.
 NOT_OURS = {item.name for item in fields(TrainingArguments)} | {"columns_cache_dir"}
 
 
@@ -102,7 +106,7 @@ def run_all(
         ValueError: if a method is unknown, or see `LELPTrainer`.
     """
     for method in methods:
-        Method.parse(method)
+        Method.parse(method).check()
     orders = [(task, method, seed) for task in loaders for seed in seeds for method in methods]
     found: dict[tuple[str, str, int], Run] = {}
     threads = max(1, torch.get_num_threads() // processes)
@@ -117,9 +121,13 @@ def run_all(
             context = multiprocessing.get_context("spawn")
             with ProcessPoolExecutor(processes, context, _start, (loaders, threads)) as pool:
                 futures = {pool.submit(_run_in_process, *order, runs_dir): order for order in orders}
-                for future in as_completed(futures):
-                    found[futures[future]] = future.result()
-                    progress.update()
+                try:
+                    for future in as_completed(futures):
+                        found[futures[future]] = future.result()
+                        progress.update()
+                except BaseException:
+                    pool.shutdown(cancel_futures=True)  # or all that wait would run before the error is shown
+                    raise
     return {name: [found[order] for order in orders if order[0] == name] for name in loaders}
 
 
@@ -137,9 +145,10 @@ def run_or_read(task: Task, task_hash: str, method: str, seed: int, runs_dir: Pa
     config = parsed.config(task, **RUN_SETTINGS, seed=seed, output_dir="unused")
     # Ours in full: the same method with other defaults is another run.
     ours = {item.name: getattr(config, item.name) for item in fields(config) if item.name not in NOT_OURS}
-    together = {**task.settings, **ours, "kind": parsed.kind}
+    together = {**task.settings, **parsed.settings, **ours, "kind": parsed.kind}
+    together.pop("columns_cache_dir", None)
     key = xxhash.xxh3_128(f"{task_hash} {seed} {json.dumps(together, sort_keys=True)}".encode()).hexdigest()
-    file = runs_dir / f"{key}.safetensors"
+    file = runs_dir / f"v{RESULTS_VERSION}-{key}.safetensors"
     if file.exists():
         return _read(file, method, seed)
     start = time.perf_counter()
@@ -156,10 +165,15 @@ def run_or_read(task: Task, task_hash: str, method: str, seed: int, runs_dir: Pa
         "parameters": saved_parameters(trainer.model),
         "train_rows": len(task.train),
         "auto_trials": trainer.auto_trials,
-        "settings": {name: value for name, value in together.items() if name not in RUN_SETTINGS},
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "device": str(config.device),
+        # As they were in the end: "auto" has made way for what was chosen.
+        "settings": {
+            name: getattr(config, name, value) for name, value in together.items() if name not in RUN_SETTINGS
+        },
     }
     run = Run(method, seed, figures, logits, labels)
-    runs_dir.mkdir(parents=True, exist_ok=True)
     metadata = {"figures": json.dumps(figures)}
     tensors: dict[str, NDArray[Any]] = {"logits": logits, "labels": labels}
     write_atomically(file, lambda path: save_file(tensors, path, metadata))
@@ -212,7 +226,10 @@ def task_fingerprint(task: Task) -> str:
             digest.update(_content_hash(shard).encode())
     set_seed(0)
     student = task.student()
+    student.config._name_or_path = ""  # another place of the same weights is no other student
     digest.update(student.config.to_json_string(use_diff=False).encode())
+    if isinstance(transform_of(task.train), OnTheFly) and task.processing_class is not None:
+        digest.update(str(task.processing_class.to_dict()).encode())
     for tensor in student.state_dict().values():
         digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()

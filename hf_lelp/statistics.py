@@ -22,17 +22,19 @@ def paired_difference(ours: NDArray[np.bool_], theirs: NDArray[np.bool_]) -> dic
         theirs: the same of the other method, seed by seed.
 
     Returns:
-        `mean`, `over_seeds` (low, high; `None` for one seed), `over_examples` (low, high), and `finding`: "better" or
-        "worse" where both intervals leave out 0, else "none".
+        `mean`, `over_seeds` (low, high; `None` for one seed, or no spread), `over_examples` (low, high), and
+        `finding`: "better" or "worse" where both intervals leave out 0, else "none".
     """
     by_seed = 100 * (ours.mean(1) - theirs.mean(1))
     by_example = 100 * (ours.mean(0) - theirs.mean(0))
     over_seeds = None
     if len(by_seed) > 1:
-        # Differences that are all the same have no spread, and Student's t no scale.
         spread = stats.sem(by_seed)
-        half = spread * stats.t.ppf((1 + CONFIDENCE) / 2, len(by_seed) - 1) if spread > 0 else 0.0
-        over_seeds = (float(by_seed.mean() - half), float(by_seed.mean() + half))
+        if spread > 1e-9:  # differences that are all the same, by chance, would make it nothing
+            half = spread * stats.t.ppf((1 + CONFIDENCE) / 2, len(by_seed) - 1)
+            over_seeds = (float(by_seed.mean() - half), float(by_seed.mean() + half))
+        elif not by_example.any():
+            over_seeds = (0.0, 0.0)
     over_examples = bootstrap_interval(by_example)
     intervals = [over_examples] if over_seeds is None else [over_seeds, over_examples]
     finding = "none"

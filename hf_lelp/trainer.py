@@ -1,6 +1,7 @@
 """`LELPTrainer`: a `transformers.Trainer` whose loss reads the teacher's columns."""
 
 import copy
+import inspect
 import logging
 import shutil
 import tempfile
@@ -27,7 +28,7 @@ from hf_lelp.config import LELPConfig, check_launch
 from hf_lelp.describe import card_of, describe
 from hf_lelp.heads import logits_of
 from hf_lelp.inputs import InMemory, OnTheFly, Processor, check_prepared, transform_of
-from hf_lelp.labels import NO_LABEL
+from hf_lelp.labels import NO_LABEL, Classes
 from hf_lelp.losses import distillation_loss, label_loss, subclass_loss, subclass_targets
 from hf_lelp.metrics import compute_metrics as few_class_compute_metrics
 from hf_lelp.model_card import CARD_NAME, StudentCard, hub_id
@@ -54,6 +55,8 @@ from hf_lelp.teacher_like import TeacherLike
 from hf_lelp.text import max_tokens, set_pad_token
 
 logger = logging.getLogger(__name__)
+
+IN_MEMORY_BYTES = 2 * 2**30
 
 
 class LELPTrainer(Trainer):
@@ -122,9 +125,14 @@ class LELPTrainer(Trainer):
             processing_class = load_processor(model)
 
         # Columns are made and read before the student is touched: most mistakes show here.
-        teacher, self._classes = settle_teacher(teacher_model, teacher_processing_class, args, train_dataset, model)
+        settled: Classes | None = getattr(args, "_settled_classes", None)  # of a search for settings
+        teacher, self._classes = (
+            (None, settled)
+            if settled is not None
+            else settle_teacher(teacher_model, teacher_processing_class, args, train_dataset, model)
+        )
         self._teacher_data: TeacherData | None = None
-        form = train_dataset.format["type"] if isinstance(train_dataset, Dataset) else None
+        form: dict[str, Any] = train_dataset.format if isinstance(train_dataset, Dataset) else {"type": None}
         if isinstance(train_dataset, Dataset) and args.alpha < 1:
             self._teacher_data = add_teacher_columns(train_dataset, teacher, args, self._classes, projections)
             train_dataset, projections = self._teacher_data.dataset, self._teacher_data.projections
@@ -146,11 +154,12 @@ class LELPTrainer(Trainer):
             check_prepared(train_dataset, model.main_input_name)
         if train_dataset is not None:
             train_dataset = self._prepare(train_dataset)
-        if form == "torch" and transform_of(train_dataset) is None:
-            train_dataset = train_dataset.with_format(form)  # arrays as lists of numbers would be slow to read
+        if form["type"] == "torch" and transform_of(train_dataset) is None:
+            # Arrays as lists of numbers would be slow to read.
+            train_dataset = train_dataset.with_format("torch", **form["format_kwargs"])
         self.auto_trials: list[dict[str, Any]] = []
-        if args.auto:
-            self._choose_settings(args, train_dataset, model, data_collator, kwargs.get("model_init"))
+        if args.auto and (model is not None or kwargs.get("model_init") is not None):
+            self._choose_settings(args, train_dataset, model, data_collator, kwargs)
         if model is not None:
             self._place_head(model, args)
         self._head: StudentHead | None = student_head(model) if model is not None else None
@@ -173,7 +182,9 @@ class LELPTrainer(Trainer):
         self.loss_is_scaled_for_ga = False
         self.model_accepts_loss_kwargs = False
 
-    def _choose_settings(self, args: LELPConfig, dataset: Any, model: Any, data_collator: Any, model_init: Any) -> None:
+    def _choose_settings(
+        self, args: LELPConfig, dataset: Any, model: Any, data_collator: Any, kwargs: dict[str, Any]
+    ) -> None:
         """Settle what is "auto", with students like this one on parts of the training data; see `hf_lelp.auto`."""
         if args.alpha == 1:
             args.num_subclasses, args.temperature, args.subclass_temperature = 1, 1.0, 1.0
@@ -184,17 +195,33 @@ class LELPTrainer(Trainer):
                 f" {type(dataset).__name__} and not a datasets.Dataset. Set numbers instead."
             )
 
+        if any(kwargs.get("optimizers") or ()):
+            raise ValueError(
+                'The optimizer given belongs to one student, and settings that are "auto" are chosen with several. Use'
+                " optimizer_cls_and_kwargs, or set numbers."
+            )
+        model_init = kwargs.get("model_init")
+
         def fit(trial: LELPConfig, train: Dataset, validation: Dataset) -> Any:
+            trial._settled_classes = self._classes  # type: ignore[attr-defined]  # a part may lack one
+            transform = transform_of(validation)
+            if isinstance(transform, OnTheFly) and transform.columns and transform.processing_class is not None:
+                validation = validation.with_transform(replace(transform, transform=None))  # as it is stored
+            set_seed(args.seed)
+            student = model
+            if model_init is not None:
+                student = model_init(*[None] * len(inspect.signature(model_init).parameters))
             with tempfile.TemporaryDirectory() as scratch:
                 trial.output_dir = scratch
                 trainer = type(self)(
-                    model=copy.deepcopy(model) if model is not None else model_init(),
+                    model=copy.deepcopy(student),
                     args=trial,
                     data_collator=data_collator,
                     train_dataset=train,
                     processing_class=self.processing_class,
                     projections=self.projections,
                     compute_metrics=None,
+                    optimizer_cls_and_kwargs=kwargs.get("optimizer_cls_and_kwargs"),
                 )
                 trainer.remove_callback(PrinterCallback)
                 trainer.train()
@@ -218,9 +245,14 @@ class LELPTrainer(Trainer):
         )
 
     def get_train_dataloader(self) -> Any:
-        """As in Trainer; arrays (a prepared dataset in torch format, without a tokenizer) are read into memory once."""
+        """As in Trainer; arrays (a prepared dataset in torch format, up to 2 GiB) are read into memory once."""
         dataset = self.train_dataset
-        if self.processing_class is not None or not isinstance(dataset, Dataset) or dataset.format["type"] != "torch":
+        if (
+            self.processing_class is not None
+            or not isinstance(dataset, Dataset)
+            or dataset.format["type"] != "torch"
+            or dataset.data.nbytes > IN_MEMORY_BYTES
+        ):
             return super().get_train_dataloader()
         try:
             # Row by row out of Arrow they can take as long as a small student's step.

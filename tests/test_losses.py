@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hf_lelp.losses import distillation_loss, label_loss, subclass_targets
+from hf_lelp.losses import distillation_loss, label_loss, subclass_loss, subclass_targets
 from hf_lelp.modeling_lelp import SubclassHead
 
 N, C, S = 12, 3, 4
@@ -147,3 +147,83 @@ def test_hintons_factor_keeps_the_gradients_size() -> None:
         assert outputs.grad is not None
         norms.append(outputs.grad.norm().item())
     assert norms[0] == pytest.approx(norms[1], rel=0.1)
+
+
+def subclass_loss_by_loops(o: np.ndarray, p: np.ndarray, tau: float) -> np.ndarray:
+    """τ² · Σ_c p_c · CE(p(s | c), softmax_s(o_c / τ)), as it reads."""
+    result = np.zeros(len(o))
+    for n, outputs in enumerate(o.reshape(p.shape)):
+        for c, of_class in enumerate(outputs):
+            share, q = p[n, c].sum(), reference.softmax(of_class / tau)
+            given = p[n, c] / share
+            result[n] -= tau * tau * share * sum(g * np.log(q_s) for g, q_s in zip(given, q, strict=True))
+    return result
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 2e-6)])
+@pytest.mark.parametrize(("tau", "beta"), TEMPERATURES)
+def test_the_subclasses_part_equals_the_reference(
+    dtype: torch.dtype, tolerance: float, tau: float, beta: float
+) -> None:
+    z, u, o, _ = random_tensors(dtype)
+    targets = subclass_targets(z, u, temperature=tau, subclass_temperature=beta)
+    exact = reference.subclass_targets(z.double().numpy(), u.double().numpy(), tau, beta)
+    expected = subclass_loss_by_loops(o.double().numpy(), exact, tau)
+    losses = subclass_loss(o, targets, temperature=tau)
+    assert losses.dtype == dtype and losses.shape == (N,)
+    np.testing.assert_allclose(losses, expected, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize(("tau", "beta"), TEMPERATURES)
+def test_the_classes_part_and_the_subclasses_part_make_up_the_papers_loss(tau: float, beta: float) -> None:
+    z, u, o, _ = random_tensors()
+    targets = subclass_targets(z, u, temperature=tau, subclass_temperature=beta)
+    class_logits, subclass_logits = SubclassHead(1, C, S, tau).split(o)
+    classes = distillation_loss(class_logits, targets.sum(-1), temperature=tau)
+    subclasses = subclass_loss(subclass_logits, targets, temperature=tau)
+    whole = distillation_loss(o, targets.flatten(1), temperature=tau)
+    torch.testing.assert_close(classes + subclasses, whole, rtol=1e-14, atol=1e-14)
+    # Neither part is the whole of it.
+    assert (classes > 0.01).all() and (subclasses > 0.01).all()
+
+
+@pytest.mark.parametrize("tau", [1.0, 2.0, 3.7])
+def test_one_subclass_adds_nothing_to_the_last_digit(tau: float) -> None:
+    z, u, o, _ = random_tensors(torch.float32)
+    o = o[:, :C]
+    targets = subclass_targets(z, u[..., :1], temperature=tau, subclass_temperature=0.3)
+    subclasses = subclass_loss(o, targets, temperature=tau)
+    assert torch.equal(subclasses, torch.zeros(N))
+    classes = distillation_loss(o, targets.sum(-1), temperature=tau)
+    assert torch.equal(classes + subclasses, plain_distillation(z, o, tau))
+
+
+def test_the_subclasses_part_says_nothing_of_the_classes() -> None:
+    z, u, o, _ = random_tensors()
+    targets = subclass_targets(z, u, temperature=2.0)
+    losses = subclass_loss(o, targets, temperature=2.0)
+    # Whatever is added to all of a class's outputs is the other part's business.
+    shift = torch.arange(N * C, dtype=o.dtype).view(N, C, 1).expand(N, C, S).flatten(1)
+    torch.testing.assert_close(subclass_loss(o + shift, targets, temperature=2.0), losses)
+    # It is least where the student's subclasses are the teacher's, whatever its classes are.
+    right = 2.0 * targets.log().flatten(1)
+    least = subclass_loss(right, targets, temperature=2.0)
+    torch.testing.assert_close(subclass_loss(right + shift, targets, temperature=2.0), least)
+    assert (least < losses - 1e-3).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_the_subclasses_part_is_computed_in_float32(dtype: torch.dtype) -> None:
+    z, u, o, _ = random_tensors(dtype)
+    targets = subclass_targets(z, u)
+    losses = subclass_loss(o, targets, temperature=2.0)
+    assert losses.dtype == torch.float32
+    exact = subclass_loss(o.double(), targets.double(), temperature=2.0)
+    torch.testing.assert_close(losses.double(), exact, rtol=1e-6, atol=0)
+
+
+def test_gradients_of_the_subclasses_part_are_those_of_finite_differences() -> None:
+    z, u, o, _ = random_tensors()
+    targets = subclass_targets(z, u, temperature=2.0)
+    o.requires_grad_()
+    assert torch.autograd.gradcheck(lambda outputs: subclass_loss(outputs, targets, temperature=2.0), (o,))

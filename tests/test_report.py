@@ -1,7 +1,9 @@
+from typing import Any
+
 import numpy as np
 import pytest
 
-from hf_lelp.report import group_alignment, group_table, markdown_table, results_table
+from hf_lelp.report import comparison_table, group_alignment, group_table, markdown_table, results_table
 
 
 def test_markdown_table_aligns_columns() -> None:
@@ -64,3 +66,60 @@ def test_group_alignment_counts_and_scores() -> None:
     assert [cell.strip() for cell in lines[3].strip("|").split("|")] == ["no, 0", "200", "0%", "100%"]
     # A subclass without examples is shown, not divided by zero.
     assert [cell.strip() for cell in lines[4].strip("|").split("|")] == ["no, 1", "0", "0%", "0%"]
+
+
+def compared(seeds: int = 3) -> dict[str, Any]:
+    """What `compare.summarise` gives of three methods, the last one without a teacher's figures."""
+
+    def figures(accuracy: float, std: float, **others: float) -> dict[str, Any]:
+        values = {"accuracy": accuracy, "macro_f1": 0.5, "ece": 0.123, "teacher_agreement": 0.987, **others}
+        result = {name: {"mean": value, "std": std if seeds > 1 else None} for name, value in values.items()}
+        return {**result, "train_seconds": {"mean": 61.4, "std": 1.0}, "accuracies": [accuracy] * seeds}
+
+    methods = {
+        name: figures(*values) for name, values in {"direct": (0.7, 0.02), "kd": (0.75, 0), "lelp": (0.8, 0.01)}.items()
+    }
+    del methods["lelp"]["teacher_agreement"]
+    worse = {"mean": -5.0, "over_seeds": (-6.0, -4.0), "over_examples": (-9.25, -0.5), "finding": "worse"}
+    better = {"mean": 5.0, "over_seeds": (4.0, 6.0), "over_examples": (0.25, 9.5), "finding": "better"}
+    for name, difference in (("direct", worse), ("lelp", better)):
+        methods[name]["difference"] = difference if seeds > 1 else {**difference, "over_seeds": None, "finding": "none"}
+    numbers = list(range(42, 42 + seeds))
+    return {"reference": "kd", "seeds": numbers, "train_rows": 12345, "evaluation_rows": 2000, "methods": methods}
+
+
+def cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def test_comparison_table_shows_differences_and_marks_findings() -> None:
+    table, note = comparison_table(compared()).split("\n\n")
+    header, _, direct, kd, lelp = map(cells, table.splitlines())
+    assert header == [
+        *("", "accuracy", "± seeds", "− kd", "95% over seeds", "95% over examples"),
+        *("macro-F1", "calibration error", "agrees with teacher", "training"),
+    ]
+    over = ["-6.00 to -4.00", "-9.25 to -0.50"]
+    assert direct == ["direct", "70.00", "2.00", "-5.00 ▼", *over, "50.0", "12.3", "98.7", "61 s"]
+    # The reference has no difference to itself; no spread at all is shown as such.
+    assert kd == ["kd", "75.00", "0.00", "–", "–", "–", "50.0", "12.3", "98.7", "61 s"]
+    over = ["+4.00 to +6.00", "+0.25 to +9.50"]
+    assert lelp == ["lelp", "80.00", "1.00", "+5.00 ▲", *over, "50.0", "12.3", "–", "61 s"]
+    assert note.startswith("12,345 training rows, 2,000 evaluation rows, 3 seeds. ▲ and ▼: both intervals")
+    assert "One seed" not in note
+    # Every line is as wide as the others.
+    assert len({len(line) for line in table.splitlines()}) == 1
+
+
+def test_comparison_table_of_one_seed_makes_no_finding() -> None:
+    table, note = comparison_table(compared(seeds=1)).split("\n\n")
+    direct = cells(table.splitlines()[2])
+    assert direct[:6] == ["direct", "70.00", "–", "-5.00", "–", "-9.25 to -0.50"]
+    assert "▲" not in table and "▼" not in table
+    assert "1 seed. " in note and note.endswith("One seed shows no finding.")
+
+
+def test_a_difference_that_is_no_finding_has_no_mark() -> None:
+    summary = compared()
+    summary["methods"]["lelp"]["difference"]["finding"] = "none"
+    assert cells(comparison_table(summary).splitlines()[4])[3] == "+5.00"

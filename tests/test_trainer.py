@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import reference
 import runs
+import tasks
 import tiny
 import torch
 import torch.nn.functional as F
@@ -370,3 +371,151 @@ def test_a_search_cannot_vary_what_the_projections_were_fitted_with(tmp_path: Pa
     run.hp_search_backend = None
     with pytest.raises(ValueError, match="a search cannot vary null_space"):
         run.call_model_init({"null_space": False})
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.3])
+def test_without_weight_the_auxiliary_layer_changes_nothing_of_plain_distillation(alpha: float, tmp_path: Path) -> None:
+    columns, projections = runs.prepared()
+    settings = {"temperature": 2.0, "alpha": alpha}
+    without = runs.trainer(
+        runs.config(tmp_path, student_head="auxiliary", subclass_weight=0.0, **settings),
+        train_dataset=columns,
+        teacher_model=None,
+        projections=projections,
+    )
+    without.train()
+    plain = runs.trainer(runs.config(tmp_path, num_subclasses=1, **settings), train_dataset=columns, teacher_model=None)
+    plain.train()
+    # To rounding: the classes' targets are sums over the subclasses.
+    np.testing.assert_allclose(runs.losses(without), runs.losses(plain), atol=1e-5)
+    kept = {name: value for name, value in runs.weights(without.model).items() if ".auxiliary." not in name}
+    assert len(kept) + 2 == len(without.model.state_dict())
+    runs.assert_same(kept, runs.weights(plain.model), 1e-6)
+
+
+def batch_of(run: Any, rows: int = 16) -> dict[str, torch.Tensor]:
+    """The first rows of the training data, ready for `compute_loss`."""
+    dataset = run._remove_unused_columns(run.train_dataset)
+    return dict(run.data_collator([dataset[row] for row in range(rows)]))
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_the_weight_is_that_of_the_subclasses_part_alone(head: str, tmp_path: Path) -> None:
+    columns, projections = runs.prepared()
+    args = runs.config(tmp_path, student_head=head, temperature=2.0)
+    run = runs.trainer(
+        args, model=runs.student(dropout=False), train_dataset=columns, teacher_model=None, projections=projections
+    )
+    shuffle_rows(run)
+    batch = batch_of(run)
+
+    def loss(weight: float) -> float:
+        args.subclass_weight = weight
+        return float(run.compute_loss(run.model, batch))
+
+    none, one = loss(0.0), loss(1.0)
+    with torch.no_grad():
+        class_logits = run.model(**{k: v for k, v in batch.items() if not k.startswith(("teacher", "labels"))}).logits
+    plain = 4 * F.cross_entropy(class_logits / 2, (batch["teacher_logits"] / 2).softmax(-1))
+    assert none == pytest.approx(float(plain), rel=1e-6)
+    assert one > none + 0.01
+    assert loss(0.5) == pytest.approx((none + one) / 2, rel=1e-6)
+    assert loss(3.0) == pytest.approx(none + 3 * (one - none), rel=1e-6)
+
+
+def shuffle_rows(run: Any) -> None:
+    """Large random rows for subclasses, which start as copies of one another and would hide their temperature."""
+    head = student_head(run.model)
+    layer = head.auxiliary if isinstance(head, AuxiliaryHead) else head
+    torch.manual_seed(4)
+    with torch.no_grad():
+        layer.weight.normal_()
+        layer.bias.normal_()
+
+
+def test_the_loss_with_an_auxiliary_layer_agrees_with_numpy(tmp_path: Path) -> None:
+    tau, beta, weight, alpha = 2.5, 0.6, 0.7, 0.2
+    args = runs.config(
+        tmp_path,
+        num_subclasses=3,
+        student_head="auxiliary",
+        temperature=tau,
+        subclass_temperature=beta,
+        subclass_weight=weight,
+        alpha=alpha,
+    )
+    columns, projections = runs.prepared(num_directions=3)
+    model = runs.student(dropout=False)
+    run = runs.trainer(args, model=model, train_dataset=columns, teacher_model=None, projections=projections)
+    shuffle_rows(run)
+    batch = batch_of(run)
+    head = student_head(run.model)
+    assert isinstance(head, AuxiliaryHead)
+    with torch.no_grad():
+        embedding = model.bert(batch["input_ids"], batch["attention_mask"], batch["token_type_ids"]).pooler_output
+        classes = F.linear(embedding, head.weight, head.bias).double().numpy()
+        outputs = F.linear(embedding, head.auxiliary.weight, head.auxiliary.bias).double().view(16, 2, 3).numpy()
+    rotation = projections.rotation(3, seed=args.seed).double().numpy()
+    raw = batch["teacher_projections"].double().numpy()
+    u = np.stack([raw[:, c] @ rotation[c] for c in range(2)], axis=1)
+    p = reference.subclass_targets(batch["teacher_logits"].numpy(), u, tau, beta)
+    losses = []
+    for n in range(16):
+        hard = -np.log(reference.softmax(classes[n])[batch["labels"][n]])
+        soft = -(tau**2) * (p[n].sum(-1) * np.log(reference.softmax(classes[n] / tau))).sum()
+        # β alone is the temperature of these: no class's logits are among them.
+        within = -tau * sum((p[n, c] * np.log(reference.softmax(outputs[n, c]))).sum() for c in range(2))
+        losses.append(alpha * hard + (1 - alpha) * (soft + weight * within))
+    assert float(run.compute_loss(run.model, batch)) == pytest.approx(np.mean(losses), abs=1e-5)
+
+
+def test_scores_are_taken_as_they_are_without_projections(tmp_path: Path) -> None:
+    scores = np.random.default_rng(0).normal(size=(runs.ROWS, 2, 4)).astype(np.float32)
+    columns = runs.data().map(runs.teacher(), batched=True).remove_columns("teacher_embedding")
+    columns = columns.add_column("teacher_projections", scores.tolist())
+    settings = {"random_rotation": False, "scale_projections": False, "num_subclasses": 3}
+    run = runs.trainer(runs.config(tmp_path, **settings), train_dataset=columns, teacher_model=None)
+    given = run.train_dataset.with_format("torch")[:]["teacher_projections"]
+    assert run.subclass_scores(given).equal(torch.from_numpy(scores)[..., :3])
+    shuffle_rows(run)
+    batch = batch_of(run)
+    before = float(run.compute_loss(run.model.eval(), batch))
+    other = {**batch, "teacher_projections": -batch["teacher_projections"]}
+    assert abs(float(run.compute_loss(run.model, other)) - before) > 1e-3  # they are read
+    run.train()
+    assert len(runs.losses(run)) == 4 and run.projections is None
+    # Either of the two settings asks for the projections.
+    for name in ("random_rotation", "scale_projections"):
+        run.args.random_rotation = run.args.scale_projections = False
+        setattr(run.args, name, True)
+        with pytest.raises(ValueError, match="the projections that made them are needed for their rotation and scale"):
+            run.subclass_scores(given)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.3, 1.0])
+def test_arrays_in_torch_format_train_like_lists(alpha: float, tmp_path: Path) -> None:
+    task = tasks.task(seed=1)
+    projections = ClassProjections.fit(task.train, task.head, 2)
+    columns = task.train.map(projections, batched=True).remove_columns(["teacher_embedding", "projections_fingerprint"])
+    trained, batches = [], []
+    for form in (None, "torch"):
+        torch.manual_seed(0)
+        run = runs.trainer(
+            runs.config(tmp_path, alpha=alpha, per_device_train_batch_size=10, max_steps=9),
+            model=tasks.student(),
+            train_dataset=columns.with_format(form),
+            eval_dataset=task.evaluation.with_format(form),
+            processing_class=None,
+            teacher_model=None,
+            projections=projections,
+        )
+        loader = run.get_train_dataloader()
+        assert isinstance(loader.dataset, Dataset) == (form is None)  # the other is in memory
+        batches.append({name: (values.shape, values.dtype) for name, values in next(iter(loader)).items()})
+        run.train()
+        assert isinstance(run.train_dataset, Dataset)
+        trained.append((runs.losses(run), runs.weights(run.model), run.evaluate()["eval_loss"]))
+    (losses, weights, loss), (in_memory, same_weights, same_loss) = trained
+    assert len(losses) == 9 and losses == in_memory and loss == same_loss
+    assert batches[0] == batches[1] and batches[0]["pixel_values"] == ((10, 1, 4, 4), torch.float32)
+    runs.assert_same(weights, same_weights)

@@ -1,0 +1,272 @@
+"""The comparison from files to report: as a command, as a function, and what it refuses before any work is done."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny
+import yaml
+from datasets import Dataset
+from PIL import Image
+
+from hf_lelp import LELPConfig
+from hf_lelp.compare import CompareArguments, Run, compare, load_task, settle_reference, summarise
+from hf_lelp.metrics import few_class_metrics
+from hf_lelp.options import parse_options
+from hf_lelp.runs import task_fingerprint
+from hf_lelp.statistics import paired_difference
+
+ROOT = Path(__file__).parent.parent
+SECRET = "hf_notforthereport"
+TRAINING: dict[str, Any] = {
+    "num_subclasses": 2,
+    "max_steps": 2,
+    "per_device_train_batch_size": 16,
+    "learning_rate": 1e-2,
+    "use_cpu": True,
+    "report_to": "none",
+}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A teacher, a student and two CSV files, the training data with a column of finer groups."""
+    folder = tmp_path_factory.mktemp("data")
+    teacher = tiny.named(tiny.classifier(hidden_size=24))
+    for name, model in (("teacher", teacher), ("student", tiny.classifier(hidden_size=8, seed=1))):
+        model.save_pretrained(folder / name)
+        tiny.tokenizer().save_pretrained(folder / name)
+    train = tiny.dataset(teacher, 90)
+    groups = [f"{label} {len(text) % 3}" for text, label in zip(train["text"], train["label"], strict=True)]
+    train.add_column("topic", groups).to_csv(folder / "train.csv")
+    tiny.dataset(teacher, 40, seed=1).to_csv(folder / "eval.csv")
+    return folder
+
+
+def arguments(data: Path, **settings: Any) -> CompareArguments:
+    paths = {"teacher_model": "teacher", "student_model": "student"}
+    paths |= {"train_file": "train.csv", "eval_file": "eval.csv"}
+    defaults = {"methods": ["kd", "lelp"], "seeds": 2, **{name: str(data / path) for name, path in paths.items()}}
+    return CompareArguments(**{**defaults, **settings})
+
+
+def config(folder: Path, data: Path, **settings: Any) -> LELPConfig:
+    """With the teacher's columns kept beside the data, for all tests."""
+    places = {"output_dir": str(folder / "out"), "columns_cache_dir": str(data / "columns")}
+    return LELPConfig(**{**TRAINING, **places, **settings})
+
+
+def test_the_command_writes_a_report_and_goes_on_where_it_was(data: Path, tmp_path: Path) -> None:
+    settings = asdict(arguments(data, methods=["direct", "kd", "lelp:num_subclasses=3"], seeds=1))
+    given = {name: value for name, value in settings.items() if value is not None and name != "seeds"}
+    given |= {**TRAINING, "columns_cache_dir": str(data / "columns"), "output_dir": "out", "hub_token": SECRET}
+    (tmp_path / "compare.yaml").write_text(yaml.safe_dump(given))
+    command = [sys.executable, "-m", "hf_lelp.compare", "--config", "compare.yaml", "--seeds", "2"]
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "PYTHONPATH": path}
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    out = tmp_path / "out"
+    assert {file.name for file in out.iterdir()} >= {"comparison.json", "comparison.md", "accuracy.png", "runs"}
+    summary = json.loads((out / "comparison.json").read_text())["all rows"]
+    assert list(summary["methods"]) == ["direct", "kd", "lelp:num_subclasses=3"]
+    assert (summary["reference"], summary["seeds"], summary["train_rows"], summary["evaluation_rows"]) == (
+        *("kd", [42, 43], 90, 40),
+    )
+    table = (out / "comparison.md").read_text(encoding="utf-8")
+    assert table.startswith("### all rows\n\n") and table in done.stdout and "| lelp:num_subclasses=3 " in table
+    assert len(list((out / "runs").iterdir())) == 6
+    everything = b"".join(file.read_bytes() for file in out.rglob("*") if file.is_file())
+    assert SECRET.encode() not in everything and SECRET not in done.stdout + done.stderr
+
+    # The same again in this process: nothing is trained, and the same is said.
+    before = {file: file.stat().st_mtime_ns for file in (out / "runs").iterdir()}
+    mine, training = parse_options(
+        CompareArguments, ["--config", str(tmp_path / "compare.yaml"), "--seeds", "2"], description=""
+    )
+    training.output_dir = str(out)
+    again = compare(mine, training)
+    assert json.loads(json.dumps(again)) == {"all rows": summary}
+    assert {file: file.stat().st_mtime_ns for file in (out / "runs").iterdir()} == before
+
+
+def test_the_function_compares_on_all_rows_and_on_fewer(data: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    given = arguments(data, methods=["kd", "lelp", "lelp:num_subclasses=3", "oracle"], fine_column="topic", seeds=1)
+    given.train_sizes = [32]
+    summaries = compare(given, config(tmp_path, data))
+    assert {name: summary["train_rows"] for name, summary in summaries.items()} == {"all rows": 90, "32 rows": 32}
+    for summary in summaries.values():
+        assert list(summary["methods"]) == given.methods and summary["evaluation_rows"] == 40
+        for method, figures in summary["methods"].items():
+            assert len(figures["accuracies"]) == 1 and figures["accuracy"]["std"] is None
+            assert figures["accuracy"]["mean"] == pytest.approx(figures["accuracies"][0])
+            assert ("difference" in figures) == (method != "kd")
+    out = tmp_path / "out"
+    for name in ("accuracy.png", "sizes.png", "settings.png"):
+        assert np.asarray(Image.open(out / name)).std() > 5
+    assert (out / "comparison.md").read_text(encoding="utf-8").count("### ") == 2
+
+
+def test_the_report_names_no_place_on_this_machine(data: Path, tmp_path: Path) -> None:
+    settings = {"logging_dir": str(tmp_path / "logs")} if hasattr(LELPConfig, "logging_dir") else {}
+    compare(arguments(data, methods=["kd"], seeds=1), config(tmp_path, data, hub_token=SECRET, **settings))
+    for name in ("comparison.json", "comparison.md"):
+        text = (tmp_path / "out" / name).read_text(encoding="utf-8")
+        assert SECRET not in text and "token" not in text
+        for place in (data, tmp_path, Path.home()):
+            assert str(place) not in text, name
+
+
+def test_another_place_is_not_another_run(data: Path, tmp_path: Path) -> None:
+    given = arguments(data, methods=["kd"], seeds=1)
+    compare(given, config(tmp_path, data))
+    before = {file.name: file.stat().st_mtime_ns for file in (tmp_path / "out" / "runs").iterdir()}
+    compare(given, config(tmp_path, data, columns_cache_dir=str(tmp_path / "columns")))
+    assert {file.name: file.stat().st_mtime_ns for file in (tmp_path / "out" / "runs").iterdir()} == before
+
+
+def test_a_task_has_what_the_methods_need(data: Path, tmp_path: Path) -> None:
+    args = config(tmp_path, data, temperature=2.0)
+    task = load_task(arguments(data, fine_column="topic"), args)
+    tokens = ["input_ids", "attention_mask", "token_type_ids"]
+    columns = [*tokens, "labels", "teacher_logits"]
+    assert {*task.train.column_names} == {*columns, "teacher_embedding", "fine_label"}
+    assert {*task.evaluation.column_names} == {*columns}
+    raw = Dataset.from_csv(str(data / "train.csv"), cache_dir=str(tmp_path))
+    assert task.train["labels"][:] == raw["label"][:]
+    assert task.train[7]["input_ids"] == tiny.tokenizer()(raw[7]["text"])["input_ids"]
+    assert [sorted({*raw["topic"]})[index] for index in task.train["fine_label"]] == raw["topic"][:]
+    assert task.fine_column == "fine_label" and task.head.weight.shape == (2, 24)
+    assert {"temperature", "max_steps"} <= {*task.settings} and task.settings["temperature"] == 2
+    assert not {"output_dir", "hub_token", "report_to"} & {*task.settings}
+
+    some, again, all_rows = (load_task(arguments(data), args, size) for size in (20, 20, None))
+    assert len(some.train) == 20 and some.train[:] == again.train[:]
+    texts = [tuple(row) for row in all_rows.train["input_ids"]]
+    drawn = [texts.index(tuple(row)) for row in some.train["input_ids"]]
+    assert drawn != sorted(drawn)  # at random
+    assert some.evaluation[:] == all_rows.evaluation[:]
+    assert task_fingerprint(some) == task_fingerprint(again) != task_fingerprint(all_rows)
+    assert load_task(arguments(data), config(tmp_path, data, seed=1), 20).train[:] != some.train[:]
+
+
+# ---- Summary ----
+
+
+def run_of(method: str, seed: int, right: int, **figures: float) -> Run:
+    """Of ten labelled rows and one without a label so many are answered rightly."""
+    labels = np.array([0, 1] * 5 + [-100])
+    answers = np.where(np.arange(11) < right, labels, 1 - labels).clip(0, 1)
+    logits = np.eye(2, dtype=np.float32)[answers]
+    measured = {"train_rows": 50, "settings": {"kind": "kd", "seed": seed}, **few_class_metrics(logits, labels)}
+    return Run(method, seed, {**measured, "train_seconds": 2.0 * seed, **figures}, logits, labels)
+
+
+def test_the_summary_pairs_methods_seed_by_seed() -> None:
+    right = {"kd": [6, 7, 8], "lelp": [7, 8, 9]}
+    runs = [run_of(method, seed, right[method][seed]) for seed in range(3) for method in right]
+    summary = summarise(runs, ["kd", "lelp"], "kd")
+    assert {name: summary[name] for name in ("reference", "seeds", "train_rows", "evaluation_rows")} == {
+        "reference": "kd",
+        "seeds": [0, 1, 2],
+        "train_rows": 50,
+        "evaluation_rows": 10,
+    }
+    kd, lelp = summary["methods"]["kd"], summary["methods"]["lelp"]
+    assert kd["accuracies"] == [0.6, 0.7, 0.8] and "difference" not in kd
+    assert kd["accuracy"] == {"mean": pytest.approx(0.7), "std": pytest.approx(0.1)}
+    assert kd["train_seconds"] == {"mean": 2.0, "std": 2.0}
+    assert "teacher_agreement" not in kd
+    assert lelp["difference"]["mean"] == pytest.approx(10)
+    correct = {m: np.array([run.correct for run in runs if run.method == m]) for m in right}
+    assert lelp["difference"] == paired_difference(correct["lelp"], correct["kd"])
+    assert kd["settings"] == {"kind": "kd"}
+    other = summarise(runs, ["kd", "lelp"], "lelp")
+    assert other["methods"]["kd"]["difference"]["mean"] == pytest.approx(-10)
+
+
+# ---- What is refused, and when ----
+
+
+def test_the_reference_is_the_first_plain_distillation_or_else_the_first() -> None:
+    assert settle_reference(["direct", "kd:temperature=4", "kd"], None) == "kd:temperature=4"
+    assert settle_reference(["lelp", "direct"], None) == "lelp"
+    assert settle_reference(["lelp", "kd"], "lelp") == "lelp"
+    with pytest.raises(ValueError, match="reference='rkd' is none of the methods: kd, lelp"):
+        settle_reference(["kd", "lelp"], "rkd")
+    for methods in ([], ["kd", "kd"]):
+        with pytest.raises(ValueError, match="one or more different ones"):
+            settle_reference(methods, None)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"methods": ["kd", "lalp"]}, "method 'lalp': one of direct, kd, lelp"),
+        ({"methods": ["kd", "lelp:temperature"]}, "method 'lelp:temperature'"),
+        ({"methods": ["kd", "kd"]}, "one or more different ones are needed"),
+        ({"reference": "rkd"}, "reference='rkd' is none of the methods: kd, lelp"),
+        ({"teacher_model": None}, "teacher_model is missing"),
+        ({"student_model": None}, "student_model is missing"),
+        ({"train_file": None}, "either dataset_name or train_file"),
+        ({"seeds": 0}, "seeds=0: at least 1"),
+        ({"processes": 0}, "processes=0: at least 1"),
+    ],
+)
+def test_mistakes_show_before_anything_is_loaded(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        arguments(Path("nowhere"), **settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"train_sizes": [32, 91, 1000]}, r"train_sizes=\[91, 1000\]: the training data has 90 rows"),
+        ({"train_sizes": [0]}, "train_sizes"),
+        ({"fine_column": "theme"}, "fine_column=.?theme.*text, label, topic"),
+        ({"methods": ["kd", "oracle"]}, "fine_column"),
+        ({"methods": ["kd", "lelp:num_subclases=2"]}, "num_subclases"),
+        ({"methods": ["kd", "vid:num_subclasses=2"]}, "num_subclasses=2"),
+    ],
+)
+def test_mistakes_show_before_anything_is_trained(
+    settings: dict[str, Any], message: str, data: Path, tmp_path: Path
+) -> None:
+    with pytest.raises((ValueError, TypeError), match=message):
+        compare(arguments(data, **settings), config(tmp_path, data))
+    assert not (tmp_path / "out" / "runs").exists()
+
+
+def test_a_mistake_on_the_command_line_is_a_message(capsys: pytest.CaptureFixture[str]) -> None:
+    from hf_lelp.compare import main
+
+    for argv, message in (
+        (["--train_file", "f.csv", "--student_model", "s"], "teacher_model is missing"),
+        (["--methods", "kd", "lalp"], "method 'lalp'"),
+        (["--methods", "kd", "--reference", "lelp"], "reference='lelp' is none"),
+    ):
+        given = ["--teacher_model", "t", "--student_model", "s", "--train_file", "f.csv"]
+        with pytest.raises(SystemExit) as ended:
+            main(argv if "--student_model" in argv else [*given, *argv])
+        assert ended.value.code == 2 and message in capsys.readouterr().err
+
+
+def test_a_list_of_one_needs_no_brackets_in_yaml(tmp_path: Path) -> None:
+    given = {"teacher_model": "t", "student_model": "s", "train_file": "f.csv", "methods": "kd", "train_sizes": 32}
+    (tmp_path / "compare.yaml").write_text(yaml.safe_dump({**given, "report_to": "none"}))
+    mine, _ = parse_options(CompareArguments, ["--config", str(tmp_path / "compare.yaml")], description="")
+    assert (mine.methods, mine.train_sizes) == (["kd"], [32])
+
+
+def test_labels_alone_need_a_teacher_all_the_same(data: Path, tmp_path: Path) -> None:
+    """alpha=1 for all methods leaves nothing to compare."""
+    with pytest.raises(ValueError, match="alpha=1"):
+        compare(arguments(data), config(tmp_path, data, alpha=1.0))
