@@ -154,7 +154,7 @@ class LELPTrainer(Trainer):
             check_prepared(train_dataset, model.main_input_name)
         if train_dataset is not None:
             train_dataset = self._prepare(train_dataset)
-        if form["type"] == "torch" and transform_of(train_dataset) is None:
+        if form["type"] == "torch" and processing_class is None and transform_of(train_dataset) is None:
             # Arrays as lists of numbers would be slow to read.
             train_dataset = train_dataset.with_format("torch", **form["format_kwargs"])
         self.auto_trials: list[dict[str, Any]] = []

@@ -63,6 +63,11 @@ def config(folder: Path, data: Path, **settings: Any) -> LELPConfig:
     return LELPConfig(**{**TRAINING, **places, **settings})
 
 
+def kept(out: Path) -> dict[str, int]:
+    """The time of every run's file."""
+    return {file.name: file.stat().st_mtime_ns for file in (out / "runs").rglob("*.safetensors")}
+
+
 def test_the_command_writes_a_report_and_goes_on_where_it_was(data: Path, tmp_path: Path) -> None:
     settings = asdict(arguments(data, methods=["direct", "kd", "lelp:num_subclasses=3"], seeds=1))
     given = {name: value for name, value in settings.items() if value is not None and name != "seeds"}
@@ -82,19 +87,19 @@ def test_the_command_writes_a_report_and_goes_on_where_it_was(data: Path, tmp_pa
     )
     table = (out / "comparison.md").read_text(encoding="utf-8")
     assert table.startswith("### all rows\n\n") and table in done.stdout and "| lelp:num_subclasses=3 " in table
-    assert len(list((out / "runs").iterdir())) == 6
+    assert len(kept(out)) == 6
     everything = b"".join(file.read_bytes() for file in out.rglob("*") if file.is_file())
     assert SECRET.encode() not in everything and SECRET not in done.stdout + done.stderr
 
     # The same again in this process: nothing is trained, and the same is said.
-    before = {file: file.stat().st_mtime_ns for file in (out / "runs").iterdir()}
+    before = kept(out)
     mine, training = parse_options(
         CompareArguments, ["--config", str(tmp_path / "compare.yaml"), "--seeds", "2"], description=""
     )
     training.output_dir = str(out)
     again = compare(mine, training)
     assert json.loads(json.dumps(again)) == {"all rows": summary}
-    assert {file: file.stat().st_mtime_ns for file in (out / "runs").iterdir()} == before
+    assert kept(out) == before
 
 
 def test_the_function_compares_on_all_rows_and_on_fewer(data: Path, tmp_path: Path) -> None:
@@ -128,9 +133,9 @@ def test_the_report_names_no_place_on_this_machine(data: Path, tmp_path: Path) -
 def test_another_place_is_not_another_run(data: Path, tmp_path: Path) -> None:
     given = arguments(data, methods=["kd"], seeds=1)
     compare(given, config(tmp_path, data))
-    before = {file.name: file.stat().st_mtime_ns for file in (tmp_path / "out" / "runs").iterdir()}
+    before = kept(tmp_path / "out")
     compare(given, config(tmp_path, data, columns_cache_dir=str(tmp_path / "columns")))
-    assert {file.name: file.stat().st_mtime_ns for file in (tmp_path / "out" / "runs").iterdir()} == before
+    assert kept(tmp_path / "out") == before
 
 
 def test_a_task_has_what_the_methods_need(data: Path, tmp_path: Path) -> None:
@@ -242,7 +247,7 @@ def test_mistakes_show_before_anything_is_trained(
 ) -> None:
     with pytest.raises((ValueError, TypeError), match=message):
         compare(arguments(data, **settings), config(tmp_path, data))
-    assert not (tmp_path / "out" / "runs").exists()
+    assert not kept(tmp_path / "out")
 
 
 def test_a_mistake_on_the_command_line_is_a_message(capsys: pytest.CaptureFixture[str]) -> None:

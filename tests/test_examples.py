@@ -15,14 +15,29 @@ import run_distill
 from examples import architectures, fashion_mnist
 from examples.frozen_embeddings import EmbeddingClassifier, EmbeddingConfig, SentenceEmbedder
 from hf_lelp import LELPTrainer
+from hf_lelp.compare import CompareArguments
+from hf_lelp.methods import Method
+from hf_lelp.options import parse_options
 
 ROOT = Path(__file__).parent.parent
 
 
-@pytest.mark.parametrize("path", sorted(ROOT.glob("examples/*.yaml")), ids=lambda path: path.name)
+RUNS = sorted({*ROOT.glob("examples/*.yaml")} - {ROOT / "examples/compare.yaml"})
+
+
+@pytest.mark.parametrize("path", RUNS, ids=lambda path: path.name)
 def test_settings_are_known(path: Path) -> None:
     arguments, config = run_distill.parse(["--config", str(path)])
     assert arguments.method == ["direct", "kd", "lelp"] and config.num_subclasses == 8
+
+
+def test_settings_of_the_comparison_are_known() -> None:
+    arguments, config = parse_options(
+        CompareArguments, ["--config", str(ROOT / "examples/compare.yaml")], description=""
+    )
+    assert arguments.reference in arguments.methods and config.max_length == 64
+    for method in arguments.methods:
+        Method.parse(method).check()
 
 
 # ---- Fashion-MNIST ----

@@ -85,12 +85,13 @@ def test_a_finding_needs_both_intervals() -> None:
     better[:, :50] = better[0, 50] = True
     assert paired_difference(better, worse)["finding"] == "better"
     assert paired_difference(worse, better)["finding"] == "worse"
-    # On one example alone: every seed agrees, other examples might not.
-    single = worse.copy()
-    single[:, :1] = True
-    result = paired_difference(single, worse)
-    assert result["over_seeds"] is None  # no spread to tell by
-    assert result["over_examples"][0] == 0 and result["finding"] == "none"
+    # On a few examples alone: every seed agrees, other examples might not.
+    none = np.zeros((3, 1000), dtype=bool)
+    few = none.copy()
+    few[:, :2] = few[0, 2] = True
+    result = paired_difference(few, none)
+    assert result["over_seeds"][0] > 0 == result["over_examples"][0]
+    assert result["finding"] == "none"
     # By one seed alone: the examples are many, another seed might not agree.
     lucky = worse.copy()
     lucky[0, :50] = True
@@ -112,6 +113,16 @@ def test_the_same_answers_differ_by_nothing(seeds: int) -> None:
     result = paired_difference(same, same)
     assert result["mean"] == 0 and result["over_examples"] == (0, 0) and result["finding"] == "none"
     assert result["over_seeds"] == ((0, 0) if seeds > 1 else None)
+
+
+def test_differences_that_happen_to_be_the_same_are_no_finding() -> None:
+    # Two seeds with the same gain, by chance: Student's interval would have no width.
+    worse = np.zeros((2, 100), dtype=bool)
+    better = worse.copy()
+    better[:, :50] = True
+    for ours, theirs, mean in ((better, worse, 50), (worse, better, -50)):
+        result = paired_difference(ours, theirs)
+        assert result["mean"] == mean and result["over_seeds"] is None and result["finding"] == "none"
 
 
 def test_exchanging_the_two_turns_the_sign() -> None:
