@@ -83,7 +83,11 @@ def _plot_accuracies(summaries: dict[str, Any], path: Path) -> None:
             )
             panel.plot(100 * figures["accuracy"]["mean"], position, "o", color=colour)
         panel.axvline(base, color="0.8", zorder=0)
-        panel.set(yticks=range(len(summary["methods"])), yticklabels=list(summary["methods"]), xlabel="accuracy, %")
+        panel.set(
+            yticks=range(len(summary["methods"])),
+            yticklabels=list(summary["methods"]),
+            xlabel="accuracy, % (bar: 95% interval of the difference over seeds)",
+        )
         panel.set_title(task)
         panel.invert_yaxis()
         panel.spines[["top", "right", "left"]].set_visible(False)
@@ -95,18 +99,20 @@ def _plot_sizes(summaries: dict[str, Any], path: Path) -> None:
     """Accuracy of each method against the number of training rows."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    figure = Figure(figsize=(9.6, 4.2), layout="constrained")
     panel = figure.subplots()
     ordered = sorted(summaries.values(), key=lambda summary: summary["train_rows"])
     rows = [summary["train_rows"] for summary in ordered]
-    for method in ordered[0]["methods"]:
+    for number, method in enumerate(ordered[0]["methods"]):
         figures = [summary["methods"][method]["accuracy"] for summary in ordered]
         means = np.array([100 * figure["mean"] for figure in figures])
         spread = np.array([100 * (figure["std"] or 0) for figure in figures])
-        panel.errorbar(rows, means, yerr=spread, marker="o", capsize=2, label=method)
+        panel.errorbar(rows, means, yerr=spread, marker="o^sD"[number // 10 % 4], capsize=2, label=method)
     panel.set(xscale="log", xlabel="training rows", ylabel="accuracy, % (± standard deviation over seeds)")
     panel.spines[["top", "right"]].set_visible(False)
-    panel.legend(frameon=False)
+    panel.set_xticks(rows, [f"{count:,}" for count in rows])
+    panel.minorticks_off()
+    figure.legend(loc="outside right upper", frameon=False)
     write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=120))
 
 

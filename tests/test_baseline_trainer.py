@@ -174,8 +174,9 @@ def test_the_second_half_of_fitnet_is_plain_distillation(tmp_path: Path) -> None
     run = trainer(config(tmp_path, "fitnet"))
     batch = batch_of(run)
     run.state.max_steps = 7
-    parts = Parts(run, batch)
-    hint, kd = float(EXPECTED["fitnet"](parts)), float(parts.kd)
+    with torch.no_grad():
+        parts = Parts(run, batch)
+        hint, kd = float(EXPECTED["fitnet"](parts)), float(parts.kd)
     assert abs(hint - kd) > 1e-3
     expected = [hint] * 4 + [kd] * 3  # step 3 begins before the middle of seven
     assert [loss_at(run, batch, step) for step in range(7)] == pytest.approx(expected, rel=1e-5)
