@@ -19,9 +19,7 @@ from numpy.typing import NDArray
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
 from hf_lelp.config import AUTO, MOST_SUBCLASSES, LELPConfig
-from hf_lelp.labels import NO_LABEL
-from hf_lelp.prepare import column_values
-from hf_lelp.projections import LOGITS_COLUMN
+from hf_lelp.prepare import classes_of
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +48,7 @@ def choose_settings(args: LELPConfig, dataset: Dataset, fit: Fit) -> list[dict[s
     """
     rows = min(round(VALIDATION_SHARE * len(dataset)), MOST_VALIDATION_ROWS)
     parts = dataset.train_test_split(test_size=max(rows, 1), seed=args.seed)
-    truth = _truth(parts["test"])
+    truth = classes_of(parts["test"])
     tried: list[dict[str, Any]] = []
 
     def accuracy(settings: dict[str, Any], share: float) -> float:
@@ -109,15 +107,6 @@ def _trial(args: LELPConfig, settings: dict[str, Any], share: float) -> LELPConf
     if trial.max_steps > 0:
         trial.max_steps = max(1, round(trial.max_steps * share))
     return trial
-
-
-def _truth(dataset: Dataset) -> NDArray[np.integer]:
-    columns = dataset.with_format("numpy")
-    truth = np.asarray(column_values(columns, LOGITS_COLUMN)).argmax(-1)
-    if "labels" in dataset.column_names:
-        labels = np.asarray(column_values(columns, "labels"))
-        truth = np.where(labels == NO_LABEL, truth, labels)
-    return truth
 
 
 def _said_of(trial: dict[str, Any]) -> str:

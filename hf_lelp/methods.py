@@ -12,8 +12,7 @@ from transformers import PrinterCallback, set_seed
 from hf_lelp import subclass_makers
 from hf_lelp.baseline_trainer import Baseline, BaselineConfig, BaselineTrainer
 from hf_lelp.config import AUTO, LELPConfig
-from hf_lelp.labels import NO_LABEL
-from hf_lelp.prepare import beside, column_values
+from hf_lelp.prepare import beside, classes_of, column_values
 from hf_lelp.projections import EMBEDDING_COLUMN, LOGITS_COLUMN, PROJECTIONS_COLUMN, ClassProjections
 from hf_lelp.task import Task
 from hf_lelp.trainer import LELPTrainer
@@ -131,21 +130,11 @@ def train_student(task: Task, method: Method, config: LELPConfig) -> LELPTrainer
     return trainer
 
 
-def classes_of(task: Task) -> NDArray[np.int64]:
-    """The class of each training row, (N,): its label, or where it has none the teacher's argmax."""
-    columns = task.train.with_format("numpy")
-    classes = np.asarray(column_values(columns, LOGITS_COLUMN)).argmax(-1)
-    if "labels" in task.train.column_names:
-        labels = np.asarray(column_values(columns, "labels"))
-        classes = np.where(labels == NO_LABEL, classes, labels)
-    return np.asarray(classes, dtype=np.int64)
-
-
 def _with_subclasses(task: Task, method: Method, config: LELPConfig) -> tuple[Dataset, ClassProjections | None]:
     """The training data ready for the method's subclasses: with scores of its own, or projections to fit."""
     seed = config.seed if config.rotation_seed is None else config.rotation_seed
     weight = task.head.weight if config.null_space else None
-    columns, classes = task.train.with_format("numpy"), classes_of(task)
+    columns, classes = task.train.with_format("numpy"), classes_of(task.train)
     if method.kind == "oracle":
         if task.fine_column is None:
             raise ValueError("The oracle needs the true subclasses: name their column (fine_column).")

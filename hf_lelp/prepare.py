@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import numpy as np
 from accelerate import PartialState
 from datasets import Dataset, IterableDataset, concatenate_datasets
+from numpy.typing import NDArray
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_lelp.columns import fit_projections, projection_columns, teacher_columns
@@ -302,6 +303,16 @@ def student_columns(
 def column_values(dataset: Dataset, column: str) -> Any:
     """A whole column at once, in the dataset's format: a `Column` would be read row by row."""
     return dataset.select_columns([column])[:][column]
+
+
+def classes_of(dataset: Dataset) -> NDArray[np.int64]:
+    """The class of each prepared row, (N,): its label, or where it has none the teacher's argmax."""
+    columns = dataset.with_format("numpy")
+    classes = np.asarray(column_values(columns, LOGITS_COLUMN)).argmax(-1)
+    if "labels" in dataset.column_names:
+        labels = np.asarray(column_values(columns, "labels"))
+        classes = np.where(labels == NO_LABEL, classes, labels)
+    return np.asarray(classes, dtype=np.int64)
 
 
 def beside(dataset: Dataset, columns: Dataset) -> Dataset:

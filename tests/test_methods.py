@@ -16,8 +16,9 @@ from datasets import Dataset
 from hf_lelp import ClassProjections, LELPTrainer
 from hf_lelp.baseline_trainer import ON_EMBEDDINGS, BaselineConfig, BaselineTrainer
 from hf_lelp.config import LELPConfig
-from hf_lelp.methods import CLUSTERINGS, SETTINGS, Method, classes_of, train_student
+from hf_lelp.methods import CLUSTERINGS, SETTINGS, Method, train_student
 from hf_lelp.modeling_lelp import SubclassHead
+from hf_lelp.prepare import classes_of
 from hf_lelp.runs import RUN_SETTINGS
 from hf_lelp.students import AuxiliaryHead, student_head
 from hf_lelp.task import Task
@@ -249,9 +250,9 @@ def test_classes_are_labels_or_else_the_teacher_s() -> None:
     task = tasks.task()
     labels, guesses = np.array(task.train["labels"]), np.array(task.train["teacher_logits"]).argmax(-1)
     assert (labels != guesses).any()
-    np.testing.assert_array_equal(classes_of(task), labels)
+    np.testing.assert_array_equal(classes_of(task.train), labels)
     some = np.where(np.arange(64) % 2, -100, labels)
     partly = replace(task, train=task.train.remove_columns("labels").add_column("labels", some))
-    np.testing.assert_array_equal(classes_of(partly), np.where(some == -100, guesses, labels))
+    np.testing.assert_array_equal(classes_of(partly.train), np.where(some == -100, guesses, labels))
     none = replace(task, train=task.train.remove_columns("labels").with_format("torch"))
-    np.testing.assert_array_equal(classes_of(none), guesses)
+    np.testing.assert_array_equal(classes_of(none.train), guesses)
