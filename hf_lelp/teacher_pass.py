@@ -56,7 +56,7 @@ class PassArguments(DistillArguments):
             raise ValueError(f"share={self.share}: i/n is needed, with i from 1 to n.")
         if self.merge is not None and self.share != "1/1":
             raise ValueError("A share is run, or shares are merged: give share or merge.")
-        if self.teacher_model is None:
+        if not self.teacher_model:
             raise ValueError("teacher_model is missing: a Hub id or folder of a fine-tuned classifier.")
 
 
