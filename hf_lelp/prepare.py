@@ -74,8 +74,11 @@ def settle_teacher(
 
     Raises:
         ValueError: see `resolve_classes`; and if a model comes without its processing class, the data's columns were
-            made by this teacher in another order of the classes, or a teacher that cannot be reordered has another.
+            made by this teacher in another order of the classes, a teacher that cannot be reordered has another, or a
+            stream lacks the teacher's columns.
     """
+    if isinstance(dataset, IterableDataset) and args.alpha < 1:
+        _check_stream(dataset, args)
     teacher = None
     if teacher_model is not None and args.alpha < 1 and dataset is not None:
         teacher = _load_teacher(teacher_model, processing_class, args, dataset)
@@ -95,6 +98,22 @@ def settle_teacher(
             f" Teacher(..., class_order={classes.teacher_order})."
         )
     return teacher.reordered(classes.teacher_order), classes
+
+
+def _check_stream(dataset: IterableDataset, args: LELPConfig) -> None:
+    present = column_names(dataset)
+    needed = [LOGITS_COLUMN] if args.num_subclasses == 1 else [LOGITS_COLUMN, PROJECTIONS_COLUMN]
+    missing = [name for name in needed if name not in present]
+    if missing:
+        raise ValueError(
+            f"The training data is a stream without {', '.join(missing)} (it has {', '.join(present)}), and only the"
+            " rows of a datasets.Dataset are kept after the teacher ran over them. Load the data without"
+            " streaming=True; or make the columns as the stream goes, with the teacher run anew in every pass:\n"
+            "    stream = stream.map(teacher, batched=True)  # teacher = Teacher.from_pretrained(...)\n"
+            "    projections = ClassProjections.fit(stream, teacher.head)\n"
+            "    stream = stream.map(projections, batched=True)\n"
+            "    LELPTrainer(..., train_dataset=stream, projections=projections)"
+        )
 
 
 def _load_teacher(
