@@ -3,15 +3,17 @@
     python -m benchmarks.scale [--rows 100000 400000 1600000] [--folder FOLDER]
 
 The teacher is synthetic, its pass costs next to nothing; texts, shards, fit, projection and the trainer are the real
-ones. Every stage runs in a process of its own. Of its memory two figures are taken: what only the process can give back
-(anonymous), and all that is resident, in which the pages of mapped files count too, though the kernel drops them when
-memory is short. Needs Linux and 3.3 kB of disk a row, which are free again after each size; writes results/scale.json.
+ones. Every stage runs in a process of its own, which may not take more than 3 GB of private memory (RLIMIT_DATA). Two
+figures are taken of it: anonymous memory, which is what the process itself holds, and all that is resident, in which
+the pages of mapped files count too, though the kernel drops them when memory is short. Needs Linux and 3.3 kB of disk a
+row, which are free again after each size; writes results/scale.json.
 """
 
 import argparse
 import json
 import os
 import platform
+import resource
 import subprocess
 import sys
 import tempfile
@@ -24,12 +26,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
-from datasets import Dataset
+from datasets import Dataset, IterableDataset
 from numpy.typing import NDArray
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
 
-from hf_lelp import LELPConfig, LELPTrainer
+from hf_lelp import ClassProjections, LELPConfig, LELPTrainer
 from hf_lelp.columns import fit_projections, projection_columns, teacher_columns
 from hf_lelp.files import write_atomically
 from hf_lelp.heads import LinearHead
@@ -42,6 +44,8 @@ SIZE, CLASSES, DIRECTIONS = 768, 2, 8
 WORDS = [f"word{index}" for index in range(1000)]
 TEXT_ROWS = 65_536
 STEPS = 50
+STREAM_ROWS = 100_000  # the most that are streamed: datasets hands on a stream row by row
+PRIVATE_BYTES = 3 * 10**9
 MEGABYTE = 1e6
 
 
@@ -97,6 +101,8 @@ def stage(name: str, folder: Path) -> Callable[[], object]:
     teacher = SyntheticTeacher()
     texts = Dataset.from_file(str(folder / "texts.arrow"))
     cache, labels = folder / "columns", np.asarray(column_values(texts.with_format("numpy"), "label"))
+    if name == "stream":
+        return lambda: train_on_stream(texts, teacher, folder)
     if name in ("teacher", "find"):
         return lambda: teacher_columns(texts, teacher, cache)
     columns = teacher_columns(texts, teacher, cache)
@@ -106,10 +112,22 @@ def stage(name: str, folder: Path) -> Callable[[], object]:
     if name == "project":
         return lambda: projection_columns(columns, projections, cache)
     assert name == "train"
+    return lambda: train(folder, train_dataset=texts, teacher_model=teacher)
+
+
+def train_on_stream(texts: Dataset, teacher: SyntheticTeacher, folder: Path) -> None:
+    """Nothing is stored: the rows pass twice, for the fit and for training, and the teacher with them."""
+    stream = IterableDataset.from_generator(lambda: iter(texts)).map(teacher, batched=True)
+    projections = ClassProjections.fit(stream, teacher.head, DIRECTIONS)
+    train(folder, train_dataset=stream.map(projections, batched=True), projections=projections)
+
+
+def train(folder: Path, **arguments: Any) -> None:
+    """Make a trainer, with all columns that it needs, and take its first steps."""
     model, tokenizer = student()
     config = LELPConfig(
         output_dir=str(folder / "out"),
-        columns_cache_dir=str(cache),
+        columns_cache_dir=str(folder / "columns"),
         num_subclasses=DIRECTIONS,
         check_teacher=False,
         max_steps=STEPS,
@@ -119,12 +137,7 @@ def stage(name: str, folder: Path) -> Callable[[], object]:
         save_strategy="no",
         disable_tqdm=True,
     )
-
-    def train() -> None:
-        trainer = LELPTrainer(model, config, train_dataset=texts, processing_class=tokenizer, teacher_model=teacher)
-        trainer.train()
-
-    return train
+    LELPTrainer(model, config, processing_class=tokenizer, **arguments).train()
 
 
 STAGES = ("teacher", "find", "fit", "project", "train")
@@ -150,12 +163,18 @@ class Memory:
 
 def run_stage(name: str, folder: Path) -> dict[str, float]:
     """Seconds and memory of one stage, in this process."""
+    resource.setrlimit(resource.RLIMIT_DATA, (PRIVATE_BYTES, PRIVATE_BYTES))
     work, memory = stage(name, folder), Memory()
-    start = time.perf_counter()
+    start, processor = time.perf_counter(), time.process_time()
     work()
-    seconds = time.perf_counter() - start
+    seconds, processor = time.perf_counter() - start, time.process_time() - processor
     memory.look()
-    return {"seconds": seconds, "anonymous_mb": memory.peak["RssAnon"], "resident_mb": memory.peak["VmRSS"]}
+    return {
+        "seconds": seconds,
+        "processor_seconds": processor,
+        "anonymous_mb": memory.peak["RssAnon"],
+        "resident_mb": memory.peak["VmRSS"],
+    }
 
 
 def disk(folder: Path) -> int:
@@ -192,7 +211,7 @@ def measure(rows: int, folder: Path) -> dict[str, Any]:
     """All stages at one size, each in its own process."""
     write_texts(folder / "texts.arrow", rows)
     figures: dict[str, Any] = {"rows": rows}
-    for name in STAGES:
+    for name in [*STAGES, *(["stream"] if rows <= STREAM_ROWS else [])]:
         command = [sys.executable, "-m", "benchmarks.scale", "--stage", name, "--folder", str(folder)]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
         figures[name] = json.loads(done.stdout.splitlines()[-1])
@@ -202,20 +221,21 @@ def measure(rows: int, folder: Path) -> dict[str, Any]:
     return figures
 
 
-def exponents(sizes: list[dict[str, Any]]) -> dict[str, float]:
-    """Slope of log seconds over log rows, of each stage and of all together."""
+def exponents(sizes: list[dict[str, Any]], kind: str) -> dict[str, float]:
+    """Slope of log seconds over log rows from 100,000 rows on, of each stage and of all together."""
+    sizes = [size for size in sizes if size["rows"] >= 100_000] or sizes
     rows = np.log([size["rows"] for size in sizes])
-    seconds = {name: [size[name]["seconds"] for size in sizes] for name in STAGES}
-    seconds["all stages"] = [sum(size[name]["seconds"] for name in STAGES) for size in sizes]
+    seconds = {name: [size[name][kind] for size in sizes] for name in STAGES}
+    seconds["all stages"] = [sum(size[name][kind] for name in STAGES) for size in sizes]
     return {name: float(np.polyfit(rows, np.log(values), 1)[0]) for name, values in seconds.items()}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, nargs="+", default=[100_000, 200_000, 400_000, 800_000, 1_600_000])
+    parser.add_argument("--rows", type=int, nargs="+", default=[25_000, 100_000, 400_000, 1_600_000])
     parser.add_argument("--folder", type=Path, help="for the files, which are removed (default: a temporary one)")
     parser.add_argument("--result", type=Path, default=RESULT)
-    parser.add_argument("--stage", choices=STAGES, help=argparse.SUPPRESS)
+    parser.add_argument("--stage", choices=[*STAGES, "stream"], help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.stage is not None:
         print(json.dumps(run_stage(options.stage, options.folder)))
@@ -230,7 +250,8 @@ def main() -> None:
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}",
         "columns": {"classes": CLASSES, "embedding": SIZE, "directions": DIRECTIONS, "dtype": "float32"},
         "sizes": sizes,
-        "exponents": exponents(sizes) if len(sizes) > 1 else None,
+        # Of processor time too: on a busy machine the clock tells of the others.
+        "exponents": {kind: exponents(sizes, kind) for kind in ("seconds", "processor_seconds")},
         "float16": halves,
     }
     write_atomically(options.result, lambda path: path.write_text(json.dumps(result, indent=1) + "\n"))

@@ -28,7 +28,8 @@ logger = logging.getLogger(__name__)
 
 SHARD_ROWS = 2048
 DECODED_ROWS = 256  # images or sounds in memory at once
-PROJECTED_ROWS = 16 * SHARD_ROWS
+PROJECTED_ROWS = 16 * SHARD_ROWS  # of a file
+PROJECTED_BATCH = 1024  # projected at once
 
 
 def default_cache_dir() -> Path:
@@ -239,8 +240,11 @@ def projection_columns(
     parts = cut(columns.select_columns([EMBEDDING_COLUMN]).with_format("numpy"), PROJECTED_ROWS)
 
     def project(place: int) -> dict[str, NDArray]:
-        batches = parts[place].iter(SHARD_ROWS)
-        values = np.concatenate([projections(batch)[PROJECTIONS_COLUMN] for batch in batches])
+        shape = (len(parts[place]), projections.num_classes, projections.num_directions)
+        values = np.empty(shape, dtype=np.float32)
+        for number, batch in enumerate(parts[place].iter(PROJECTED_BATCH)):
+            first = number * PROJECTED_BATCH
+            values[first : first + PROJECTED_BATCH] = projections(batch)[PROJECTIONS_COLUMN]
         return {PROJECTIONS_COLUMN: narrowed(values, dtype, PROJECTIONS_COLUMN)}
 
     files = [folder / f"{place:05}.arrow" for place in range(len(parts))]
