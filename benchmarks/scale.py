@@ -251,7 +251,7 @@ def main() -> None:
         "columns": {"classes": CLASSES, "embedding": SIZE, "directions": DIRECTIONS, "dtype": "float32"},
         "sizes": sizes,
         # Of processor time too: on a busy machine the clock tells of the others.
-        "exponents": {kind: exponents(sizes, kind) for kind in ("seconds", "processor_seconds")},
+        "exponents": {kind: exponents(sizes, kind) for kind in ("seconds", "processor_seconds") if len(sizes) > 1},
         "float16": halves,
     }
     write_atomically(options.result, lambda path: path.write_text(json.dumps(result, indent=1) + "\n"))

@@ -1,11 +1,12 @@
 """A file is whole or not there."""
 
 import os
+import time
 from pathlib import Path
 
 import pytest
 
-from hf_lelp.files import write_atomically
+from hf_lelp.files import remove_leftovers, write_atomically
 
 
 def test_writes_the_file_and_makes_its_folder(tmp_path: Path) -> None:
@@ -66,3 +67,15 @@ def test_permissions_are_the_usual_ones(tmp_path: Path, umask: int) -> None:
     finally:
         os.umask(before)
     assert (tmp_path / "ours").stat().st_mode == (tmp_path / "usual").stat().st_mode
+
+
+def test_old_leftovers_are_removed_and_nothing_else(tmp_path: Path) -> None:
+    for name in (".old", ".young", "kept"):
+        (tmp_path / name).write_text("x")
+    (tmp_path / ".folder" / "inside").mkdir(parents=True)
+    for name in (".old", "kept", ".folder"):
+        os.utime(tmp_path / name, times=(time.time() - 4000,) * 2)
+    remove_leftovers(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".young", "kept"]
+    remove_leftovers(tmp_path, age=-1)
+    assert [path.name for path in tmp_path.iterdir()] == ["kept"]
