@@ -70,13 +70,13 @@ def teacher_columns(
     return open_shards(run_teacher(dataset, teacher, cache_dir, dtype=dtype))
 
 
-def shard_files(dataset: Dataset, teacher: TeacherLike, folder: Path) -> list[Path]:
-    """The shards in `folder` that hold the columns of a dataset's rows, in the rows' order, there or not.
+def shard_names(dataset: Dataset, teacher: TeacherLike) -> list[str]:
+    """Names of the shards that hold the columns of a dataset's rows, in the rows' order.
 
     Raises:
         ValueError: if the dataset has no rows or lacks an input column.
     """
-    return [folder / f"{content_hash(part)}.arrow" for part in cut(_inputs(dataset, teacher), SHARD_ROWS)]
+    return [f"{content_hash(part)}.arrow" for part in _parts(dataset, teacher)]
 
 
 def run_teacher(
@@ -99,9 +99,9 @@ def run_teacher(
     Returns:
         The shards of all rows, in the rows' order; with n > 1 others than this share's may be missing.
     """
-    parts = cut(_inputs(dataset, teacher), SHARD_ROWS)
+    parts = _parts(dataset, teacher)
     folder = teacher_folder(teacher, cache_dir, dtype)
-    files = shard_files(dataset, teacher, folder)
+    files = [folder / f"{content_hash(part)}.arrow" for part in parts]
 
     def run(place: int) -> dict[str, NDArray]:
         first, last = place * SHARD_ROWS, place * SHARD_ROWS + len(parts[place]) - 1
@@ -116,14 +116,15 @@ def run_teacher(
     return files
 
 
-def _inputs(dataset: Dataset, teacher: TeacherLike) -> Dataset:
+def _parts(dataset: Dataset, teacher: TeacherLike) -> list[Dataset]:
+    """The teacher's inputs, a shard's rows each."""
     missing = [column for column in teacher.input_columns if column not in dataset.column_names]
     if missing or not len(dataset):
         raise ValueError(
             f"The teacher reads {', '.join(teacher.input_columns)}; the dataset has {len(dataset)} rows of"
             f" {', '.join(dataset.column_names)}. Set input_columns, or teacher_input_columns, to what it should read."
         )
-    return dataset.select_columns(teacher.input_columns).with_format(None)
+    return cut(dataset.select_columns(teacher.input_columns).with_format(None), SHARD_ROWS)
 
 
 def _run_part(part: Dataset, teacher: TeacherLike, dtype: str) -> dict[str, NDArray]:

@@ -22,7 +22,7 @@ from pathlib import Path
 from datasets import Dataset
 from transformers.utils.logging import disable_progress_bar
 
-from hf_lelp.columns import run_teacher, shard_files, teacher_folder
+from hf_lelp.columns import run_teacher, shard_names, teacher_folder
 from hf_lelp.config import LELPConfig
 from hf_lelp.distill import DistillArguments, expand, load_data
 from hf_lelp.files import write_atomically
@@ -112,7 +112,7 @@ def merge_shares(
                 f"{folder} has no columns of this teacher (fingerprint {source.name}; found: {others}). The same"
                 " weights, data type, class order and teacher settings are needed on every machine."
             )
-    names = list(dict.fromkeys(file.name for part in parts for file in shard_files(part, teacher, target)))
+    names = list(dict.fromkeys(name for part in parts for name in shard_names(part, teacher)))
     found: dict[str, Path] = {}
     problems = []
     for name in names:
