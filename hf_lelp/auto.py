@@ -9,16 +9,20 @@ The teacher is not run, and the test data not touched. The cost is that of about
 
 import copy
 import logging
+import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
 import numpy as np
 from datasets import Dataset
 from numpy.typing import NDArray
+from transformers import PrinterCallback, Trainer, set_seed
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
 from hf_lelp.config import AUTO, MOST_SUBCLASSES, LELPConfig
+from hf_lelp.inputs import OnTheFly, transform_of
 from hf_lelp.prepare import classes_of
 
 logger = logging.getLogger(__name__)
@@ -34,7 +38,7 @@ SHORT = 1 / 3  # of the training, for the first two steps
 Fit = Callable[[LELPConfig, Dataset, Dataset], NDArray[np.floating]]
 
 
-def choose_settings(args: LELPConfig, dataset: Dataset, fit: Fit) -> list[dict[str, Any]]:
+def choose_settings(args: LELPConfig, dataset: Any, fit: Fit) -> list[dict[str, Any]]:
     """Choose what is "auto" in `args`, and set it there.
 
     Args:
@@ -45,7 +49,19 @@ def choose_settings(args: LELPConfig, dataset: Dataset, fit: Fit) -> list[dict[s
     Returns:
         What was tried, in order: settings, share of the training and validation accuracy; the last one with
         `"chosen": True` was taken. The accuracy is with the labels, or where a row has none with the teacher's class.
+        Nothing with `alpha` 1, which has no use for these settings.
+
+    Raises:
+        ValueError: if the data is no `datasets.Dataset`, of which a part could be held back.
     """
+    if args.alpha == 1:
+        args.num_subclasses, args.temperature, args.subclass_temperature = 1, 1.0, 1.0
+        return []
+    if not isinstance(dataset, Dataset):
+        raise ValueError(
+            f'Settings that are "auto" are chosen on a part of the training data, which is a {type(dataset).__name__}'
+            " and not a datasets.Dataset. Set numbers instead."
+        )
     rows = min(round(VALIDATION_SHARE * len(dataset)), MOST_VALIDATION_ROWS)
     parts = dataset.train_test_split(test_size=max(rows, 1), seed=args.seed)
     truth = classes_of(parts["test"])
@@ -84,6 +100,38 @@ def choose_settings(args: LELPConfig, dataset: Dataset, fit: Fit) -> list[dict[s
     tried.append({**chosen, "chosen": True})
     logger.info(f"auto: {_said_of(tried[-1])} was chosen on {len(truth):,} validation rows")
     return tried
+
+
+def fit_student(
+    make_trainer: Callable[..., Trainer],
+    make_student: Callable[[], Any],
+    args: LELPConfig,
+    train: Dataset,
+    validation: Dataset,
+) -> NDArray[np.floating]:
+    """Train a student of a trial; bound to the first two arguments it is a `Fit`.
+
+    Args:
+        make_trainer: from `model`, `args` and `train_dataset`, prepared rows, to the trainer of a trial.
+        make_student: draws the student as it is before training.
+        args: of the trial.
+        train: rows to train on.
+        validation: rows to answer, n.
+
+    Returns:
+        Logits of `validation`, (n, C).
+    """
+    transform = transform_of(validation)
+    if isinstance(transform, OnTheFly) and transform.columns and transform.processing_class is not None:
+        validation = validation.with_transform(replace(transform, transform=None))  # as it is stored
+    set_seed(args.seed)
+    student = make_student()
+    with tempfile.TemporaryDirectory() as scratch:
+        args.output_dir = scratch
+        trainer = make_trainer(model=student, args=args, train_dataset=train)
+        trainer.remove_callback(PrinterCallback)
+        trainer.train()
+        return np.asarray(trainer.predict(validation).predictions)
 
 
 def _trial(args: LELPConfig, settings: dict[str, Any], share: float) -> LELPConfig:
