@@ -142,6 +142,16 @@ PARTS = {
     "learning_rate": Part(
         {name: IMAGES[name] for name in ("pairs, 100 fine classes",)}, {KD_AUTO: CORE[KD_AUTO], **RATES}, 3
     ),
+    "teachers": Part(
+        {
+            f"pairs, 100 fine classes, teacher of {n} epochs": partial(
+                fashion_pairs, 10, student="small", teacher_epochs=n
+            )
+            for n in (3, 6, 16)
+        },
+        {**SHORT, "CRD": BASELINES["CRD"], "oracle": CORE["oracle"]},
+        3,
+    ),
     "classes": Part(
         {
             **{f"{n} classes": partial(newsgroups, f"mod {n}") for n in (2, 4, 5, 10)},
