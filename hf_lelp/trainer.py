@@ -202,7 +202,8 @@ class LELPTrainer(Trainer):
             optimizer_cls_and_kwargs=kwargs.get("optimizer_cls_and_kwargs"),
         )
         args._settled_classes = self._classes  # type: ignore[attr-defined]  # a part of the data may lack one
-        self.auto_trials = choose_settings(args, dataset, partial(fit_student, make_trainer, make_student))
+        student = repr(model.config) if model_init is None else model_init.__qualname__
+        self.auto_trials = choose_settings(args, dataset, partial(fit_student, make_trainer, make_student), student)
         del args._settled_classes  # type: ignore[attr-defined]
 
     # ---- Data ----
