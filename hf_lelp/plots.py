@@ -156,7 +156,7 @@ def _plot_settings(axes: dict[str, dict[str, list[tuple[float, dict[str, float]]
             spread = np.array([100 * (accuracy["std"] or 0) for accuracy in accuracies])
             panel.errorbar(values, means, yerr=spread, marker="o", capsize=2, label=label)
         ticks = sorted({value for points in lines.values() for value, _ in points})
-        panel.set(xscale="log", xlabel=symbols[axis], ylabel="accuracy, % (± standard deviation over seeds)")
+        panel.set(xscale="log", xlabel=symbols[axis], ylabel="accuracy, % (± deviation over seeds)")
         panel.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         panel.minorticks_off()
         panel.spines[["top", "right"]].set_visible(False)
