@@ -1,8 +1,8 @@
 """The teacher's columns of a dataset: run once, kept, fitted and projected.
 
-The pass is cut into shards of rows. A shard's file is named by what its content depends on, the teacher and
-the rows, and appears whole or not at all. So a second run finds every shard, a killed run goes on where it stopped,
-another dataset with the same rows shares them, and several processes share the work; the result is the same.
+The pass is cut into shards of rows (`hf_lelp.shards`). A shard's file is named by what its content depends on, the
+teacher and the rows. So a second run finds every shard, a killed run goes on where it stopped, another dataset with the
+same rows shares them, and several processes or machines share the work; the result is the same.
 """
 
 import logging
@@ -11,21 +11,25 @@ from pathlib import Path
 
 import datasets
 import numpy as np
-import pyarrow as pa
+import torch
 import xxhash
 from accelerate import PartialState
-from datasets import Audio, Dataset, Features, Image, List, Value, concatenate_datasets
-from datasets.table import embed_table_storage
+from accelerate.utils import broadcast, broadcast_object_list
+from datasets import Dataset
 from numpy.typing import NDArray
-from tqdm.auto import tqdm
 
+from hf_lelp.files import remove_leftovers
+from hf_lelp.pca import Moments
 from hf_lelp.projections import EMBEDDING_COLUMN, LOGITS_COLUMN, PROJECTIONS_COLUMN, ClassProjections
+from hf_lelp.shards import content_hash, cut, fill, media, open_shards
 from hf_lelp.teacher_like import TeacherLike
 
 logger = logging.getLogger(__name__)
 
 SHARD_ROWS = 2048
 DECODED_ROWS = 256  # images or sounds in memory at once
+PROJECTED_ROWS = 16 * SHARD_ROWS  # of a file
+PROJECTED_BATCH = 1024  # projected at once
 
 
 def default_cache_dir() -> Path:
@@ -33,56 +37,123 @@ def default_cache_dir() -> Path:
     return Path(datasets.config.HF_DATASETS_CACHE) / "hf_lelp"
 
 
-def teacher_columns(dataset: Dataset, teacher: TeacherLike, cache_dir: str | Path | None = None) -> Dataset:
+def teacher_folder(teacher: TeacherLike, cache_dir: str | Path | None = None, dtype: str = "float32") -> Path:
+    """Where the shards of a teacher are kept: its fingerprint, and their data type where it is not float32."""
+    suffix = "" if dtype == "float32" else f"-{dtype}"
+    return Path(cache_dir or default_cache_dir()) / "teacher" / f"{teacher.fingerprint}{suffix}"
+
+
+def teacher_columns(
+    dataset: Dataset,
+    teacher: TeacherLike,
+    cache_dir: str | Path | None = None,
+    *,
+    dtype: str = "float32",
+) -> Dataset:
     """Run the teacher over every row that it has not seen yet.
 
     In several processes (`accelerate launch`) each takes every n-th shard, and all return the whole; `cache_dir` must
-    be a folder that all of them see.
+    be a folder that all of them see. For machines that share no folder see `hf_lelp.teacher_pass`.
 
     Args:
         dataset: with the teacher's input columns, N rows.
         teacher: the classifier.
         cache_dir: where the shards are kept; `None` is `default_cache_dir()`.
+        dtype: of the columns: "float32", or "float16", which takes half the space.
 
     Returns:
-        N rows in the dataset's order with the columns `teacher_logits`, (C,), and `teacher_embedding`, (D,), float32.
+        N rows in the dataset's order with the columns `teacher_logits`, (C,), and `teacher_embedding`, (D,).
+
+    Raises:
+        ValueError: if the dataset has no rows or lacks an input column; or a value is too large for float16.
+    """
+    return open_shards(run_teacher(dataset, teacher, cache_dir, dtype=dtype))
+
+
+def shard_files(dataset: Dataset, teacher: TeacherLike, folder: Path) -> list[Path]:
+    """The shards in `folder` that hold the columns of a dataset's rows, in the rows' order, there or not.
 
     Raises:
         ValueError: if the dataset has no rows or lacks an input column.
     """
+    return [folder / f"{content_hash(part)}.arrow" for part in cut(_inputs(dataset, teacher), SHARD_ROWS)]
+
+
+def run_teacher(
+    dataset: Dataset,
+    teacher: TeacherLike,
+    cache_dir: str | Path | None = None,
+    *,
+    dtype: str = "float32",
+    share: tuple[int, int] = (0, 1),
+) -> list[Path]:
+    """The pass of `teacher_columns` alone.
+
+    Args:
+        dataset: see `teacher_columns`; and so for the next three.
+        teacher: the classifier.
+        cache_dir: where the shards are kept.
+        dtype: of the columns.
+        share: (i, n): every n-th shard from the i-th on, for one of n machines.
+
+    Returns:
+        The shards of all rows, in the rows' order; with n > 1 others than this share's may be missing.
+    """
+    parts = cut(_inputs(dataset, teacher), SHARD_ROWS)
+    folder = teacher_folder(teacher, cache_dir, dtype)
+    files = shard_files(dataset, teacher, folder)
+
+    def run(place: int) -> dict[str, NDArray]:
+        first, last = place * SHARD_ROWS, place * SHARD_ROWS + len(parts[place]) - 1
+        try:
+            return _run_part(parts[place], teacher, dtype)
+        except ValueError as error:
+            raise ValueError(f"Rows {first} to {last} of the dataset: {error}") from error
+
+    rows = fill(files, run, [len(part) for part in parts], description="Running the teacher", share=share)
+    process = PartialState().process_index
+    logger.info(f"teacher: {rows} of {len(dataset)} rows run by process {process}, columns in {folder}")
+    return files
+
+
+def _inputs(dataset: Dataset, teacher: TeacherLike) -> Dataset:
     missing = [column for column in teacher.input_columns if column not in dataset.column_names]
     if missing or not len(dataset):
         raise ValueError(
             f"The teacher reads {', '.join(teacher.input_columns)}; the dataset has {len(dataset)} rows of"
             f" {', '.join(dataset.column_names)}. Set input_columns, or teacher_input_columns, to what it should read."
         )
-    state = PartialState()
-    folder = Path(cache_dir or default_cache_dir()) / "teacher" / teacher.fingerprint
-    folder.mkdir(parents=True, exist_ok=True)
-    inputs = dataset.select_columns(teacher.input_columns).with_format(None)
-    shards = _shards(inputs)
-    files = [folder / f"{_content_hash(shard)}.arrow" for shard in shards]
+    return dataset.select_columns(teacher.input_columns).with_format(None)
 
-    # By the shard's own number, not its place among those left: another process may have finished one by now.
-    shares = range(state.process_index, len(files), state.num_processes)
-    mine = [index for index in shares if not files[index].exists()]
-    with tqdm(
-        total=sum(len(shards[index]) for index in mine),
-        desc="Running the teacher",
-        unit="row",
-        disable=not (mine and state.is_main_process),
-    ) as progress:
-        for index in mine:
-            try:
-                _run_shard(shards[index], teacher, files[index])
-            except ValueError as error:
-                last = index * SHARD_ROWS + len(shards[index]) - 1
-                raise ValueError(f"Rows {index * SHARD_ROWS} to {last} of the dataset: {error}") from error
-            progress.update(len(shards[index]))
-    rows = sum(len(shards[index]) for index in mine)
-    logger.info(f"teacher: {rows} of {len(inputs)} rows run by process {state.process_index}, columns in {folder}")
-    state.wait_for_everyone()
-    return concatenate_datasets([Dataset.from_file(str(file)) for file in files])
+
+def _run_part(part: Dataset, teacher: TeacherLike, dtype: str) -> dict[str, NDArray]:
+    """The columns of a part of the rows, (n, C) and (n, D). Their file's folder says who made them, not every row."""
+    batches = part.iter(DECODED_ROWS if media(part) else len(part))
+    results = [teacher(batch) for batch in batches]
+    columns = {}
+    for name, size in zip((LOGITS_COLUMN, EMBEDDING_COLUMN), teacher.head.weight.shape, strict=True):
+        values = np.concatenate([np.asarray(result[name], dtype=np.float32) for result in results])
+        if values.shape != (len(part), size):
+            raise ValueError(
+                f"{type(teacher).__name__} gave {name} of shape {values.shape} for {len(part)} rows, and its final"
+                f" layer has {tuple(teacher.head.weight.shape)}."
+            )
+        columns[name] = narrowed(values, dtype, name)
+    return columns
+
+
+def narrowed(values: NDArray[np.float32], dtype: str, name: str) -> NDArray:
+    """A column's values in the data type that it is kept in.
+
+    Raises:
+        ValueError: if a finite value is too large for it.
+    """
+    largest = np.abs(values).max(initial=0.0, where=np.isfinite(values))
+    if largest > np.finfo(dtype).max:
+        raise ValueError(
+            f"{name} holds {largest:.6g}, and {dtype} ends at {np.finfo(dtype).max:.0f}. Use columns_dtype=float32."
+        )
+    return values.astype(dtype)
 
 
 def fit_projections(
@@ -94,105 +165,88 @@ def fit_projections(
     null_space: bool = True,
     cache_dir: str | Path | None = None,
 ) -> ClassProjections:
-    """`ClassProjections.fit`, kept beside the teacher's columns; in several processes one fits and all read.
+    """`ClassProjections.fit`, kept beside the teacher's columns.
+
+    In several processes each sums up its part of the rows, and one saves what all read.
 
     Args:
-        columns: result of `teacher_columns`, N rows.
+        columns: result of `teacher_columns`, N rows; or any with its columns, taken to be those of its fingerprint.
         labels: (N,), −100 for none; `None` where no row has one.
         teacher: that made the columns.
         num_directions: K.
         null_space: see `ClassProjections.fit`.
         cache_dir: as for `teacher_columns`.
     """
-    key = xxhash.xxh3_128(f"{teacher.head.fingerprint} {num_directions} {null_space}".encode())
-    for shard in _shards(columns.select_columns([LOGITS_COLUMN, EMBEDDING_COLUMN])):
-        key.update(_content_hash(shard).encode())
+    state = PartialState()
+    key = xxhash.xxh3_128(f"{teacher.head.fingerprint} {num_directions} {null_space} {columns._fingerprint}".encode())
+    columns = columns.select_columns([LOGITS_COLUMN, EMBEDDING_COLUMN])
     if labels is not None:
-        key.update(labels.tobytes())
+        key.update(np.ascontiguousarray(labels).tobytes())
         columns = columns.add_column("labels", labels)
     folder = Path(cache_dir or default_cache_dir()) / "projections" / key.hexdigest()
-    state = PartialState()
-    if state.is_main_process and not folder.exists():
-        fitted = ClassProjections.fit(columns, teacher.head, num_directions, null_space=null_space)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
-            fitted.save_pretrained(Path(temporary) / "whole")
-            if not folder.exists():  # another run may have fitted the same meanwhile
-                (Path(temporary) / "whole").rename(folder)
+    # One process decides for all: each might see another folder, or see it at another time.
+    folder, there = broadcast_object_list([folder, folder.exists()])
+    if not there:
+        part = columns.shard(state.num_processes, state.process_index, contiguous=True)
+        fitted = ClassProjections.fit(part, teacher.head, num_directions, null_space=null_space, reduce=_over_processes)
+        if state.is_main_process:
+            _save(fitted, folder)
     state.wait_for_everyone()
     return ClassProjections.from_pretrained(str(folder))
 
 
-def projection_columns(columns: Dataset, projections: ClassProjections) -> Dataset:
-    """The column `teacher_projections`, (C, K), float32, for every row of the teacher's columns."""
-    width = List(Value("float32"), length=projections.num_directions)
-    features = Features({PROJECTIONS_COLUMN: List(width, length=projections.num_classes)})
-    with PartialState().main_process_first():
-        return columns.select_columns([EMBEDDING_COLUMN]).map(
-            lambda batch: {name: values for name, values in projections(batch).items() if name in features},
-            batched=True,
-            remove_columns=[EMBEDDING_COLUMN],
-            features=features,
-            new_fingerprint=xxhash.xxh3_64((columns._fingerprint + projections.fingerprint).encode()).hexdigest(),
-            desc="Projecting",
-        )
+def _over_processes(moments: list[Moments]) -> list[Moments]:
+    """The moments of all processes, merged in the order of the processes, so that each has the same sums."""
+    state = PartialState()
+    if state.num_processes == 1:
+        return moments
+    merged = [Moments(len(own.mean)) for own in moments]
+    for process in range(state.num_processes):
+        for own, total in zip(moments, merged, strict=True):
+            values = [torch.tensor([own.count]), torch.from_numpy(own.mean), torch.from_numpy(own.scatter)]
+            count, mean, scatter = broadcast([value.to(state.device, copy=True) for value in values], process)
+            other = Moments(len(own.mean))
+            other.count, other.mean, other.scatter = int(count), mean.cpu().numpy(), scatter.cpu().numpy()
+            total.merge(other)
+    return merged
 
 
-def _shards(dataset: Dataset) -> list[Dataset]:
-    starts = range(0, len(dataset), SHARD_ROWS)
-    return [dataset.select(range(start, min(start + SHARD_ROWS, len(dataset)))) for start in starts]
+def _save(fitted: ClassProjections, folder: Path) -> None:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(folder.parent)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".") as temporary:
+        fitted.save_pretrained(Path(temporary) / "whole")
+        if not folder.exists():  # another run may have fitted the same meanwhile
+            (Path(temporary) / "whole").rename(folder)
 
 
-def _run_shard(shard: Dataset, teacher: TeacherLike, file: Path) -> None:
-    """One shard through the teacher into `file`, by way of a temporary file of this process."""
-    num_classes, size = teacher.head.weight.shape
-    features = Features(
-        {
-            LOGITS_COLUMN: List(Value("float32"), length=num_classes),
-            EMBEDDING_COLUMN: List(Value("float32"), length=size),
-        }
-    )
-    bars = datasets.are_progress_bars_disabled()
-    datasets.disable_progress_bars()  # one bar for all shards, not one for each
-    try:
-        with tempfile.TemporaryDirectory(dir=file.parent) as temporary:
-            partial = Path(temporary) / file.name
-            shard.map(
-                # The folder's name says who made them; a mark in every row would say it again.
-                lambda batch: {name: values for name, values in teacher(batch).items() if name in features},
-                batched=True,
-                batch_size=DECODED_ROWS if _media(shard) else len(shard),
-                remove_columns=shard.column_names,
-                features=features,
-                cache_file_name=str(partial),
-                new_fingerprint=file.stem,
-            )
-            partial.replace(file)
-    finally:
-        if not bars:
-            datasets.enable_progress_bars()
+def projection_columns(
+    columns: Dataset, projections: ClassProjections, cache_dir: str | Path | None = None, *, dtype: str = "float32"
+) -> Dataset:
+    """The column `teacher_projections`, (C, K), for every row of the teacher's columns, kept as they are.
 
+    Args:
+        columns: see `fit_projections`, N rows.
+        projections: to project on.
+        cache_dir: as for `teacher_columns`.
+        dtype: of the column.
 
-def _content_hash(shard: Dataset) -> str:
-    """Hash of the rows themselves, whatever file, order of operations or library version they came through."""
-    table = shard.with_format("arrow")[:]
-    # take copies: a slice's buffers would carry what is outside it.
-    table = table.take(pa.array(range(len(table))))
-    key = xxhash.xxh3_128()
-    for name, feature in _media(shard).items():
-        # The files' bytes, not their paths; and how they are decoded.
-        schema = Features({name: feature}).arrow_schema
-        files = embed_table_storage(table.select([name]).cast(schema))[name].combine_chunks().field("bytes")
-        table = table.set_column(table.schema.get_field_index(name), name, files)
-        key.update(repr(feature).encode())
-    table = table.combine_chunks().replace_schema_metadata(None)
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table)
-    key.update(sink.getvalue())
-    return key.hexdigest()
+    Raises:
+        ValueError: if a value is too large for float16.
+    """
+    key = xxhash.xxh3_128_hexdigest(f"{columns._fingerprint} {projections.fingerprint} {dtype}".encode())
+    (key,) = broadcast_object_list([key])  # as in `fit_projections`
+    folder = Path(cache_dir or default_cache_dir()) / "projected" / key
+    parts = cut(columns.select_columns([EMBEDDING_COLUMN]).with_format("numpy"), PROJECTED_ROWS)
 
+    def project(place: int) -> dict[str, NDArray]:
+        shape = (len(parts[place]), projections.num_classes, projections.num_directions)
+        values = np.empty(shape, dtype=np.float32)
+        for number, batch in enumerate(parts[place].iter(PROJECTED_BATCH)):
+            first = number * PROJECTED_BATCH
+            values[first : first + PROJECTED_BATCH] = projections(batch)[PROJECTIONS_COLUMN]
+        return {PROJECTIONS_COLUMN: narrowed(values, dtype, PROJECTIONS_COLUMN)}
 
-def _media(dataset: Dataset) -> dict[str, Image | Audio]:
-    """The columns that are decoded when they are read."""
-    return {name: feature for name, feature in dataset.features.items() if isinstance(feature, Image | Audio)}
+    files = [folder / f"{place:05}.arrow" for place in range(len(parts))]
+    fill(files, project, [len(part) for part in parts], description="Projecting")
+    return open_shards(files)

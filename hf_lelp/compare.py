@@ -144,7 +144,10 @@ def load_task(arguments: CompareArguments, config: LELPConfig, size: int | None 
         "classes": classes,
     }
     tokens = [student_columns(dataset, processing_class, **settings) for dataset in (train, evaluation)]
-    columns = [teacher_columns(dataset, teacher, config.columns_cache_dir) for dataset in (train, evaluation)]
+    columns = [
+        teacher_columns(dataset, teacher, config.columns_cache_dir, dtype=config.columns_dtype)
+        for dataset in (train, evaluation)
+    ]
     prepared = beside(tokens[0], columns[0].select_columns([LOGITS_COLUMN, EMBEDDING_COLUMN]))
     if arguments.fine_column is not None:
         feature = train.features[arguments.fine_column]

@@ -48,6 +48,8 @@ class LELPConfig(TrainingArguments):
         check_teacher: refuse a teacher whose accuracy on the labelled training data is below always answering the
             commonest class.
         columns_cache_dir: where the teacher's columns are kept; `None` is `hf_lelp` in the cache folder of datasets.
+        columns_dtype: of the teacher's columns as they are kept: "float32", or "float16", which takes half the space;
+            what that does to the targets is in docs/performance.md.
 
     Raises:
         ValueError: if a setting is out of its range.
@@ -102,6 +104,9 @@ class LELPConfig(TrainingArguments):
     )
     columns_cache_dir: str | None = field(
         default=None, metadata={"help": "Where the teacher's columns are kept (default: in the cache of datasets)."}
+    )
+    columns_dtype: Literal["float32", "float16"] = field(
+        default="float32", metadata={"help": "Type of the columns as they are kept; float16 takes half the space."}
     )
 
     def __getstate__(self) -> dict[str, Any]:
@@ -165,6 +170,8 @@ class LELPConfig(TrainingArguments):
             raise ValueError(f"alpha={self.alpha}: the weight of the labels is between 0 and 1.")
         if self.student_head not in ("subclass", "auxiliary"):
             raise ValueError(f"student_head={self.student_head!r}: 'subclass' or 'auxiliary'.")
+        if self.columns_dtype not in ("float32", "float16"):
+            raise ValueError(f"columns_dtype={self.columns_dtype!r}: 'float32' or 'float16'.")
         needed = MOST_SUBCLASSES if self.num_subclasses == AUTO else int(self.num_subclasses)
         if self.num_directions is not None and self.num_directions < needed:
             raise ValueError(

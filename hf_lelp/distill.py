@@ -181,7 +181,7 @@ def distill(arguments: DistillArguments, config: LELPConfig) -> dict[str, Any]:
         if method == "lelp" and arguments.group_column is not None:
             alignment = _alignment(trainer, _group_names(train, arguments.group_column))
     if teacher is not None:
-        columns = teacher_columns(evaluation, teacher, config.columns_cache_dir)
+        columns = teacher_columns(evaluation, teacher, config.columns_cache_dir, dtype=config.columns_dtype)
         logits["teacher"] = column_values(columns.with_format("numpy"), LOGITS_COLUMN)
         assert isinstance(teacher, Teacher)  # as it was loaded here
         size = _size_and_speed(

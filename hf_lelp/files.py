@@ -1,7 +1,9 @@
 """Writing files so that a reader never sees half of one."""
 
 import os
+import shutil
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,3 +28,20 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def remove_leftovers(folder: Path, age: float = 3600.0) -> None:
+    """Remove what writers that were killed left in a folder: hidden entries older than `age` seconds.
+
+    A temporary file of `write_atomically` is there for a moment; one of this age belongs to nobody any more.
+
+    Args:
+        folder: nothing below its own entries is looked at.
+        age: in seconds.
+    """
+    for path in folder.glob(".*"):
+        try:
+            if time.time() - path.stat().st_mtime > age:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        except FileNotFoundError:  # another process was faster
+            continue

@@ -22,14 +22,21 @@ class Moments:
 
     def add(self, rows: NDArray[np.float64]) -> None:
         """Take in rows, (n, D)."""
-        if not len(rows):
-            return
-        mean = rows.mean(0)
-        centred = rows - mean
+        if len(rows):
+            mean = rows.mean(0)
+            centred = rows - mean
+            self._include(len(rows), mean, centred.T @ centred)
+
+    def merge(self, other: "Moments") -> None:
+        """Take in what another stream of vectors, of the same size, has summed up."""
+        if other.count:
+            self._include(other.count, other.mean, other.scatter)
+
+    def _include(self, count: int, mean: NDArray[np.float64], scatter: NDArray[np.float64]) -> None:
         shift = mean - self.mean
-        total = self.count + len(rows)
-        self.scatter += centred.T @ centred + np.outer(shift, shift) * (self.count * len(rows) / total)
-        self.mean += shift * (len(rows) / total)
+        total = self.count + count
+        self.scatter += scatter + np.outer(shift, shift) * (self.count * count / total)
+        self.mean += shift * (count / total)
         self.count = total
 
 

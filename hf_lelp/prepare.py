@@ -1,7 +1,7 @@
 """What a run needs settled before the student trains: the classes, the teacher, the columns of both sides."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -39,16 +39,21 @@ class TeacherData:
         dataset: the data, with `teacher_logits` and, for S > 1, `teacher_projections`.
         embeddings: `teacher_embedding` of the same rows, to project again; `None` where they were not kept.
         projections: that made `teacher_projections`, where known.
+        args: settings of the run: where columns are kept, and their data type.
     """
 
     dataset: Dataset
     embeddings: Dataset | None
     projections: ClassProjections | None
+    args: LELPConfig
 
     def projected_by(self, projections: ClassProjections, dataset: Dataset) -> Dataset:
         """`dataset` (the same rows) with the projections of other fitted directions."""
         assert self.embeddings is not None
-        return beside(dataset, projection_columns(self.embeddings, projections))
+        columns = projection_columns(
+            self.embeddings, projections, self.args.columns_cache_dir, dtype=self.args.columns_dtype
+        )
+        return beside(dataset, columns)
 
 
 def settle_teacher(
@@ -69,8 +74,11 @@ def settle_teacher(
 
     Raises:
         ValueError: see `resolve_classes`; and if a model comes without its processing class, the data's columns were
-            made by this teacher in another order of the classes, or a teacher that cannot be reordered has another.
+            made by this teacher in another order of the classes, a teacher that cannot be reordered has another, or a
+            stream lacks the teacher's columns.
     """
+    if isinstance(dataset, IterableDataset) and args.alpha < 1:
+        _check_stream(dataset, args)
     teacher = None
     if teacher_model is not None and args.alpha < 1 and dataset is not None:
         teacher = _load_teacher(teacher_model, processing_class, args, dataset)
@@ -90,6 +98,22 @@ def settle_teacher(
             f" Teacher(..., class_order={classes.teacher_order})."
         )
     return teacher.reordered(classes.teacher_order), classes
+
+
+def _check_stream(dataset: IterableDataset, args: LELPConfig) -> None:
+    present = column_names(dataset)
+    needed = [LOGITS_COLUMN] if args.num_subclasses == 1 else [LOGITS_COLUMN, PROJECTIONS_COLUMN]
+    missing = [name for name in needed if name not in present]
+    if missing:
+        raise ValueError(
+            f"The training data is a stream without {', '.join(missing)} (it has {', '.join(present)}), and only the"
+            " rows of a datasets.Dataset are kept after the teacher ran over them. Load the data without"
+            " streaming=True; or make the columns as the stream goes, with the teacher run anew in every pass:\n"
+            "    stream = stream.map(teacher, batched=True)  # teacher = Teacher.from_pretrained(...)\n"
+            "    projections = ClassProjections.fit(stream, teacher.head)\n"
+            "    stream = stream.map(projections, batched=True)\n"
+            "    LELPTrainer(..., train_dataset=stream, projections=projections)"
+        )
 
 
 def _load_teacher(
@@ -197,7 +221,7 @@ def add_teacher_columns(
                 f"The training data has no column {LOGITS_COLUMN} (it has {', '.join(present)}) and no teacher was"
                 " given. Pass teacher_model, or run one over the data: dataset.map(teacher, batched=True)."
             )
-        columns = teacher_columns(dataset, teacher, args.columns_cache_dir)
+        columns = teacher_columns(dataset, teacher, args.columns_cache_dir, dtype=args.columns_dtype)
         dataset = beside(dataset, columns.select_columns([LOGITS_COLUMN]))
         embeddings = columns
     elif EMBEDDING_COLUMN in present:
@@ -225,7 +249,7 @@ def add_teacher_columns(
 
     dataset = dataset if transform is None else dataset.with_transform(transform)
     if args.num_subclasses == 1 or PROJECTIONS_COLUMN in present:
-        return TeacherData(dataset, embeddings, projections)
+        return TeacherData(dataset, embeddings, projections, args)
     if embeddings is None or (projections is None and teacher is None):
         raise ValueError(
             f"The training data has no column {PROJECTIONS_COLUMN} (it has {', '.join(present)}). Pass teacher_model,"
@@ -236,8 +260,8 @@ def add_teacher_columns(
             embeddings, labels, teacher, args.directions, null_space=args.null_space, cache_dir=args.columns_cache_dir
         )
     assert projections is not None
-    data = TeacherData(dataset, embeddings, projections)
-    return TeacherData(data.projected_by(projections, dataset), embeddings, projections)
+    data = TeacherData(dataset, embeddings, projections, args)
+    return replace(data, dataset=data.projected_by(projections, dataset))
 
 
 def student_columns(

@@ -6,7 +6,7 @@ temperatures can change without touching the data.
 """
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -14,7 +14,7 @@ from typing import Any, Self
 import numpy as np
 import torch
 import xxhash
-from datasets import Dataset, are_progress_bars_disabled
+from datasets import Dataset, IterableDataset, are_progress_bars_disabled
 from huggingface_hub import ModelCard, ModelHubMixin, hf_hub_download
 from numpy.typing import NDArray
 from safetensors import SafetensorError
@@ -24,6 +24,7 @@ from tqdm.auto import tqdm
 
 from hf_lelp.files import write_atomically
 from hf_lelp.heads import LinearHead
+from hf_lelp.inputs import column_names
 from hf_lelp.labels import NO_LABEL, Classes
 from hf_lelp.pca import Moments, principal_directions, row_space
 
@@ -76,13 +77,14 @@ class ClassProjections(
     @classmethod
     def fit(
         cls,
-        dataset: Dataset,
+        dataset: Dataset | IterableDataset,
         head: LinearHead,
         num_directions: int = 8,
         *,
         null_space: bool = True,
         label_column: str | None = None,
         batch_size: int = 4096,
+        reduce: Callable[[list[Moments]], list[Moments]] | None = None,
     ) -> Self:
         """Fit on the columns that the teacher added: one pass, memory flat in the number of rows, float64 inside.
 
@@ -90,45 +92,52 @@ class ClassProjections(
         the teacher's argmax.
 
         Args:
-            dataset: with columns `teacher_embedding` and `teacher_logits`.
+            dataset: with columns `teacher_embedding` and `teacher_logits`; a stream is read once.
             head: the teacher's final layer.
             num_directions: K, the most subclasses per class that a student can have later.
             null_space: project embeddings onto the null space of W first (step 1 of the fit).
             label_column: integer labels in the teacher's class order; `None` takes "labels" or "label" if present.
             batch_size: rows read at a time.
+            reduce: of several processes that each read a part of the rows: the moments of each class, summed over all
+                processes (`Moments.merge`), for those of this one.
 
         Raises:
             ValueError: if columns are missing or another teacher's, a label is no class, an embedding is not finite
                 (the row is named), a class is empty, or it cannot give `num_directions` directions (its count and rank
                 are named).
         """
-        _require_columns(dataset, EMBEDDING_COLUMN, LOGITS_COLUMN)
-        if TEACHER_MARK in dataset.column_names:
-            check_mark(dataset.unique(TEACHER_MARK), head.fingerprint, "teacher")
+        present = column_names(dataset)
+        _require_columns(present, EMBEDDING_COLUMN, LOGITS_COLUMN)
         if label_column is None:
-            label_column = next((name for name in ("labels", "label") if name in dataset.column_names), None)
+            label_column = next((name for name in ("labels", "label") if name in present), None)
         num_classes, size = head.weight.shape
         moments = [Moments(size) for _ in range(num_classes)]
         encoder = Classes(num_classes, names=None, teacher_order=None)
-        columns = [EMBEDDING_COLUMN, LOGITS_COLUMN] + ([label_column] if label_column else [])
-        batches = dataset.select_columns(columns).with_format("numpy").iter(batch_size)
+        columns = [EMBEDDING_COLUMN, LOGITS_COLUMN, *([label_column] if label_column else [])]
+        columns += [TEACHER_MARK] if TEACHER_MARK in present else []
+        rows = 0
         with tqdm(
-            total=len(dataset),
+            total=len(dataset) if isinstance(dataset, Dataset) else None,
             desc="Fitting class projections",
             unit="row",
             leave=False,
             disable=are_progress_bars_disabled(),
         ) as progress:
-            for number, batch in enumerate(batches):
+            for batch in dataset.select_columns(columns).with_format("numpy").iter(batch_size):
+                if TEACHER_MARK in batch:
+                    check_mark(set(batch[TEACHER_MARK]), head.fingerprint, "teacher")
                 embedding = np.asarray(batch[EMBEDDING_COLUMN], dtype=np.float64)
-                _check_embedding(embedding, size, first_row=number * batch_size)
+                _check_embedding(embedding, size, first_row=rows)
                 classes = np.asarray(batch[LOGITS_COLUMN]).argmax(-1)
                 if label_column:
                     labels = np.asarray(encoder.encode(batch[label_column]))
                     classes = np.where(labels == NO_LABEL, classes, labels)
                 for index, statistics in enumerate(moments):
                     statistics.add(embedding[classes == index])
+                rows += len(embedding)
                 progress.update(len(embedding))
+        if reduce is not None:
+            moments = reduce(moments)
 
         basis = row_space(head.weight) if null_space else np.zeros((size, 0))
         fitted = [principal_directions(m, basis, num_directions, index) for index, m in enumerate(moments)]
@@ -315,10 +324,10 @@ def check_mark(found: Collection[str], expected: str, maker: str) -> None:
         )
 
 
-def _require_columns(dataset: Dataset, *names: str) -> None:
-    missing = [name for name in names if name not in dataset.column_names]
+def _require_columns(present: list[str], *names: str) -> None:
+    missing = [name for name in names if name not in present]
     if missing:
         raise ValueError(
-            f"The dataset has no column {', '.join(missing)} (it has {', '.join(dataset.column_names)})."
+            f"The dataset has no column {', '.join(missing)} (it has {', '.join(present)})."
             " Run the teacher over it first: dataset.map(teacher, batched=True)."
         )

@@ -26,7 +26,7 @@ from safetensors.numpy import save_file
 from tqdm.auto import tqdm
 from transformers import TrainingArguments, set_seed
 
-from hf_lelp.columns import _content_hash, _shards
+from hf_lelp.columns import SHARD_ROWS
 from hf_lelp.files import write_atomically
 from hf_lelp.inputs import OnTheFly, transform_of
 from hf_lelp.labels import NO_LABEL
@@ -34,6 +34,7 @@ from hf_lelp.methods import Method, train_student
 from hf_lelp.metrics import few_class_metrics
 from hf_lelp.prepare import column_values
 from hf_lelp.projections import LOGITS_COLUMN
+from hf_lelp.shards import content_hash, cut
 from hf_lelp.students import saved_parameters
 from hf_lelp.task import Task
 
@@ -222,8 +223,8 @@ def task_fingerprint(task: Task) -> str:
     """Hash of the rows of both datasets, the teacher's final layer and a student drawn with a fixed seed."""
     digest = xxhash.xxh3_128(task.head.fingerprint.encode())
     for dataset in (task.train, task.evaluation):
-        for shard in _shards(dataset):
-            digest.update(_content_hash(shard).encode())
+        for part in cut(dataset, SHARD_ROWS):
+            digest.update(content_hash(part).encode())
     set_seed(0)
     student = task.student()
     student.config._name_or_path = ""  # another place of the same weights is no other student

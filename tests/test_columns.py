@@ -1,11 +1,17 @@
 """The teacher's columns: right, in the rows' order, and never made twice."""
 
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import datasets
+import killed_pass
 import numpy as np
 import pytest
 import runs
@@ -291,7 +297,7 @@ def test_projection_columns(tmp_path: Path) -> None:
     raw, guide = runs.data(), runs.teacher()
     columns = teacher_columns(raw, guide, tmp_path)
     projections = fit_projections(columns, np.array(raw["label"]), guide, 3, cache_dir=tmp_path)
-    projected = projection_columns(columns, projections)
+    projected = projection_columns(columns, projections, tmp_path)
     assert projected.column_names == ["teacher_projections"]
     embedding = np.array(columns[:]["teacher_embedding"], dtype=np.float64)
     by_hand = np.einsum(
@@ -300,9 +306,109 @@ def test_projection_columns(tmp_path: Path) -> None:
     np.testing.assert_allclose(projected[:]["teacher_projections"], by_hand, atol=1e-5)
 
     other = fit_projections(columns, np.array(raw["label"]), guide, 3, null_space=False, cache_dir=tmp_path)
-    assert content(projection_columns(columns, other)) != content(projected)
-    assert content(projection_columns(columns, projections)) == content(projected)
+    assert content(projection_columns(columns, other, tmp_path)) != content(projected)
+    assert content(projection_columns(columns, projections, tmp_path)) == content(projected)
     part = columns.select(range(10, 20))
     np.testing.assert_allclose(
-        projection_columns(part, projections)[:]["teacher_projections"], by_hand[10:20], atol=1e-5
+        projection_columns(part, projections, tmp_path)[:]["teacher_projections"], by_hand[10:20], atol=1e-5
     )
+
+
+def arrow_files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.rglob("*.arrow")}
+
+
+def test_a_pass_that_was_killed_ends_with_the_bytes_of_one_that_was_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = [sys.executable, killed_pass.__file__]
+    folder = tmp_path / "killed"
+    with subprocess.Popen([*script, str(folder)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        while len(arrow_files(folder)) < 3 and process.poll() is None:
+            time.sleep(0.001)
+        process.send_signal(signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
+    monkeypatch.setattr("hf_lelp.columns.SHARD_ROWS", killed_pass.SHARD_ROWS)
+    finished = len([path for path in folder.rglob("*.arrow") if not path.name.startswith(".")])
+    raw = killed_pass.data()
+    assert 3 <= finished < len(raw) // killed_pass.SHARD_ROWS
+    resumed, seen = rows_run(raw, runs.teacher(), folder)
+    assert seen == len(raw) - finished * killed_pass.SHARD_ROWS
+    whole, seen = rows_run(raw, runs.teacher(), tmp_path / "whole")
+    assert seen == len(raw) and content(resumed) == content(whole)
+    whole_files = arrow_files(tmp_path / "whole")
+    assert {name: arrow_files(folder)[name] for name in whole_files} == whole_files
+
+
+def test_a_damaged_shard_is_run_again(small_shards: int, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    raw = runs.data(90)
+    before = content(rows_run(raw, runs.teacher(), tmp_path)[0])
+    columns, labels = teacher_columns(raw, runs.teacher(), tmp_path), np.array(raw["label"])
+    fitted = fit_projections(columns, labels, runs.teacher(), 2, cache_dir=tmp_path)
+    projected = content(projection_columns(columns, fitted, tmp_path))
+    shard = sorted(tmp_path.glob("teacher/*/*.arrow"))[1]
+    shard.write_bytes(shard.read_bytes()[:-300])
+    projected_shard = next(tmp_path.glob("projected/*/*.arrow"))
+    changed = bytearray(projected_shard.read_bytes())
+    changed[len(changed) // 2] ^= 4
+    projected_shard.write_bytes(changed)
+    columns, seen = rows_run(raw, runs.teacher(), tmp_path)
+    assert seen in (20, 10) and content(columns) == before
+    assert content(projection_columns(columns, fitted, tmp_path)) == projected
+    assert f"{shard} is made again" in caplog.text and f"{projected_shard} is made again" in caplog.text
+
+
+def test_columns_of_half_the_size(tmp_path: Path) -> None:
+    raw, guide = runs.data(), runs.teacher()
+    wide = teacher_columns(raw, guide, tmp_path)
+    narrow, seen = rows_run(raw, guide, tmp_path)
+    assert seen == 0
+    narrow = teacher_columns(raw, guide, tmp_path, dtype="float16")
+    for name in ("teacher_logits", "teacher_embedding"):
+        assert narrow.features[name].feature.dtype == "float16" and wide.features[name].feature.dtype == "float32"
+        expected = np.array(wide[:][name], dtype=np.float32).astype(np.float16)
+        np.testing.assert_array_equal(np.array(narrow[:][name], dtype=np.float16), expected)
+    assert content(teacher_columns(raw, guide, tmp_path)) == content(wide)
+
+    labels = np.array(raw["label"])
+    fits = [fit_projections(columns, labels, guide, 2, cache_dir=tmp_path) for columns in (wide, narrow)]
+    assert fits[0].fingerprint != fits[1].fingerprint
+    torch.testing.assert_close(fits[0].directions, fits[1].directions, rtol=0, atol=2e-3)
+    of_wide = projection_columns(wide, fits[0], tmp_path)
+    of_narrow = projection_columns(narrow, fits[1], tmp_path, dtype="float16")
+    assert of_narrow.features["teacher_projections"].feature.feature.dtype == "float16"
+    np.testing.assert_allclose(of_narrow[:]["teacher_projections"], of_wide[:]["teacher_projections"], atol=2e-2)
+
+
+def test_what_float16_cannot_hold_is_refused(small_shards: int, tmp_path: Path) -> None:
+    model = runs.teacher_model()
+    with torch.no_grad():
+        model.classifier.weight *= 1e6
+    loud = Teacher(model, tiny.tokenizer())
+    message = r"Rows 0 to 19 of the dataset: teacher_logits holds .*float16 ends at 65504\. Use columns_dtype"
+    with pytest.raises(ValueError, match=message):
+        teacher_columns(runs.data(40), loud, tmp_path, dtype="float16")
+    assert list(tmp_path.rglob("*.arrow")) == []
+    teacher_columns(runs.data(40), loud, tmp_path)
+
+
+def test_a_teacher_of_another_kind_that_gives_another_shape_is_refused(tmp_path: Path) -> None:
+    guide = runs.teacher()
+
+    class Wrong(SimpleNamespace):
+        def __call__(self, batch: dict[str, list[Any]]) -> dict[str, Any]:
+            return {name: np.asarray(values)[:, :1] for name, values in guide(batch).items() if "finger" not in name}
+
+    names = ("input_columns", "class_names", "head", "fingerprint")
+    wrong = Wrong(**{name: getattr(guide, name) for name in names})
+    with pytest.raises(ValueError, match=r"gave teacher_logits of shape \(40, 1\) for 40 rows, and its final layer"):
+        teacher_columns(runs.data(40), wrong, tmp_path)
+
+
+def test_the_fit_is_found_again_wherever_the_rows_came_from(tmp_path: Path) -> None:
+    raw, guide = runs.data(), runs.teacher()
+    labels = np.array(raw["label"])
+    for dataset in (raw, raw.select(range(len(raw))), Dataset.from_dict(raw[:])):
+        columns = teacher_columns(dataset, guide, tmp_path)
+        projection_columns(columns, fit_projections(columns, labels, guide, 2, cache_dir=tmp_path), tmp_path)
+    assert len(list((tmp_path / "projections").iterdir())) == len(list((tmp_path / "projected").iterdir())) == 1

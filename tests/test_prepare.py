@@ -88,6 +88,48 @@ def test_classes_where_neither_teacher_nor_data_tell(tmp_path: Path) -> None:
         settle_teacher(None, None, args, bare.select_columns("text"), "a/path")
 
 
+def test_a_stream_without_the_teacher_s_columns_is_told_what_to_do(tmp_path: Path) -> None:
+    args, raw = runs.config(tmp_path), runs.data(20)
+    for dataset in (stream(raw), raw.to_iterable_dataset()):
+        with pytest.raises(
+            ValueError, match=r"stream without teacher_logits, teacher_projections \(it has text, label\)"
+        ):
+            runs.trainer(args, train_dataset=dataset)
+        with_logits = dataset.map(runs.teacher(), batched=True)
+        with pytest.raises(ValueError, match=r"without teacher_projections \([\s\S]*stream.map\(projections, batched"):
+            settle_teacher(None, None, args, with_logits, runs.student())
+        settle_teacher(None, None, runs.config(tmp_path, num_subclasses=1), with_logits, runs.student())
+        settle_teacher(None, None, runs.config(tmp_path, alpha=1.0), dataset, runs.student())
+
+
+def test_a_stream_all_the_way_trains_the_student_of_the_dataset(tmp_path: Path) -> None:
+    raw, guide = runs.data(), runs.teacher()
+    rows = stream(raw).map(guide, batched=True, batch_size=20)
+    projections = ClassProjections.fit(rows, guide.head, 2)
+    rows = rows.map(projections, batched=True, batch_size=30)
+    args = runs.config(tmp_path, max_steps=5, train_sampling_strategy="sequential")
+    streamed = runs.trainer(
+        args, model=runs.student(dropout=False), train_dataset=rows, teacher_model=None, projections=projections
+    )
+    stored = runs.trainer(args, model=runs.student(dropout=False), train_dataset=raw)
+    for run in (streamed, stored):
+        run.train()
+    runs.assert_same(runs.weights(stored.model), runs.weights(streamed.model), tolerance=1e-5)
+    assert stored.projections is not None
+    torch.testing.assert_close(projections.directions, stored.projections.directions, rtol=0, atol=1e-5)
+
+
+def test_columns_of_half_the_size_train_nearly_the_same_student(tmp_path: Path) -> None:
+    weights = []
+    for dtype in ("float32", "float16"):
+        run = runs.trainer(runs.config(tmp_path, columns_dtype=dtype), model=runs.student(dropout=False))
+        assert run.train_dataset.features["teacher_logits"].feature.dtype == dtype
+        run.train()
+        weights.append(runs.weights(run.model))
+    runs.assert_same(*weights, tolerance=1e-3)
+    assert any((one != weights[1][name]).any() for name, one in weights[0].items())
+
+
 # ---- add_teacher_columns ----
 
 

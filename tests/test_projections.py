@@ -1,7 +1,8 @@
 """The fit against a NumPy reference, its properties, its artefact and its refusals."""
 
+import copy
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,13 @@ import numpy as np
 import pytest
 import reference
 import torch
-from datasets import ClassLabel, Dataset
+from datasets import ClassLabel, Dataset, IterableDataset
 from huggingface_hub import ModelHubMixin
 from safetensors.torch import load_file, save_file
 
 from hf_lelp.heads import LinearHead
 from hf_lelp.losses import subclass_targets
+from hf_lelp.pca import Moments
 from hf_lelp.projections import ClassProjections
 
 N, C, D, S = 150, 3, 10, 4
@@ -103,6 +105,35 @@ class TestFit:
         torch.testing.assert_close(streamed.directions, FITTED.directions, atol=1e-5, rtol=0)
         torch.testing.assert_close(streamed.variance, FITTED.variance, rtol=1e-5, atol=0)
         assert torch.equal(streamed.count, FITTED.count)
+
+    def test_a_stream_equals_the_dataset(self) -> None:
+        def generate() -> Iterator[dict[str, Any]]:
+            yield from DATASET
+
+        for stream in (DATASET.to_iterable_dataset(), IterableDataset.from_generator(generate)):
+            streamed = ClassProjections.fit(stream, HEAD, S, batch_size=64)
+            assert streamed.fingerprint == ClassProjections.fit(DATASET, HEAD, S, batch_size=64).fingerprint
+
+    def test_parts_fitted_apart_and_reduced_equal_one_fit(self) -> None:
+        """Two processes: what `reduce` gets is one's own, what it gives is everyone's."""
+        parts: list[list[Moments]] = []
+
+        def gather(moments: list[Moments]) -> list[Moments]:
+            for own, others in zip(moments, *parts, strict=True):
+                own.merge(others)
+            return moments
+
+        def keep(moments: list[Moments]) -> list[Moments]:
+            parts.append(copy.deepcopy(moments))
+            return moments
+
+        order = np.random.default_rng(0).permutation(N)
+        ClassProjections.fit(DATASET.select(order[:70]), HEAD, S, reduce=keep)
+        fitted = ClassProjections.fit(DATASET.select(order[70:]), HEAD, S, reduce=gather)
+        torch.testing.assert_close(fitted.mean, FITTED.mean, atol=1e-6, rtol=0)
+        torch.testing.assert_close(fitted.directions, FITTED.directions, atol=1e-5, rtol=0)
+        torch.testing.assert_close(fitted.variance, FITTED.variance, rtol=1e-5, atol=0)
+        assert torch.equal(fitted.count, FITTED.count)
 
     def test_means_far_from_the_origin_cost_no_precision(self) -> None:
         far = (EMBEDDING.astype(np.float64) + 1000).astype(np.float32)
@@ -284,8 +315,15 @@ class TestRefusals:
         broken = EMBEDDING.copy()
         broken[row, 3] = value
         dataset = Dataset.from_dict({"teacher_embedding": broken, "teacher_logits": LOGITS, "label": LABELS})
-        with pytest.raises(ValueError, match=f"row {row} is not finite"):
-            ClassProjections.fit(dataset, HEAD, S, batch_size=16)
+        for rows in (dataset, dataset.to_iterable_dataset()):
+            with pytest.raises(ValueError, match=f"row {row} is not finite"):
+                ClassProjections.fit(rows, HEAD, S, batch_size=16)
+
+    def test_another_teachers_rows(self) -> None:
+        dataset = DATASET.add_column("teacher_fingerprint", ["a teacher"] * (N - 1) + ["another"])
+        for rows in (dataset, dataset.to_iterable_dataset()):
+            with pytest.raises(ValueError, match="made by the teacher of fingerprint another"):
+                ClassProjections.fit(rows, HEAD, S, batch_size=16)
 
     def test_embeddings_of_another_size(self) -> None:
         dataset = Dataset.from_dict({"teacher_embedding": EMBEDDING[:, :7], "teacher_logits": LOGITS})

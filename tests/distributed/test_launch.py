@@ -1,13 +1,19 @@
 """Real launches of several processes: the columns and projections of one process, each row run once."""
 
 import json
+import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import runs
 import tiny
+from accelerate.commands.config.config_args import load_config_from_file
+from datasets import Dataset
+from safetensors.torch import load_file
 
 ROOT = Path(__file__).parent.parent.parent
 ROWS = 5000
@@ -42,21 +48,36 @@ def distill(launcher: list[str], assets: Path, name: str) -> subprocess.Complete
     return subprocess.run([*command, *arguments], cwd=assets, capture_output=True, text=True, timeout=300)
 
 
+def launched(config: str, port: int, *command: str) -> list[str]:
+    """The command line that `accelerate launch` takes; every test has a port of its own."""
+    file = str(ROOT / "examples" / "accelerate" / config)
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", file]
+    return [*launch, "--main_process_port", str(port), *command]
+
+
 def columns(folder: Path) -> dict[str, bytes]:
-    files = [path for path in (folder / "columns").rglob("*") if path.suffix in (".arrow", ".safetensors")]
-    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.glob("columns/teacher/*/*.arrow")}
+
+
+def projected(folder: Path) -> np.ndarray:
+    """The projections' directions are of sums over processes: the same to rounding, not to the bit."""
+    (file,) = folder.glob("columns/projected/*/*.arrow")
+    return np.array(Dataset.from_file(str(file))[:]["teacher_projections"])
 
 
 def test_two_processes_give_the_columns_of_one_and_run_each_row_once(assets: Path) -> None:
-    accelerate = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
     one = distill([sys.executable], assets, "one")
     assert one.returncode == 0, one.stderr
-    two = distill([*accelerate, "--main_process_port", "29511"], assets, "two")
+    two = distill(launched("cpu.yaml", 29511), assets, "two")
     assert two.returncode == 0, two.stderr
 
-    assert columns(assets / "one") == columns(assets / "two")
-    # Three shards of training rows, one of evaluation rows, the projected rows, the projections.
-    assert len(columns(assets / "one")) == 3 + 1 + 1 + 1
+    # Three shards of training rows, one of evaluation rows.
+    assert columns(assets / "one") == columns(assets / "two") and len(columns(assets / "one")) == 3 + 1
+    fits = [next((assets / name).glob("columns/projections/*/*.safetensors")) for name in ("one", "two")]
+    fitted = [load_file(file) for file in fits]
+    assert fits[0].parent.name == fits[1].parent.name and fitted[1]["count"].sum() == ROWS
+    runs.assert_same(*fitted, tolerance=1e-5)
+    np.testing.assert_allclose(projected(assets / "one"), projected(assets / "two"), atol=1e-5)
     # One table, and one student, from the main process alone.
     assert two.stdout.count("| lelp ") == 1
     # Both processes trained: an epoch has half as many steps as one process needs.
@@ -65,24 +86,15 @@ def test_two_processes_give_the_columns_of_one_and_run_each_row_once(assets: Pat
     shares = {
         process: int(rows) for rows, process in re.findall(rf"(\d+) of {ROWS} rows run by process (\d)", two.stderr)
     }
-    assert set(shares) == {"0", "1"} and all(shares.values())
-    assert sum(shares.values()) == ROWS
+    assert shares == {"0": 2048 + ROWS - 2 * 2048, "1": 2048}
 
 
 def test_processes_that_do_not_know_of_each_other_are_refused(assets: Path) -> None:
     # Two processes, no GPU and no --use_cpu: each would think that it is alone.
-    accelerate = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
     options = ["--teacher_model", "teacher", "--student_model", "student", "--train_file", "train.parquet"]
+    command = launched("cpu.yaml", 29512, str(ROOT / "run_distill.py"), *options, "--output_dir", "alone/out")
     done = subprocess.run(
-        [
-            *accelerate,
-            "--main_process_port",
-            "29512",
-            str(ROOT / "run_distill.py"),
-            *options,
-            "--output_dir",
-            "alone/out",
-        ],
+        command,
         cwd=assets,
         capture_output=True,
         text=True,
@@ -90,3 +102,24 @@ def test_processes_that_do_not_know_of_each_other_are_refused(assets: Path) -> N
     )
     assert done.returncode != 0
     assert "2 processes were launched, but each would train alone" in done.stderr
+
+
+def test_several_processes_train_the_student_of_one_at_the_same_global_batch(tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
+    script = str(ROOT / "tests" / "distributed" / "train.py")
+    commands = [sys.executable, script, "one", "16"], launched("cpu.yaml", 29513, script, "two", "8")
+    for command in commands:
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+    one = load_file(tmp_path / "one" / "trainer.safetensors")
+    name = "bert.embeddings.word_embeddings.weight"
+    assert (one[name] - runs.student().state_dict()[name]).abs().max() > 1e-3  # they were trained at all
+    for by in ("trainer", "sharded"):
+        runs.assert_same(one, load_file(tmp_path / "two" / f"{by}.safetensors"), tolerance=1e-5)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "examples" / "accelerate").glob("*.yaml")), ids=lambda path: path.stem)
+def test_configurations_are_read(path: Path) -> None:
+    config = load_config_from_file(str(path))
+    assert config.num_processes == 2 and config.num_machines == 1
+    assert str(config.distributed_type.value).split("_")[-1].lower() in ("gpu", path.stem)

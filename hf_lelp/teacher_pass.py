@@ -1,0 +1,157 @@
+"""The teacher's pass alone, in shares on machines that have no folder in common: `python -m hf_lelp.teacher_pass`.
+
+Takes the options of run_distill.py, so that one YAML file serves both. On machine i of n:
+
+    python -m hf_lelp.teacher_pass --config run.yaml --share i/n --columns_cache_dir share
+
+Then, with the folders of all machines in one place, and into the cache that the run itself reads:
+
+    python -m hf_lelp.teacher_pass --config run.yaml --merge share1 share2 …
+    python run_distill.py --config run.yaml
+"""
+
+import logging
+import re
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from datasets import Dataset
+from transformers.utils.logging import disable_progress_bar
+
+from hf_lelp.columns import run_teacher, shard_files, teacher_folder
+from hf_lelp.config import LELPConfig
+from hf_lelp.distill import DistillArguments, expand, load_data
+from hf_lelp.files import write_atomically
+from hf_lelp.options import parse_options
+from hf_lelp.prepare import settle_teacher
+from hf_lelp.shards import check_shard
+from hf_lelp.teacher_like import TeacherLike
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class PassArguments(DistillArguments):
+    """The arguments of run_distill.py, and which part of the pass is asked for.
+
+    Raises:
+        ValueError: if the share is none, or is given with folders to merge.
+    """
+
+    share: str = field(
+        default="1/1", metadata={"help": "Which share of the rows to run the teacher over: i/n, with i from 1 to n."}
+    )
+    merge: list[str] | None = field(
+        default=None, metadata={"help": "Instead: folders of shares to put together in columns_cache_dir."}
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        found = re.fullmatch(r"([0-9]+)/([0-9]+)", self.share)
+        if found is None or not 1 <= int(found[1]) <= int(found[2]):
+            raise ValueError(f"share={self.share}: i/n is needed, with i from 1 to n.")
+        if self.merge is not None and self.share != "1/1":
+            raise ValueError("A share is run, or shares are merged: give share or merge.")
+        if not self.teacher_model:
+            raise ValueError("teacher_model is missing: a Hub id or folder of a fine-tuned classifier.")
+
+
+def run_share(arguments: PassArguments, config: LELPConfig) -> None:
+    """Run the teacher over a share of the training and of the evaluation rows, or merge shares.
+
+    Args:
+        arguments: data, teacher, and the share or the folders.
+        config: the run's own settings; `columns_cache_dir` is where the columns go.
+
+    Raises:
+        ValueError: see `merge_shares`, `teacher_columns` and `settle_teacher`.
+    """
+    train, evaluation = load_data(arguments, config.seed)
+    teacher, _ = settle_teacher(expand(str(arguments.teacher_model)), None, config, train, None)
+    assert teacher is not None
+    if arguments.merge is not None:
+        merge_shares([train, evaluation], teacher, arguments.merge, config.columns_cache_dir, config.columns_dtype)
+        return
+    number, count = map(int, arguments.share.split("/"))
+    for dataset in (train, evaluation):
+        run_teacher(dataset, teacher, config.columns_cache_dir, dtype=config.columns_dtype, share=(number - 1, count))
+
+
+def merge_shares(
+    parts: Sequence[Dataset],
+    teacher: TeacherLike,
+    folders: Sequence[str],
+    cache_dir: str | Path | None = None,
+    dtype: str = "float32",
+) -> None:
+    """Copy the columns of all rows from the folders of several passes into one cache, if they are there and whole.
+
+    Which shards these are follows from the teacher and the rows; those of another teacher, or of other rows, have other
+    names. Nothing is copied before every shard was read through.
+
+    Args:
+        parts: datasets whose columns are wanted.
+        teacher: that made them.
+        folders: the `columns_cache_dir` of each pass.
+        cache_dir: see `teacher_columns`; and so for `dtype`.
+        dtype: of the columns.
+
+    Raises:
+        ValueError: if a folder has no columns of this teacher, or a shard of the data is in none or damaged.
+    """
+    target = teacher_folder(teacher, cache_dir, dtype)
+    sources = [teacher_folder(teacher, folder, dtype) for folder in folders]
+    for folder, source in zip(folders, sources, strict=True):
+        if not source.is_dir():
+            others = ", ".join(path.name for path in Path(folder).glob("teacher/*")) or "none"
+            raise ValueError(
+                f"{folder} has no columns of this teacher (fingerprint {source.name}; found: {others}). The same"
+                " weights, data type, class order and teacher settings are needed on every machine."
+            )
+    names = list(dict.fromkeys(file.name for part in parts for file in shard_files(part, teacher, target)))
+    found: dict[str, Path] = {}
+    problems = []
+    for name in names:
+        copies = [folder / name for folder in (target, *sources) if (folder / name).exists()]
+        for copy in copies:
+            try:
+                check_shard(copy)
+            except ValueError as error:
+                problems.append(f"{copy}: {error}")
+            else:
+                found.setdefault(name, copy)
+    missing = len(names) - len(found)
+    if missing:
+        strangers = sum(path.name not in names for source in sources for path in source.glob("*.arrow"))
+        raise ValueError(
+            f"{missing} of the {len(names)} shards of this data are missing in {', '.join(folders)}, which hold"
+            f" {strangers} of other rows. Run each share on the same data, to its end: --share 1/n to n/n.\n"
+            + "\n".join(problems)
+        )
+    for name, path in found.items():
+        if path.parent != target:
+            write_atomically(target / name, partial(shutil.copyfile, path))
+    print(f"{len(names)} shards are whole and of this teacher and data; they are in {target}")
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run or merge as the arguments ask for."""
+    disable_progress_bar()
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("hf_lelp").setLevel(logging.INFO)
+    run_share(
+        *parse_options(
+            PassArguments,
+            sys.argv[1:] if argv is None else argv,
+            prog="python -m hf_lelp.teacher_pass",
+            description="Run a teacher over a share of the rows, or merge such shares.",
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()
