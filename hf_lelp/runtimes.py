@@ -5,7 +5,6 @@ ONNX needs the packages of `pip install hf-lelp[onnx]`.
 """
 
 import logging
-import os
 import statistics
 import tempfile
 import time
@@ -22,6 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from hf_lelp.files import new_files
 from hf_lelp.plain import class_logits, fidelity
 from hf_lelp.report import markdown_table
 
@@ -138,11 +138,11 @@ def save_int8(onnx_path: Path, path: Path) -> Runtime:
     from onnxruntime.quantization import QuantType, quantize_dynamic
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    with _new_files(path) as file, tempfile.TemporaryDirectory() as folder, _quiet("root"):
+    with new_files(path.parent) as made, tempfile.TemporaryDirectory() as folder, _quiet("root"):
         folded = Path(folder) / "folded.onnx"
         quant_pre_process(onnx_path, folded, skip_symbolic_shape=True)
         # One scale a channel, and 7 bits: on processors without VNNI sums of 8-bit products saturate without a word.
-        quantize_dynamic(folded, file, per_channel=True, reduce_range=True, weight_type=QuantType.QInt8)
+        quantize_dynamic(folded, made / path.name, per_channel=True, reduce_range=True, weight_type=QuantType.QInt8)
     return load_onnx(path, "ONNX int8")
 
 
@@ -277,7 +277,8 @@ def _save_checked(
     """Make the file at `path` only if it loads again and gives the model's logits."""
     _on_cpu(model)
     expected = class_logits(model, batches)
-    with _new_files(path) as file:
+    with new_files(path.parent) as folder:
+        file = folder / path.name  # beyond 2 GB the weights come beside it
         try:
             save(file)
             found = load(file).run(batches)
@@ -290,16 +291,6 @@ def _save_checked(
                 f" {difference:.3g} on {len(expected)} real inputs, where {TOLERANCE:g} may be rounding. The file was"
                 " not kept: the exporter translates this model wrongly. Try another version of torch or onnxscript."
             )
-
-
-@contextmanager
-def _new_files(path: Path) -> Iterator[Path]:
-    """A path to write to; what is there after the block goes where `path` is, large weights beside it included."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
-        yield Path(folder) / path.name
-        for file in Path(folder).iterdir():
-            os.replace(file, path.parent / file.name)
 
 
 def _size(path: Path) -> int:
