@@ -15,6 +15,7 @@ import json
 import os
 import random
 import select
+import shutil
 import signal
 import sys
 import tempfile
@@ -33,9 +34,11 @@ import torch
 from datasets import Dataset
 from transformers import PreTrainedModel
 
-sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / "tests")]
-import run_distill
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[1]))
 import tiny
+
+import run_distill
 from hf_lelp import ClassProjections, LELPConfig, LELPTrainer, Teacher, load_student
 from hf_lelp import compare as compare_command
 from hf_lelp import export as export_command
@@ -46,7 +49,8 @@ from hf_lelp.students import place_student_head, student_head
 
 RESULTS = Path(__file__).parent / "results" / "kills.json"
 LONGEST = 300.0  # seconds of one run
-TIMES = {"train_seconds", "examples_per_second", "train_runtime", "sha256"}
+# Times, hashes of files with times in them, and what a tokenizer's file says of the last call.
+VARYING = {"train_seconds", "examples_per_second", "sha256", "truncation", "padding"}
 
 Started = Callable[[], None]
 
@@ -188,7 +192,7 @@ def run_export(inputs: Path, folder: Path, started: Started) -> None:
 
 def run_compare(inputs: Path, folder: Path, started: Started) -> None:
     started()
-    compare_command.main(_options(inputs, folder, seeds=2, max_steps=8, methods="kd") + ["direct", "lelp"])
+    compare_command.main([*_options(inputs, folder, seeds=2, max_steps=8, methods="kd"), "direct", "lelp"])
 
 
 # ---- What must be the same ----
@@ -209,10 +213,10 @@ def files(*patterns: str, but: Iterable[str] = ()) -> Callable[[Path], dict[str,
 
 
 def report(name: str) -> Callable[[Path], dict[str, Any]]:
-    """A report without times."""
+    """A JSON file without what varies."""
 
     def result(folder: Path) -> dict[str, Any]:
-        return {name: _without_times(json.loads((folder / name).read_text()))}
+        return {name: _lasting(json.loads((folder / name).read_text()))}
 
     return result
 
@@ -221,14 +225,14 @@ def together(*results: Callable[[Path], dict[str, Any]]) -> Callable[[Path], dic
     return lambda folder: {name: value for result in results for name, value in result(folder).items()}
 
 
-def _without_times(value: Any) -> Any:
+def _lasting(value: Any) -> Any:
     if isinstance(value, dict):
         return {
-            name: _without_times(item)
+            name: _lasting(item)
             for name, item in value.items()
-            if name not in TIMES and not name.startswith("milliseconds")
+            if name not in VARYING and not name.startswith("milliseconds")
         }
-    return [_without_times(item) for item in value] if isinstance(value, list) else value
+    return [_lasting(item) for item in value] if isinstance(value, list) else value
 
 
 def _temporary(name: Path) -> bool:
@@ -236,7 +240,8 @@ def _temporary(name: Path) -> bool:
 
 
 # Arguments and cards say where and when; checksums.json is of files that are compared here, and of those.
-BUT = ("training_args.bin", "README.md", "checksums.json")
+BUT = ("training_args.bin", "README.md", "checksums.json", "trainer_state.json")
+REPORTS = ("all_results.json", "tokenizer.json")
 STUDENT = ("out/*.safetensors", "out/*.json", "out/class_projections/*")
 STAGES = (
     Stage("teacher", 12, run_teacher, files("columns/**/*")),
@@ -247,12 +252,14 @@ STAGES = (
         16,
         run_training,
         together(
-            files(*STUDENT, "out/checkpoint-60/*.safetensors", but=(*BUT, "all_results.json", "trainer_state.json")),
-            report("out/all_results.json"),
+            files(*STUDENT, "out/checkpoint-60/*.safetensors", but=(*BUT, *REPORTS)),
+            *(report(f"out/{name}") for name in REPORTS),
         ),
         check_training,
     ),
-    Stage("export", 6, run_export, together(files("out/plain/*", but=BUT), report("out/export.json"))),
+    Stage(
+        "export", 6, run_export, together(files("out/plain/*", but=(*BUT, "tokenizer.json")), report("out/export.json"))
+    ),
     Stage("compare", 10, run_compare, report("out/comparison.json")),
 )
 
@@ -260,15 +267,26 @@ STAGES = (
 # ---- Runs and kills ----
 
 
-def start(work: Callable[[Started], None], log: Path, cache: Path) -> tuple[int, int]:
-    """Fork a process that does the work; its id, and the end of a pipe that says when the work begins."""
-    assert len(os.listdir("/proc/self/task")) == 1, "a fork of a process with threads may hang"
+@dataclass(frozen=True)
+class Process:
+    """A forked process, the end of a pipe that says when its work begins, and what it prints."""
+
+    number: int
+    pipe: int
+    log: Path
+
+
+def start(work: Callable[[Started], None], log: Path, cache: Path) -> Process:
+    """Fork a process that does the work."""
+    threads = {path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")}
+    threads -= {"jemalloc_bg_thd", Path("/proc/self/comm").read_text().strip()}  # jemalloc prepares itself for a fork
+    assert not threads, f"a fork of a process with the threads {threads} may hang"
     sys.stdout.flush()
     reading, writing = os.pipe()
     process = os.fork()
     if process:
         os.close(writing)
-        return process, reading
+        return Process(process, reading, log)
     status = 1
     try:
         os.setsid()
@@ -286,19 +304,22 @@ def start(work: Callable[[Started], None], log: Path, cache: Path) -> tuple[int,
         os._exit(status)  # never back into the caller
 
 
-def finish(process: int, reading: int, kill_after: float | None = None) -> tuple[bool, float]:
-    """Wait for the end, or kill the process so many seconds after its work began; whether it ended by itself, when."""
-    select.select([reading], [], [], LONGEST)
-    os.close(reading)
+def finish(process: Process, kill_after: float | None = None) -> tuple[bool, float]:
+    """Wait for the end, or kill the process so many seconds after its work began; whether that killed it, and when.
+
+    Raises:
+        RuntimeError: if the process failed, with what it printed.
+    """
+    select.select([process.pipe], [], [], LONGEST)
+    os.close(process.pipe)
     begin = time.perf_counter()
     if kill_after is not None:
         time.sleep(kill_after)
-        os.killpg(process, signal.SIGKILL)
-    status = os.waitpid(process, 0)[1]
-    ended = os.WIFEXITED(status)
-    if ended and os.WEXITSTATUS(status):
-        raise RuntimeError("a run failed; see its log")
-    return ended, time.perf_counter() - begin
+        os.killpg(process.number, signal.SIGKILL)
+    status = os.waitpid(process.number, 0)[1]
+    if os.WIFEXITED(status) and os.WEXITSTATUS(status):
+        raise RuntimeError(process.log.read_text()[-4000:])
+    return os.WIFSIGNALED(status), time.perf_counter() - begin
 
 
 def campaign(stage: Stage, kills: int, inputs: Path, folder: Path, generator: random.Random) -> dict[str, Any]:
@@ -307,33 +328,34 @@ def campaign(stage: Stage, kills: int, inputs: Path, folder: Path, generator: ra
     def run(name: str, kill_after: float | None = None) -> tuple[bool, float]:
         place = folder / name
         place.mkdir(exist_ok=True)
-        work = start(lambda started: stage.run(inputs, place, started), folder / f"{name}.log", place / "cache")
-        return finish(*work, kill_after)
+        process = start(lambda started: stage.run(inputs, place, started), folder / f"{name}.log", place / "cache")
+        return finish(process, kill_after)
 
     durations = [run(f"whole{number}")[1] for number in range(2)]
     expected = stage.result(folder / "whole0")
     assert expected and expected == stage.result(folder / "whole1"), f"{stage.name}: two undisturbed runs differ"
     duration, moments = min(durations), []
-    same = ended = with_leftovers = 0
+    same = too_late = with_leftovers = 0
     for number in range(kills):
-        moment = (number + generator.random()) / kills * duration
-        before_its_end, _ = run(f"killed{number}", moment)
         place = folder / f"killed{number}"
-        ended += before_its_end
+        moment = (number + generator.random()) / kills * duration
+        while not run(place.name, moment)[0]:  # it was quicker than the undisturbed ones
+            too_late, moment = too_late + 1, 0.7 * moment
+            shutil.rmtree(place)
+        moments.append(round(moment, 3))
         with_leftovers += any(_temporary(path.relative_to(place)) for path in place.rglob("*") if path.is_file())
         check = stage.check
         if check is not None:
-            finish(*start(lambda _, check=check, place=place: check(inputs, place), folder / "check.log", place))
-        run(f"killed{number}")
+            finish(start(lambda _, check=check, place=place: check(inputs, place), folder / "check.log", place))
+        run(place.name)
         found = stage.result(place)
         same += found == expected
         if found != expected:
             differing = sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
-            print(f"{stage.name}, killed after {moment:.3f} s: {', '.join(differing)} differ; {place}", flush=True)
-        moments.append(round(moment, 3))
+            print(f"{stage.name}, killed after {moment:.3f} s: {', '.join(differing)} differ", flush=True)
     return {
-        "kills": kills - ended,
-        "ended_before_the_kill": ended,
+        "kills": kills,
+        "ended_before_a_kill": too_late,
         "left_temporary_files": with_leftovers,
         "same_result": same,
         "seconds": round(duration, 3),
@@ -352,16 +374,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="kills-") as name:
         inputs = Path(name) / "inputs"
         inputs.mkdir()
-        finish(*start(lambda _: make_inputs(inputs), Path(name) / "inputs.log", inputs / "cache"))
+        finish(start(lambda _: make_inputs(inputs), Path(name) / "inputs.log", inputs / "cache"))
         for stage in STAGES:
             if options.only is None or stage.name in options.only:
                 folder = Path(name) / stage.name
                 folder.mkdir()
                 generator = random.Random(f"{options.seed} {stage.name}")
                 found[stage.name] = campaign(stage, options.kills or stage.kills, inputs, folder, generator)
-                print(
-                    stage.name, {key: value for key, value in found[stage.name].items() if key != "moments"}, flush=True
-                )
+                counts = {name: count for name, count in found[stage.name].items() if name != "moments"}
+                print(stage.name, counts, flush=True)
     text = json.dumps({"seed": options.seed, "stages": found}, indent=1) + "\n"
     write_atomically(options.output, lambda path: path.write_text(text))
     if any(result["same_result"] < result["kills"] for result in found.values()):

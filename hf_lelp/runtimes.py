@@ -8,6 +8,7 @@ import logging
 import statistics
 import tempfile
 import time
+import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -83,8 +84,21 @@ def save_torch_export(model: PreTrainedModel, batches: Sequence[Batch], path: Pa
 
 
 def load_torch_export(path: Path) -> Runtime:
-    """A program saved by `save_torch_export`."""
-    module = torch.export.load(path).module()
+    """A program saved by `save_torch_export`.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        ValueError: if it is damaged.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if changed := archive.testzip():
+                raise ValueError(f"{changed} in it has changed")
+        module = torch.export.load(path).module()
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # of damaged files torch raises any kind
+        raise ValueError(f"{path} is no whole torch.export program ({error}). Export it again.") from error
 
     @torch.inference_mode()
     def logits(batch: Batch) -> NDArray[np.float32]:
@@ -150,15 +164,24 @@ def load_onnx(path: Path, name: str = "ONNX") -> Runtime:
     """A file saved by `save_onnx` or `save_int8`, on the CPU with as many threads as PyTorch has.
 
     Raises:
+        FileNotFoundError: if there is none.
         ImportError: if ONNX Runtime is not installed.
+        ValueError: if it is cut short or otherwise no ONNX. A changed weight it does not show; see "sha256" in
+            export.json.
     """
     _require_onnx()
     import onnxruntime
 
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no file {path}.")
+
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    try:
+        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # of kinds of its own
+        raise ValueError(f"{path} cannot be read by ONNX Runtime ({error}). Export it again.") from error
     # A model that ignores an input loses it on export.
     inputs = {value.name for value in session.get_inputs()}
     return Runtime(

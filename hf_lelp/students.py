@@ -5,6 +5,7 @@ and a second, S·C-way layer on the same embedding exists in training only. (Met
 modules in that second place.)
 """
 
+import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ import transformers
 from torch import Tensor, nn
 from transformers import AutoConfig, PreTrainedModel
 from transformers.models.auto import modeling_auto
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME
 
 from hf_lelp.checksums import check_checksums
 from hf_lelp.heads import find_heads, replace_module
@@ -201,12 +203,21 @@ def load_student(name_or_path: str, **kwargs: Any) -> PreTrainedModel:
         return _load_student(name_or_path, **kwargs)
     check_checksums(folder)
     try:
+        _check_index(folder / SAFE_WEIGHTS_INDEX_NAME)
         return _load_student(name_or_path, **kwargs)
     except Exception as error:  # of damaged files transformers raises any kind
         raise ValueError(
             f"The student in {folder} cannot be read ({type(error).__name__}: {error}). Save it again, or take another"
             " copy."
         ) from error
+
+
+def _check_index(file: Path) -> None:
+    """Refuse weights that lie elsewhere: transformers follows whatever the index of weights in several files says."""
+    names = set(json.loads(file.read_text(encoding="utf-8"))["weight_map"].values()) if file.exists() else set()
+    elsewhere = sorted(name for name in names if Path(name).name != name)
+    if elsewhere:
+        raise ValueError(f"{file.name} names {', '.join(elsewhere)}, outside its folder")
 
 
 def _load_student(name_or_path: str, **kwargs: Any) -> PreTrainedModel:
