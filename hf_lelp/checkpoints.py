@@ -6,7 +6,9 @@ beside it for resuming only.
 
 import json
 import logging
+import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -68,6 +70,17 @@ def whole_or_gone(folder: Path) -> Iterator[None]:
         raise
 
 
+def mend_times(folder: Path) -> None:
+    """Bring the times of checkpoints that lie in the future, as after a clock was set back, to the present.
+
+    Trainer drops the oldest by their times, and would take the one that it writes now for the oldest.
+    """
+    now = time.time()
+    future = [path for path in _by_steps(folder) if path.stat().st_mtime > now]
+    for age, path in enumerate(reversed(future)):
+        os.utime(path, (now - age, now - age))
+
+
 def check_checkpoint(folder: Path) -> None:
     """Refuse a checkpoint that was not written to its end, or was damaged since.
 
@@ -86,16 +99,19 @@ def check_checkpoint(folder: Path) -> None:
 
 def last_checkpoint(folder: Path) -> str | None:
     """The whole checkpoint in `folder` that has the most steps; others are passed over with a warning."""
-    steps = {path: path.name.removeprefix("checkpoint-") for path in folder.glob("checkpoint-*") if path.is_dir()}
-    for path in sorted(
-        (path for path, step in steps.items() if step.isdecimal()), key=lambda path: int(steps[path]), reverse=True
-    ):
+    for path in reversed(_by_steps(folder)):
         try:
             check_checkpoint(path)
             return str(path)
         except ValueError as error:
             logger.warning(f"Passed over: {error}")
     return None
+
+
+def _by_steps(folder: Path) -> list[Path]:
+    """The checkpoints in a folder, that of the most steps last."""
+    steps = {path: path.name.removeprefix("checkpoint-") for path in folder.glob("checkpoint-*") if path.is_dir()}
+    return sorted((path for path in steps if steps[path].isdecimal()), key=lambda path: int(steps[path]))
 
 
 def load_rest(checkpoint: str, model: Any, head: StudentHead | None) -> None:

@@ -297,8 +297,9 @@ class ClassProjections(
                 f"they are of format {metadata['format_version']!r}, and this version of hf-lelp reads {FORMAT_VERSION}"
             )
         loaded = cls(**load_file(file(WEIGHTS_NAME)), null_space=metadata["null_space"], teacher=metadata["teacher"])
-        # Files of earlier versions have none.
-        if metadata.get("fingerprint", loaded.fingerprint) != loaded.fingerprint:
+        # Files of earlier versions have these three entries alone.
+        further = metadata.keys() - {"format_version", "teacher", "null_space"}
+        if further and metadata.get("fingerprint") != loaded.fingerprint:
             raise ValueError(f"{WEIGHTS_NAME} and {METADATA_NAME} do not belong together, or one of them has changed")
         return loaded
 

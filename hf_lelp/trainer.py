@@ -31,6 +31,7 @@ from hf_lelp.checkpoints import (
     check_settings,
     last_checkpoint,
     load_rest,
+    mend_times,
     save_for_resuming,
     saved_projections,
     whole_or_gone,
@@ -566,11 +567,12 @@ class LELPTrainer(Trainer):
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
+        if self.args.should_save:
+            mend_times(folder.parent)
         with whole_or_gone(folder):
             super()._save_checkpoint(model, trial)
         self.accelerator.wait_for_everyone()  # every process saves its own random state
-        # Trainer keeps as many checkpoints as asked for by file times: a clock set back can make it drop this one.
-        if self.args.should_save and folder.exists():
+        if self.args.should_save:
             write_checksums(folder)
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
