@@ -129,10 +129,11 @@ def export(student: str, arguments: ExportArguments) -> dict[str, Any]:
         processing_class.save_pretrained(output_dir)
         singles = list(batches(held_out.select(range(min(SINGLES, len(held_out)))), rows=1))
         results["runtimes"] = measure(runtimes, inputs, singles, labels)
-        # Of no other form can a changed bit be told.
+        # ONNX shows no changed weight.
+        exported = [path for path in (*output_dir.glob("*.pt2"), *output_dir.glob("onnx/*")) if path.is_file()]
         results["sha256"] = {
             path.relative_to(output_dir).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in sorted(output_dir.glob("model*.pt2")) + sorted(output_dir.glob("onnx/*"))
+            for path in sorted(exported)
         }
         table = runtimes_table(results["runtimes"])
         print(f"\n{table}")
