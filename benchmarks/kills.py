@@ -192,7 +192,7 @@ def run_export(inputs: Path, folder: Path, started: Started) -> None:
 
 def run_compare(inputs: Path, folder: Path, started: Started) -> None:
     started()
-    compare_command.main([*_options(inputs, folder, seeds=2, max_steps=8, methods="kd"), "direct", "lelp"])
+    compare_command.main([*_options(inputs, folder, seeds=2, max_steps=4, methods="kd"), "lelp"])
 
 
 # ---- What must be the same ----
