@@ -58,11 +58,11 @@ def check_writable(folder: Path) -> None:
     """Find out before long work, and not after it, whether its results can be kept.
 
     Raises:
-        ValueError: if no file can be made in `folder`.
+        ValueError: if no file can be made in `folder`, or where the folder would be made.
     """
+    place = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder) as file:
-            file.write(b" ")
+        with tempfile.TemporaryFile(dir=place):
+            pass
     except OSError as error:
         raise ValueError(f"Nothing can be written to {folder} ({error.strerror}). Choose another folder.") from error

@@ -36,16 +36,17 @@ from hf_lelp.checkpoints import (
     saved_projections,
     whole_or_gone,
 )
-from hf_lelp.checksums import write_checksums
+from hf_lelp.checksums import CHECKSUMS_NAME, write_checksums
 from hf_lelp.config import LELPConfig, check_launch
 from hf_lelp.describe import card_of, describe
-from hf_lelp.files import new_files
+from hf_lelp.files import check_writable, new_files
 from hf_lelp.heads import logits_of
 from hf_lelp.inputs import InMemory, OnTheFly, Processor, check_prepared, transform_of
 from hf_lelp.labels import NO_LABEL, Classes
 from hf_lelp.losses import distillation_loss, label_loss, subclass_loss, subclass_targets
 from hf_lelp.metrics import compute_metrics as few_class_compute_metrics
 from hf_lelp.model_card import CARD_NAME, StudentCard, hub_id
+from hf_lelp.modeling_lelp import SubclassHead
 from hf_lelp.prepare import (
     TEACHER_COLUMNS,
     TeacherData,
@@ -346,11 +347,14 @@ class LELPTrainer(Trainer):
         """As in Trainer; `True` is the last whole checkpoint in `output_dir`.
 
         Raises:
-            ValueError: if the checkpoint is not whole, or there is none; see also `check_settings`.
+            ValueError: if the checkpoint is not whole, or there is none, see also `check_settings`; or if checkpoints
+                are to be saved where nothing can be written.
         """
+        folder = Path(self.args.output_dir or ".")
+        if self.args.should_save and self.args.save_strategy != "no":
+            check_writable(folder)
         if resume_from_checkpoint is True:
-            folder = self.args.output_dir or "."
-            resume_from_checkpoint = last_checkpoint(Path(folder))
+            resume_from_checkpoint = last_checkpoint(folder)
             if resume_from_checkpoint is None:
                 raise ValueError(f"There is no whole checkpoint in {folder} to resume from.")
         elif resume_from_checkpoint:
@@ -483,8 +487,10 @@ class LELPTrainer(Trainer):
 
     def _settings_to_resume(self) -> dict[str, Any]:
         """What a checkpoint must be resumed with; `None` is unknown."""
-        subclasses = self._subclass_settings() if self.projections is not None else {}
-        return {"classes": self._classes.names, "teacher": self._teacher_fingerprint, **subclasses}
+        settings = self._subclass_settings() if self.projections is not None else {}
+        if isinstance(self._head, SubclassHead):
+            settings["temperature"] = self._head.temperature
+        return {"classes": self._classes.names, "teacher": self._teacher_fingerprint, **settings}
 
     def _subclass_settings(self) -> dict[str, Any]:
         """What makes the pseudo-subclasses of the projections."""
@@ -581,6 +587,7 @@ class LELPTrainer(Trainer):
             folder = Path(self.args.output_dir or ".")
             for path in Path(checkpoint_folder).glob("*.py"):
                 shutil.copy(path, folder / path.name)
+            (folder / CHECKSUMS_NAME).unlink(missing_ok=True)  # of a student that was saved there before
             if self.projections is not None:
                 self.projections.save_pretrained(folder / PROJECTIONS_FOLDER)
             self.student_card().save(folder / CARD_NAME)

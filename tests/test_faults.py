@@ -117,6 +117,10 @@ def test_every_command_looks_first_whether_it_can_write(small_disk: Path) -> Non
     ):
         with pytest.raises(ValueError, match=r"Nothing can be written to .*disk/out \(Read-only file system\)"):
             command()
+    trainer = runs.trainer(runs.config(small_disk.parent, **CHECKPOINTS))
+    trainer.args.output_dir = str(small_disk / "out")
+    with pytest.raises(ValueError, match=r"Nothing can be written to .*disk/out \(Read-only file system\)"):
+        trainer.train()
 
 
 class TestVanishedFolders:
