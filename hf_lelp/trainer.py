@@ -20,17 +20,32 @@ from transformers import (
     set_seed,
 )
 from transformers.trainer_utils import has_length
+from transformers.utils import CONFIG_NAME
 
 from hf_lelp.auto import choose_settings, fit_student
-from hf_lelp.checkpoints import PROJECTIONS_FOLDER, load_rest, save_for_resuming, saved_projections
+from hf_lelp.checkpoints import (
+    PROJECTIONS_FOLDER,
+    STATE_NAME,
+    check_checkpoint,
+    check_settings,
+    last_checkpoint,
+    load_rest,
+    mend_times,
+    save_for_resuming,
+    saved_projections,
+    whole_or_gone,
+)
+from hf_lelp.checksums import CHECKSUMS_NAME, write_checksums
 from hf_lelp.config import LELPConfig, check_launch
 from hf_lelp.describe import card_of, describe
+from hf_lelp.files import check_writable, new_files
 from hf_lelp.heads import logits_of
 from hf_lelp.inputs import InMemory, OnTheFly, Processor, check_prepared, fits_in_memory, transform_of
 from hf_lelp.labels import NO_LABEL, Classes
 from hf_lelp.losses import distillation_loss, label_loss, subclass_loss, subclass_targets
 from hf_lelp.metrics import compute_metrics as few_class_compute_metrics
 from hf_lelp.model_card import CARD_NAME, StudentCard, hub_id
+from hf_lelp.modeling_lelp import SubclassHead
 from hf_lelp.prepare import (
     TEACHER_COLUMNS,
     TeacherData,
@@ -136,6 +151,8 @@ class LELPTrainer(Trainer):
             train_dataset, projections = self._teacher_data.dataset, self._teacher_data.projections
         self.projections = projections
         self._teacher_name = hub_id(teacher.model.name_or_path) if isinstance(teacher, Teacher) else None
+        maker = projections.teacher if projections is not None else None
+        self._teacher_fingerprint = teacher.head.fingerprint if teacher is not None else maker
         self._measured: dict[int, dict[str, float]] = {}
         self._fitted_with = (args.null_space, args.num_directions)
 
@@ -297,6 +314,24 @@ class LELPTrainer(Trainer):
         self._head = student_head(model)
         return model
 
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
+        """As in Trainer; `True` is the last whole checkpoint in `output_dir`.
+
+        Raises:
+            ValueError: if the checkpoint is not whole, or there is none, see also `check_settings`; or if checkpoints
+                are to be saved where nothing can be written.
+        """
+        folder = Path(self.args.output_dir or ".")
+        if self.args.should_save and self.args.save_strategy != "no":
+            check_writable(folder)
+        if resume_from_checkpoint is True:
+            resume_from_checkpoint = last_checkpoint(folder)
+            if resume_from_checkpoint is None:
+                raise ValueError(f"There is no whole checkpoint in {folder} to resume from.")
+        elif resume_from_checkpoint:
+            check_checkpoint(Path(resume_from_checkpoint))
+        return super().train(resume_from_checkpoint, *args, **kwargs)
+
     # ---- Loss ----
 
     def compute_loss(
@@ -389,6 +424,13 @@ class LELPTrainer(Trainer):
         """The teacher's columns that the loss reads."""
         return [LOGITS_COLUMN, PROJECTIONS_COLUMN] if self.args.num_subclasses != 1 else [LOGITS_COLUMN]
 
+    def _settings_to_resume(self) -> dict[str, Any]:
+        """What a checkpoint must be resumed with; `None` is unknown."""
+        settings = self.subclass_scores.settings() if self.projections is not None else {}
+        if isinstance(self._head, SubclassHead):
+            settings["temperature"] = self._head.temperature
+        return {"classes": self._classes.names, "teacher": self._teacher_fingerprint, **settings}
+
     def prediction_step(
         self,
         model: nn.Module,
@@ -445,16 +487,28 @@ class LELPTrainer(Trainer):
             self.student_card().save(Path(output_dir or self.args.output_dir or ".") / CARD_NAME)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        super()._save(output_dir, state_dict)
         if not self.args.should_save:
+            super()._save(output_dir, state_dict)
             return
         folder = Path(output_dir or self.args.output_dir or ".")
-        if self.projections is not None:
-            self.projections.save_pretrained(folder / PROJECTIONS_FOLDER)
-        if self.is_in_train:
-            save_for_resuming(
-                folder, self._head, self.subclass_scores.settings() if self.projections is not None else None
-            )
+        with new_files(folder, last=CONFIG_NAME) as temporary:
+            super()._save(str(temporary), state_dict)
+            if self.projections is not None:
+                self.projections.save_pretrained(temporary / PROJECTIONS_FOLDER)
+            if self.is_in_train:
+                save_for_resuming(temporary, self._head, self._settings_to_resume())
+                (folder / STATE_NAME).unlink(missing_ok=True)  # of a checkpoint that this one replaces
+            write_checksums(temporary)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
+        if self.args.should_save:
+            mend_times(folder.parent)
+        with whole_or_gone(folder):
+            super()._save_checkpoint(model, trial)
+        self.accelerator.wait_for_everyone()  # every process saves its own random state
+        if self.args.should_save:
+            write_checksums(folder)
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
         # Trainer copies weights and configuration alone; a subclass student does not load without its modelling file.
@@ -462,17 +516,17 @@ class LELPTrainer(Trainer):
             folder = Path(self.args.output_dir or ".")
             for path in Path(checkpoint_folder).glob("*.py"):
                 shutil.copy(path, folder / path.name)
+            (folder / CHECKSUMS_NAME).unlink(missing_ok=True)  # of a student that was saved there before
             if self.projections is not None:
                 self.projections.save_pretrained(folder / PROJECTIONS_FOLDER)
             self.student_card().save(folder / CARD_NAME)
         super()._push_from_checkpoint(checkpoint_folder)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        check_settings(resume_from_checkpoint, self._settings_to_resume())
         super()._load_from_checkpoint(resume_from_checkpoint, model)
         load_rest(resume_from_checkpoint, self.accelerator.unwrap_model(self.model), self._head)
-        saved = None
-        if self.projections is not None:
-            saved = saved_projections(resume_from_checkpoint, self.subclass_scores.settings())
+        saved = saved_projections(resume_from_checkpoint) if self.projections is not None else None
         if saved is None or self.projections is None or saved.fingerprint == self.projections.fingerprint:
             return
         # A refit can flip a direction's sign, and so relabel every subclass.
