@@ -19,7 +19,6 @@ from huggingface_hub import ModelCard, ModelHubMixin, hf_hub_download
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from scipy.stats import ortho_group
 from tqdm.auto import tqdm
 
 from hf_lelp.files import write_atomically
@@ -221,6 +220,8 @@ class ClassProjections(
                 f"num_subclasses={num_subclasses}, but these projections hold {self.num_directions} directions per"
                 f" class. Fit them with num_directions={num_subclasses} or more."
             )
+        from scipy.stats import ortho_group  # slow to import
+
         matrices = np.tile(np.eye(num_subclasses), (self.num_classes, 1, 1))
         if random_rotation and num_subclasses > 1:
             for index in range(self.num_classes):
