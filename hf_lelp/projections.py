@@ -125,7 +125,7 @@ class ClassProjections(
             for batch in dataset.select_columns(columns).with_format("numpy").iter(batch_size):
                 if TEACHER_MARK in batch:
                     check_mark(set(batch[TEACHER_MARK]), head.fingerprint, "teacher")
-                embedding = np.asarray(batch[EMBEDDING_COLUMN], dtype=np.float64)
+                embedding = np.asarray(batch[EMBEDDING_COLUMN])
                 _check_embedding(embedding, size, first_row=rows)
                 classes = np.asarray(batch[LOGITS_COLUMN]).argmax(-1)
                 if label_column:
@@ -291,7 +291,7 @@ class ClassProjections(
         return cls(**load_file(file(WEIGHTS_NAME)), null_space=metadata["null_space"], teacher=metadata["teacher"])
 
 
-def _check_embedding(embedding: NDArray[np.float64], size: int, first_row: int) -> None:
+def _check_embedding(embedding: NDArray[np.floating], size: int, first_row: int) -> None:
     if embedding.ndim != 2 or embedding.shape[1] != size:
         raise ValueError(
             f"The column {EMBEDDING_COLUMN} has shape {embedding.shape[1:]} per row and the teacher's final layer reads"
