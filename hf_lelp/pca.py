@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy.linalg.blas import dsyrk
 from scipy.sparse.linalg import ArpackError, eigsh
 
-LARGE = 1536  # dimensions from which a few directions are looked for, instead of solved for with all others
+LARGE = 512  # dimensions from which a few directions are looked for, instead of solved for with all others
 
 
 class Moments:
