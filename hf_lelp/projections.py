@@ -20,7 +20,6 @@ from huggingface_hub import ModelCard, ModelHubMixin, hf_hub_download
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from scipy.stats import ortho_group
 from tqdm.auto import tqdm
 
 from hf_lelp.files import new_files, write_atomically
@@ -131,7 +130,7 @@ class ClassProjections(
             for batch in dataset.select_columns(columns).with_format("numpy").iter(batch_size):
                 if TEACHER_MARK in batch:
                     check_mark(set(batch[TEACHER_MARK]), head.fingerprint, "teacher")
-                embedding = np.asarray(batch[EMBEDDING_COLUMN], dtype=np.float64)
+                embedding = np.asarray(batch[EMBEDDING_COLUMN])
                 _check_embedding(embedding, size, first_row=rows)
                 classes = np.asarray(batch[LOGITS_COLUMN]).argmax(-1)
                 if label_column:
@@ -226,6 +225,8 @@ class ClassProjections(
                 f"num_subclasses={num_subclasses}, but these projections hold {self.num_directions} directions per"
                 f" class. Fit them with num_directions={num_subclasses} or more."
             )
+        from scipy.stats import ortho_group  # slow to import
+
         matrices = np.tile(np.eye(num_subclasses), (self.num_classes, 1, 1))
         if random_rotation and num_subclasses > 1:
             for index in range(self.num_classes):
@@ -313,7 +314,7 @@ class ClassProjections(
         return loaded
 
 
-def _check_embedding(embedding: NDArray[np.float64], size: int, first_row: int) -> None:
+def _check_embedding(embedding: NDArray[np.floating], size: int, first_row: int) -> None:
     if embedding.ndim != 2 or embedding.shape[1] != size:
         raise ValueError(
             f"The column {EMBEDDING_COLUMN} has shape {embedding.shape[1:]} per row and the teacher's final layer reads"

@@ -13,6 +13,7 @@ import torch
 from datasets import Dataset, IterableDataset
 from torch import nn
 from transformers import (
+    EvalPrediction,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     SequenceFeatureExtractor,
@@ -43,7 +44,6 @@ from hf_lelp.heads import logits_of
 from hf_lelp.inputs import InMemory, OnTheFly, Processor, check_prepared, fits_in_memory, transform_of
 from hf_lelp.labels import NO_LABEL, Classes
 from hf_lelp.losses import distillation_loss, label_loss, subclass_loss, subclass_targets
-from hf_lelp.metrics import compute_metrics as few_class_compute_metrics
 from hf_lelp.model_card import CARD_NAME, StudentCard, hub_id
 from hf_lelp.modeling_lelp import SubclassHead
 from hf_lelp.prepare import (
@@ -70,6 +70,13 @@ from hf_lelp.teacher_like import TeacherLike
 from hf_lelp.text import max_tokens, set_pad_token
 
 logger = logging.getLogger(__name__)
+
+
+def few_class_compute_metrics(eval_prediction: EvalPrediction) -> dict[str, float]:
+    """`hf_lelp.metrics.compute_metrics`, imported on first use: `evaluate` and scikit-learn are slow to import."""
+    from hf_lelp.metrics import compute_metrics
+
+    return compute_metrics(eval_prediction)
 
 
 class LELPTrainer(Trainer):
