@@ -68,6 +68,8 @@ MORE_MAKERS = {
 SETTINGS = {
     **{f"S = {s}": f"lelp:{HEAD},temperature=4,subclass_temperature=0.5,num_subclasses={s}" for s in (2, 4, 16, 32)},
     **{f"β = {b}": f"lelp:{HEAD},temperature=4,subclass_temperature={b},num_subclasses=8" for b in (0.25, 1, 2)},
+    "shared directions": f"shared_directions:{BASE}",
+    "whitened": f"whitened:{BASE}",
     **{f"weight {w}": f"lelp:{BASE},subclass_weight={w}" for w in (0.25, 4, 16)},
     **{f"τ = {t}": f"lelp:{HEAD},temperature={t},subclass_temperature=0.5,num_subclasses=8" for t in (1, 2)},
     "subclass head, τ = 4": "lelp:student_head=subclass,temperature=4,subclass_temperature=0.5,num_subclasses=8",
@@ -88,6 +90,11 @@ MORE = {KD_AUTO: CORE[KD_AUTO], **CONTROLS, **BASELINES, **MORE_MAKERS, **LABELS
 RATES = {
     f"{name}, learning rate {rate}": f"{method},learning_rate={rate}"
     for rate in (0.001, 0.003, 0.006, 0.012, 0.024)
+    for name, method in (("KD, τ = 4", CORE["KD, τ = 4"]), ("LELP, base", CORE["LELP, base"]))
+}
+EPOCHS = {
+    f"{name}, {n} epochs": f"{method},num_train_epochs={n}"
+    for n in (4, 8, 16, 32)
     for name, method in (("KD, τ = 4", CORE["KD, τ = 4"]), ("LELP, base", CORE["LELP, base"]))
 }
 SHORT = {name: CORE[name] for name in ("labels alone", "KD, τ = 1", KD_AUTO, "LELP, auto", "LELP, base")}
@@ -141,6 +148,29 @@ PARTS = {
     ),
     "learning_rate": Part(
         {name: IMAGES[name] for name in ("pairs, 100 fine classes",)}, {KD_AUTO: CORE[KD_AUTO], **RATES}, 3
+    ),
+    "epochs": Part(
+        {"pairs, 100 fine classes": IMAGES["pairs, 100 fine classes"]}, {KD_AUTO: CORE[KD_AUTO], **EPOCHS}, 3
+    ),
+    "teachers": Part(
+        {
+            f"pairs, 100 fine classes, teacher of {n} epochs": partial(
+                fashion_pairs, 10, student="small", teacher_epochs=n
+            )
+            for n in (3, 6, 16)
+        },
+        {**SHORT, "CRD": BASELINES["CRD"], "oracle": CORE["oracle"]},
+        3,
+    ),
+    "subclass_distillation": Part(
+        {f"pairs, {n**2} fine classes": partial(fashion_pairs, n, student="small", subclasses=n) for n in (10, 6)},
+        {
+            KD_AUTO: CORE[KD_AUTO],
+            "LELP, base": CORE["LELP, base"],
+            **{f"Subclass Distillation, τ = {t}": f"subclass_distillation:{HEAD},temperature={t}" for t in (1, 4)},
+            "Subclass Distillation, one layer": "subclass_distillation:student_head=subclass",
+        },
+        3,
     ),
     "classes": Part(
         {

@@ -4,22 +4,35 @@
 2. LELP at that τ with each S and β, with a third of the training; the best one stays.
 3. The best of each with all of the training: LELP is taken unless plain distillation does better.
 
-The teacher is not run, and the test data not touched. The cost is that of about four trainings.
+The teacher is not run, and the test data not touched. The cost is that of about four trainings. Each trial is kept in
+`auto.json` in the run's folder as soon as it is done: a run that is started again there, to be resumed for instance,
+does not try it again.
 """
 
 import copy
+import json
 import logging
+import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import xxhash
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
 from datasets import Dataset
 from numpy.typing import NDArray
+from transformers import PrinterCallback, Trainer, set_seed
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
 from hf_lelp.config import AUTO, MOST_SUBCLASSES, LELPConfig
-from hf_lelp.prepare import classes_of
+from hf_lelp.files import write_atomically
+from hf_lelp.inputs import OnTheFly, transform_of
+from hf_lelp.prepare import classes_of, column_values
+from hf_lelp.projections import LOGITS_COLUMN
 
 logger = logging.getLogger(__name__)
 
@@ -30,33 +43,70 @@ VALIDATION_SHARE = 0.2
 MOST_VALIDATION_ROWS = 5000
 SHORT = 1 / 3  # of the training, for the first two steps
 
+TRIALS_NAME = "auto.json"
+# What a run is called, where it is kept and how often it says so change no trial.
+_NO_PART_IN_TRIALS = (
+    "output_dir",
+    "run_name",
+    "project",
+    "resume_",
+    "logging_",
+    "log_",
+    "save_",
+    "hub_",
+    "columns_cache",
+)
+
 # From settings, rows to train on and rows to answer to the logits of the latter, (n, C).
 Fit = Callable[[LELPConfig, Dataset, Dataset], NDArray[np.floating]]
 
 
-def choose_settings(args: LELPConfig, dataset: Dataset, fit: Fit) -> list[dict[str, Any]]:
+def choose_settings(args: LELPConfig, dataset: Any, fit: Fit, student: str = "") -> list[dict[str, Any]]:
     """Choose what is "auto" in `args`, and set it there.
 
     Args:
-        args: changed in place.
+        args: changed in place; the trials are kept in its `output_dir`.
         dataset: training data with the teacher's columns and, where there are any, labels.
         fit: trains a student and gives its logits.
+        student: says which student it is: trials of another are not taken for its.
 
     Returns:
         What was tried, in order: settings, share of the training and validation accuracy; the last one with
         `"chosen": True` was taken. The accuracy is with the labels, or where a row has none with the teacher's class.
+        Nothing with `alpha` 1, which has no use for these settings.
+
+    Raises:
+        ValueError: if the data is no `datasets.Dataset`, of which a part could be held back.
     """
+    if args.alpha == 1:
+        args.num_subclasses, args.temperature, args.subclass_temperature = 1, 1.0, 1.0
+        return []
+    if not isinstance(dataset, Dataset):
+        raise ValueError(
+            f'Settings that are "auto" are chosen on a part of the training data, which is a {type(dataset).__name__}'
+            " and not a datasets.Dataset. Set numbers instead."
+        )
     rows = min(round(VALIDATION_SHARE * len(dataset)), MOST_VALIDATION_ROWS)
     parts = dataset.train_test_split(test_size=max(rows, 1), seed=args.seed)
     truth = classes_of(parts["test"])
     tried: list[dict[str, Any]] = []
+    file, key = Path(args.output_dir or ".") / TRIALS_NAME, _key(args, dataset, student)
+    known = _read(file, key)
 
     def accuracy(settings: dict[str, Any], share: float) -> float:
-        trial = _trial(args, settings, share)
-        logits = fit(trial, parts["train"], parts["test"])
-        tried.append({**settings, "share": share, "accuracy": float((logits.argmax(-1) == truth).mean())})
-        logger.info(f"auto: {_said_of(tried[-1])}")
-        return float(tried[-1]["accuracy"])
+        wanted = {**settings, "share": share}
+        found = next((trial for trial in known if wanted.items() <= trial.items()), None)
+        if found is None:
+            logits = fit(_trial(args, settings, share), parts["train"], parts["test"])
+            found = {**wanted, "accuracy": float((logits.argmax(-1) == truth).mean())}
+        tried.append(found)
+        if PartialState().is_main_process and found not in known:
+            text = json.dumps(
+                {"key": key, "trials": [*known, *(trial for trial in tried if trial not in known)]}, indent=2
+            )
+            write_atomically(file, lambda path: path.write_text(text + "\n"))
+        logger.info(f"auto: {_said_of(found)}")
+        return float(found["accuracy"])
 
     def best(candidates: list[dict[str, Any]]) -> dict[str, Any]:
         if len(candidates) == 1:
@@ -86,6 +136,38 @@ def choose_settings(args: LELPConfig, dataset: Dataset, fit: Fit) -> list[dict[s
     return tried
 
 
+def fit_student(
+    make_trainer: Callable[..., Trainer],
+    make_student: Callable[[], Any],
+    args: LELPConfig,
+    train: Dataset,
+    validation: Dataset,
+) -> NDArray[np.floating]:
+    """Train a student of a trial; bound to the first two arguments it is a `Fit`.
+
+    Args:
+        make_trainer: from `model`, `args` and `train_dataset`, prepared rows, to the trainer of a trial.
+        make_student: draws the student as it is before training.
+        args: of the trial.
+        train: rows to train on.
+        validation: rows to answer, n.
+
+    Returns:
+        Logits of `validation`, (n, C).
+    """
+    transform = transform_of(validation)
+    if isinstance(transform, OnTheFly) and transform.columns and transform.processing_class is not None:
+        validation = validation.with_transform(replace(transform, transform=None))  # as it is stored
+    set_seed(args.seed)
+    student = make_student()
+    with tempfile.TemporaryDirectory() as scratch:
+        args.output_dir = scratch
+        trainer = make_trainer(model=student, args=args, train_dataset=train)
+        trainer.remove_callback(PrinterCallback)
+        trainer.train()
+        return np.asarray(trainer.predict(validation).predictions)
+
+
 def _trial(args: LELPConfig, settings: dict[str, Any], share: float) -> LELPConfig:
     """A configuration for a run whose student is thrown away."""
     trial = copy.deepcopy(args)
@@ -107,6 +189,30 @@ def _trial(args: LELPConfig, settings: dict[str, Any], share: float) -> LELPConf
     if trial.max_steps > 0:
         trial.max_steps = max(1, round(trial.max_steps * share))
     return trial
+
+
+def _key(args: LELPConfig, dataset: Dataset, student: str) -> str:
+    """Hash of all that the trials' results depend on, but for the student's own weights and its inputs."""
+    settings = _trial(args, {}, 1.0).to_dict()
+    kept = {name: value for name, value in settings.items() if not name.startswith(_NO_PART_IN_TRIALS)}
+    key = xxhash.xxh3_128(json.dumps([kept, student], sort_keys=True, default=str).encode())
+    key.update(classes_of(dataset).tobytes())
+    key.update(np.ascontiguousarray(column_values(dataset.with_format("numpy"), LOGITS_COLUMN)).tobytes())
+    return key.hexdigest()
+
+
+def _read(file: Path, key: str) -> list[dict[str, Any]]:
+    """The trials that are kept in the file, if they are of this key; as the main process finds them, in all."""
+    found: list[list[dict[str, Any]]] = [[]]
+    if PartialState().is_main_process and file.exists():
+        try:
+            saved = json.loads(file.read_text())
+            found = [list(saved["trials"])] if saved["key"] == key else found
+        except (ValueError, KeyError, TypeError) as error:
+            logger.warning(f"{file} cannot be read ({error}); its trials are made again")
+    if PartialState().num_processes > 1:
+        broadcast_object_list(found)
+    return found[0]
 
 
 def _said_of(trial: dict[str, Any]) -> str:

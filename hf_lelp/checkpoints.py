@@ -1,41 +1,117 @@
-"""What a checkpoint holds beside the student, and reading it again when training goes on.
+"""What a checkpoint holds beside the student, whether it is whole, and reading it again when training goes on.
 
 The model saved in it is the one that is published; an auxiliary layer, and what made the pseudo-subclasses, are kept
 beside it for resuming only.
 """
 
 import json
+import logging
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 from transformers.utils import SAFE_WEIGHTS_NAME
 
+from hf_lelp.checksums import check_checksums
 from hf_lelp.files import write_atomically
 from hf_lelp.projections import ClassProjections
 from hf_lelp.students import AuxiliaryHead, StudentHead
 
 PROJECTIONS_FOLDER = "class_projections"
 AUXILIARY_NAME = "auxiliary_head.safetensors"
-SUBCLASSES_NAME = "subclasses.json"
+SETTINGS_NAME = "distillation.json"
+# Trainer writes it after all other files of a checkpoint.
+STATE_NAME = "trainer_state.json"
+
+logger = logging.getLogger(__name__)
 
 
-def save_for_resuming(folder: Path, head: StudentHead | None, subclasses: dict[str, Any] | None) -> None:
-    """Write the auxiliary layer, if there is one, and the settings of the pseudo-subclasses.
+def save_for_resuming(folder: Path, head: StudentHead | None, settings: dict[str, Any]) -> None:
+    """Write the auxiliary layer, if there is one, and what the student is distilled with.
 
     Args:
         folder: the checkpoint's.
         head: of the student.
-        subclasses: what made the subclasses of the projections; `None` without projections.
+        settings: what must be the same when training goes on; to be had as JSON.
     """
-    if subclasses is not None:
-        text = json.dumps(subclasses) + "\n"
-        write_atomically(folder / SUBCLASSES_NAME, lambda path: path.write_text(text))
+    text = json.dumps(settings) + "\n"
+    write_atomically(folder / SETTINGS_NAME, lambda path: path.write_text(text))
     if isinstance(head, AuxiliaryHead):
         parameters = {name: value.contiguous() for name, value in head.auxiliary.state_dict().items()}
         write_atomically(folder / AUXILIARY_NAME, lambda path: save_file(parameters, path))
+
+
+@contextmanager
+def whole_or_gone(folder: Path) -> Iterator[None]:
+    """Around the writing of a checkpoint: one that cannot be finished is removed.
+
+    Raises:
+        OSError: if the disk is full, or cannot be written to; torch and safetensors have other words for it.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:
+        try:
+            check_checkpoint(folder)
+        except ValueError:
+            free = shutil.disk_usage(next(place for place in folder.parents if place.exists())).free
+            shutil.rmtree(folder, ignore_errors=True)
+            raise OSError(
+                f"The checkpoint {folder} could not be written, and was removed ({error}; {free / 1e6:,.1f} MB are free"
+                " there). Those before it are as they were."
+            ) from error
+        raise
+
+
+def mend_times(folder: Path) -> None:
+    """Bring the times of checkpoints that lie in the future, as after a clock was set back, to the present.
+
+    Trainer drops the oldest by their times, and would take the one that it writes now for the oldest.
+    """
+    now = time.time()
+    future = [path for path in _by_steps(folder) if path.stat().st_mtime > now]
+    for age, path in enumerate(reversed(future)):
+        os.utime(path, (now - age, now - age))
+
+
+def check_checkpoint(folder: Path) -> None:
+    """Refuse a checkpoint that was not written to its end, or was damaged since.
+
+    Raises:
+        ValueError: saying what is wrong.
+    """
+    try:
+        json.loads((folder / STATE_NAME).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(
+            f"{folder} is no whole checkpoint: {STATE_NAME}, the last file to be written, cannot be read ({error})."
+            " Resume from another one."
+        ) from error
+    check_checksums(folder)
+
+
+def last_checkpoint(folder: Path) -> str | None:
+    """The whole checkpoint in `folder` that has the most steps; others are passed over with a warning."""
+    for path in reversed(_by_steps(folder)):
+        try:
+            check_checkpoint(path)
+            return str(path)
+        except ValueError as error:
+            logger.warning(f"Passed over: {error}")
+    return None
+
+
+def _by_steps(folder: Path) -> list[Path]:
+    """The checkpoints in a folder, that of the most steps last."""
+    steps = {path: path.name.removeprefix("checkpoint-") for path in folder.glob("checkpoint-*") if path.is_dir()}
+    return sorted((path for path in steps if steps[path].isdecimal()), key=lambda path: int(steps[path]))
 
 
 def load_rest(checkpoint: str, model: Any, head: StudentHead | None) -> None:
@@ -48,6 +124,9 @@ def load_rest(checkpoint: str, model: Any, head: StudentHead | None) -> None:
         checkpoint: its folder.
         model: the student, unwrapped.
         head: of the student.
+
+    Raises:
+        ValueError: if the student has an auxiliary layer and the checkpoint none.
     """
     weights = Path(checkpoint) / SAFE_WEIGHTS_NAME
     if isinstance(model, PreTrainedModel) and weights.exists():
@@ -56,28 +135,41 @@ def load_rest(checkpoint: str, model: Any, head: StudentHead | None) -> None:
         if renamed:
             saved = type(model).from_pretrained(checkpoint, dtype=model.dtype)
             model.load_state_dict(saved.state_dict(), strict=False)
-    auxiliary = Path(checkpoint) / AUXILIARY_NAME
-    if isinstance(head, AuxiliaryHead) and auxiliary.exists():
+    if isinstance(head, AuxiliaryHead):
+        auxiliary = Path(checkpoint) / AUXILIARY_NAME
+        if not auxiliary.exists():
+            raise ValueError(
+                f"The checkpoint {checkpoint} has no {AUXILIARY_NAME}, and this student has an auxiliary layer, which"
+                " would start anew. Resume it with its own settings."
+            )
         head.auxiliary.load_state_dict(load_file(auxiliary))
 
 
-def saved_projections(checkpoint: str, subclasses: dict[str, Any]) -> ClassProjections | None:
-    """The projections that a checkpoint was trained with; `None` if it has none.
+def check_settings(checkpoint: str, settings: dict[str, Any]) -> None:
+    """Refuse to go on with another teacher, other classes or other pseudo-subclasses than a checkpoint's.
 
     Args:
         checkpoint: its folder.
-        subclasses: what this run makes its pseudo-subclasses with.
+        settings: as for `save_for_resuming`; `None` is not compared.
 
     Raises:
-        ValueError: if the checkpoint's were made with other settings, which would give every subclass another meaning.
+        ValueError: naming what differs: it would give the outputs of the student another meaning.
     """
-    folder = Path(checkpoint) / PROJECTIONS_FOLDER
-    if not folder.exists():
-        return None
-    file = Path(checkpoint) / SUBCLASSES_NAME
-    if file.exists() and (found := json.loads(file.read_text())) != subclasses:
+    file = Path(checkpoint) / SETTINGS_NAME
+    if not file.exists():
+        return
+    found = json.loads(file.read_text(encoding="utf-8"))
+    names = [name for name, value in settings.items() if None not in (value, found.get(name)) and found[name] != value]
+    if names:
+        theirs, ours = ({name: values[name] for name in names} for values in (found, settings))
         raise ValueError(
-            f"The checkpoint {checkpoint} was trained on pseudo-subclasses made with {found}, and this run makes them"
-            f" with {subclasses} (the seed is rotation_seed, or else seed). Resume it with its own settings."
+            f"The checkpoint {checkpoint} was trained with {theirs}, and this run has {ours} (teacher is a fingerprint"
+            " of its weights, data type and order of classes; seed is rotation_seed, or else seed). Resume it with its"
+            " own settings."
         )
-    return ClassProjections.from_pretrained(str(folder))
+
+
+def saved_projections(checkpoint: str) -> ClassProjections | None:
+    """The projections that a checkpoint was trained with; `None` if it has none."""
+    folder = Path(checkpoint) / PROJECTIONS_FOLDER
+    return ClassProjections.from_pretrained(str(folder)) if folder.exists() else None

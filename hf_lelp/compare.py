@@ -22,7 +22,7 @@ from transformers.utils.logging import disable_progress_bar
 from hf_lelp.columns import teacher_columns
 from hf_lelp.config import LELPConfig
 from hf_lelp.distill import DataArguments, expand, load_data
-from hf_lelp.files import write_atomically
+from hf_lelp.files import check_writable, write_atomically
 from hf_lelp.inputs import longest
 from hf_lelp.methods import Method
 from hf_lelp.options import parse_options
@@ -104,6 +104,7 @@ def compare(arguments: CompareArguments, config: LELPConfig) -> dict[str, Any]:
     if config.alpha == 1:
         raise ValueError("alpha=1 leaves nothing to distil: that is the method direct, beside which others are shown.")
     output_dir = Path(config.output_dir or "out")
+    check_writable(output_dir)
     sizes = [None, *(arguments.train_sizes or [])]
     loaders = {_size_name(size): partial(load_task, arguments, config, size) for size in sizes}
     first = loaders[_size_name(None)]()  # the teacher runs here, and not in several processes at once

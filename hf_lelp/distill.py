@@ -15,11 +15,11 @@ from accelerate import PartialState
 from datasets import ClassLabel, Dataset, DatasetDict, load_dataset
 from huggingface_hub import upload_file
 from transformers import PreTrainedModel
-from transformers.trainer_utils import get_last_checkpoint
 
+from hf_lelp.checkpoints import last_checkpoint
 from hf_lelp.columns import teacher_columns
 from hf_lelp.config import LELPConfig
-from hf_lelp.files import write_atomically
+from hf_lelp.files import check_writable, write_atomically
 from hf_lelp.heads import logits_of
 from hf_lelp.inputs import Processor, encode, longest, on_device, pad, resolve_input_columns
 from hf_lelp.labels import NO_LABEL
@@ -36,6 +36,7 @@ from hf_lelp.trainer import LELPTrainer
 logger = logging.getLogger(__name__)
 
 METHODS = ("direct", "kd", "lelp")
+LAST = "last"  # checkpoint
 FILE_FORMATS = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet", ".txt": "text"}
 
 
@@ -109,7 +110,9 @@ def distill(arguments: DistillArguments, config: LELPConfig) -> dict[str, Any]:
     With one method `config.output_dir` holds the student; with several, a folder of the method's name in it does.
     `all_results.json` in `config.output_dir` holds the results, and every student's card shows all of them. On the Hub
     each of several methods has a repository of its own, `config.hub_model_id` with the method's name at the end.
-    `config.resume_from_checkpoint` is a checkpoint; with several methods each goes on from the last one of its own.
+    `config.resume_from_checkpoint` is a checkpoint, or "last": the last whole one in each method's folder, or the start
+    where there is none, so that the same command goes on wherever it was stopped. With several methods it is always
+    "last".
 
     Args:
         arguments: models, data and methods.
@@ -126,6 +129,7 @@ def distill(arguments: DistillArguments, config: LELPConfig) -> dict[str, Any]:
     if config.num_subclasses == 1 and "lelp" in arguments.method:
         raise ValueError("num_subclasses=1 is plain distillation, the method kd. Use 2 or more for lelp, or drop it.")
     output_dir = Path(config.output_dir or "out")
+    check_writable(output_dir)
     train, evaluation = load_data(arguments, config.seed)
     student = expand(arguments.student_model or "")
     processing_class = load_processor(student)
@@ -164,9 +168,8 @@ def distill(arguments: DistillArguments, config: LELPConfig) -> dict[str, Any]:
         )
         start = time.perf_counter()
         resume = config.resume_from_checkpoint
-        if resume is not None and len(arguments.method) > 1:
-            own = settings.output_dir
-            resume = get_last_checkpoint(own) if Path(own).is_dir() else None
+        if resume is not None and (len(arguments.method) > 1 or resume in (LAST, True)):  # true as YAML has it
+            resume = last_checkpoint(Path(settings.output_dir))
         trainer.train(resume_from_checkpoint=resume)
         results[method] = {"train_seconds": time.perf_counter() - start}
         trainer.save_model()

@@ -3,6 +3,7 @@
 A student is a transformers model already: this is for those who cannot use `trust_remote_code=True`, or PyTorch.
 """
 
+import hashlib
 import json
 import logging
 import sys
@@ -14,10 +15,12 @@ from typing import Any
 import torch
 from datasets import Dataset
 from transformers import HfArgumentParser, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import CONFIG_NAME
 from transformers.utils.logging import disable_progress_bar
 
+from hf_lelp.checksums import write_checksums
 from hf_lelp.distill import DataArguments, load_data
-from hf_lelp.files import write_atomically
+from hf_lelp.files import check_writable, new_files, write_atomically
 from hf_lelp.inputs import resolve_input_columns
 from hf_lelp.labels import NO_LABEL, resolve_classes
 from hf_lelp.model_card import CARD_NAME, add_runtimes
@@ -30,6 +33,7 @@ from hf_lelp.text import max_tokens, set_pad_token, tokenize
 
 FORMS = ("plain", "onnx", "int8", "torch")
 BATCH_SIZE = 32
+RESULTS_NAME = "export.json"
 # Texts that the latency of one text is the median of.
 SINGLES = 64
 
@@ -73,13 +77,18 @@ def export(student: str, arguments: ExportArguments) -> dict[str, Any]:
         arguments: what to make, where, and the data.
 
     Returns:
-        The results as in `export.json`: "plain", see `plain_student`, and "runtimes", see `measure`.
+        The results as in `export.json`: "plain", see `plain_student`; "runtimes", see `measure`; and "sha256" of their
+        files.
 
     Raises:
-        ValueError: if data and student do not fit together, or the plain form agrees too seldom.
+        ValueError: if data and student do not fit together, the plain form agrees too seldom, or the folder cannot be
+            written to.
         RuntimeError: if an exported file does not give the student's logits.
         ImportError: if ONNX is asked for and not installed.
     """
+    output_dir = Path(arguments.output_dir)
+    check_writable(output_dir)
+    earlier = _earlier(output_dir / RESULTS_NAME)
     model = load_student(student, dtype=torch.float32).cpu().eval()
     processing_class = load_processor(student)
     if not isinstance(processing_class, PreTrainedTokenizerBase):
@@ -95,7 +104,6 @@ def export(student: str, arguments: ExportArguments) -> dict[str, Any]:
             tokens = tokenize(processing_class, dataset[start : start + rows], columns, limit)
             yield dict(processing_class.pad(tokens, return_tensors="pt"))
 
-    output_dir = Path(arguments.output_dir)
     inputs = list(batches(held_out))
     results: dict[str, Any] = {}
     if "plain" in arguments.to:
@@ -121,6 +129,12 @@ def export(student: str, arguments: ExportArguments) -> dict[str, Any]:
         processing_class.save_pretrained(output_dir)
         singles = list(batches(held_out.select(range(min(SINGLES, len(held_out)))), rows=1))
         results["runtimes"] = measure(runtimes, inputs, singles, labels)
+        # ONNX shows no changed weight.
+        exported = [path for path in (*output_dir.glob("*.pt2"), *output_dir.glob("onnx/*")) if path.is_file()]
+        results["sha256"] = {
+            path.relative_to(output_dir).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in sorted(exported)
+        }
         table = runtimes_table(results["runtimes"])
         print(f"\n{table}")
         card = Path(student) / CARD_NAME
@@ -128,7 +142,9 @@ def export(student: str, arguments: ExportArguments) -> dict[str, Any]:
             threads = f"Milliseconds from tokens to logits on a CPU (threads: {torch.get_num_threads()})."
             add_runtimes(card, f"{table}\n\nMeasured on {len(held_out):,} rows. {threads}")
             print(f"\nThe table is on the card, {card}")
-    _write_results(results, output_dir / "export.json")
+    if results:
+        text = json.dumps({**earlier, **results}, indent=2) + "\n"
+        write_atomically(output_dir / RESULTS_NAME, lambda temporary: temporary.write_text(text))
     return results
 
 
@@ -145,8 +161,10 @@ def _labels(model: PreTrainedModel, dataset: Dataset, label_column: str) -> list
 
 
 def _save(model: PreTrainedModel, processing_class: PreTrainedTokenizerBase, folder: Path) -> None:
-    model.save_pretrained(folder)
-    processing_class.save_pretrained(folder)
+    with new_files(folder, last=CONFIG_NAME) as temporary:
+        model.save_pretrained(temporary)
+        processing_class.save_pretrained(temporary)
+        write_checksums(temporary)
 
 
 def _said_of(report: dict[str, float]) -> str:
@@ -159,12 +177,15 @@ def _said_of(report: dict[str, float]) -> str:
     return line
 
 
-def _write_results(results: dict[str, Any], path: Path) -> None:
-    """Add to what earlier exports to the same folder found."""
-    if results:
-        before = json.loads(path.read_text()) if path.exists() else {}
-        content = json.dumps({**before, **results}, indent=2) + "\n"
-        write_atomically(path, lambda temporary: temporary.write_text(content))
+def _earlier(path: Path) -> dict[str, Any]:
+    """What earlier exports to the same folder found."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} of an earlier export is damaged ({error}). Remove it.") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} of an earlier export is damaged (no dictionary). Remove it.")
+    return found
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -4,7 +4,8 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -45,3 +46,42 @@ def remove_leftovers(folder: Path, age: float = 3600.0) -> None:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
         except FileNotFoundError:  # another process was faster
             continue
+
+
+@contextmanager
+def new_files(folder: Path, last: str | None = None) -> Iterator[Path]:
+    """A temporary folder for files that belong together; after the block they go to `folder`, if it fails none does.
+
+    They cannot all appear at one moment. The one called `last` goes away before the others are replaced and comes after
+    them, so that old files and new are never found together with it: let it be the file that a reader starts from.
+
+    Args:
+        folder: where they go; it is made where it is missing, and other files in it stay.
+        last: name of one of them.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    # By its name (_*) Trainer's uploads pass over what a killed process leaves.
+    with tempfile.TemporaryDirectory(dir=folder, prefix="_new-") as name:
+        temporary = Path(name)
+        yield temporary
+        files = sorted(path for path in temporary.rglob("*") if path.is_file())
+        if last is not None and temporary / last in files:
+            (folder / last).unlink(missing_ok=True)
+        for path in sorted(files, key=lambda path: path == temporary / (last or "")):
+            target = folder / path.relative_to(temporary)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(path, target)
+
+
+def check_writable(folder: Path) -> None:
+    """Find out before long work, and not after it, whether its results can be kept.
+
+    Raises:
+        ValueError: if no file can be made in `folder`, or where the folder would be made.
+    """
+    place = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    try:
+        with tempfile.TemporaryFile(dir=place):
+            pass
+    except OSError as error:
+        raise ValueError(f"Nothing can be written to {folder} ({error.strerror}). Choose another folder.") from error

@@ -13,6 +13,8 @@ from hf_lelp.audio import process_audio
 from hf_lelp.images import process_images
 from hf_lelp.text import max_tokens, tokenize
 
+IN_MEMORY_BYTES = 2 * 2**30
+
 Processor = PreTrainedTokenizerBase | BaseImageProcessor | SequenceFeatureExtractor
 
 
@@ -179,6 +181,14 @@ def _is_image(value: Any) -> bool:
 
 def _is_audio(value: Any) -> bool:
     return isinstance(value, Audio) or (isinstance(value, dict) and {"array", "sampling_rate"} <= {*value})
+
+
+def fits_in_memory(dataset: Any) -> bool:
+    """Whether a dataset is of arrays, in torch format, and of at most 2 GiB.
+
+    Row by row out of Arrow such a dataset can take as long to read as a small student's step: see `InMemory`.
+    """
+    return isinstance(dataset, Dataset) and dataset.format["type"] == "torch" and dataset.data.nbytes <= IN_MEMORY_BYTES
 
 
 class InMemory(torch.utils.data.Dataset):

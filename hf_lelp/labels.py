@@ -9,7 +9,6 @@ import numpy as np
 from datasets import ClassLabel, Dataset, Value
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
-from sklearn.metrics import confusion_matrix
 
 NO_LABEL = -100
 
@@ -148,6 +147,8 @@ def check_teacher(teacher_logits: NDArray[np.floating], labels: NDArray[np.integ
     majority = float(np.bincount(labels).max() / len(labels))
     if accuracy >= majority:
         return
+    from sklearn.metrics import confusion_matrix  # slow to import, and seldom needed
+
     confusion = confusion_matrix(labels, predicted, labels=range(classes.num_labels))
     best = linear_sum_assignment(confusion, maximize=True)[1]
     best_accuracy = confusion[range(classes.num_labels), best].sum() / len(labels)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any, get_args
 
 import numpy as np
+import torch
 import yaml
 from datasets import Dataset, Features, List, Value
 from numpy.typing import NDArray
@@ -17,11 +18,18 @@ from hf_lelp.projections import EMBEDDING_COLUMN, LOGITS_COLUMN, PROJECTIONS_COL
 from hf_lelp.task import Task
 from hf_lelp.trainer import LELPTrainer
 
+SUBCLASS_DISTILLATION = "subclass_distillation"
+SUBCLASS_LOGITS_COLUMN = "retrained_teacher_logits"
 CLUSTERINGS = {
     "kmeans": subclass_makers.kmeans,
     "agglomerative": subclass_makers.agglomerative,
     "tsne_kmeans": subclass_makers.tsne_kmeans,
     "random_partition": subclass_makers.random_partition,
+}
+DIRECTIONS = {
+    "random_directions": subclass_makers.random_directions,
+    "shared_directions": subclass_makers.shared_directions,
+    "whitened": subclass_makers.whitened,
 }
 # Scores of these are taken as they are: the logarithms of the subclasses' probabilities.
 _AS_THEY_ARE = {"random_rotation": False, "scale_projections": False, "subclass_temperature": 1.0}
@@ -31,8 +39,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "lelp": {},
     "lelp_no_null_space": {"null_space": False},
     "lelp_no_rotation": {"random_rotation": False},
-    "random_directions": {},
-    **{name: _AS_THEY_ARE for name in (*CLUSTERINGS, "oracle")},
+    **{name: {} for name in DIRECTIONS},
+    **{name: _AS_THEY_ARE for name in (*CLUSTERINGS, "oracle", SUBCLASS_DISTILLATION)},
     **{name: {"baseline": name, "num_subclasses": 1} for name in get_args(Baseline)},
 }
 
@@ -78,6 +86,8 @@ class Method:
         config = self.config(None)
         if config.num_subclasses == AUTO and self.kind in CLUSTERINGS:
             raise ValueError(f"method {self.name!r}: num_subclasses must be a number, only LELP's can be chosen.")
+        if config.auto and self.kind == SUBCLASS_DISTILLATION:
+            raise ValueError(f"method {self.name!r}: its teacher has the subclasses, for one temperature; set numbers.")
 
     def config(self, task: Task | None, **settings: Any) -> LELPConfig:
         """The configuration of a run on the task; `settings` go before all others.
@@ -140,6 +150,8 @@ def _with_subclasses(task: Task, method: Method, config: LELPConfig) -> tuple[Da
             raise ValueError("The oracle needs the true subclasses: name their column (fine_column).")
         fine = np.asarray(column_values(columns, task.fine_column))
         return _with_scores(task.train, subclass_makers.oracle(fine, classes, len(task.head.weight)), config)
+    if method.kind == SUBCLASS_DISTILLATION:
+        return _with_retrained_teacher(task.train, config)
     embedding = np.asarray(column_values(columns, EMBEDDING_COLUMN))
     if method.kind in CLUSTERINGS:
         logits = np.asarray(column_values(columns, LOGITS_COLUMN))
@@ -148,9 +160,26 @@ def _with_subclasses(task: Task, method: Method, config: LELPConfig) -> tuple[Da
         )
         return _with_scores(task.train, scores, config)
     fitted = ClassProjections.fit(task.train, task.head, config.directions, null_space=config.null_space)
-    if method.kind == "random_directions":
-        fitted = subclass_makers.random_directions(fitted, embedding, classes, seed=seed, weight=weight)
+    if method.kind in DIRECTIONS:
+        fitted = DIRECTIONS[method.kind](fitted, embedding, classes, seed=seed, weight=weight)
     return task.train, fitted
+
+
+def _with_retrained_teacher(train: Dataset, config: LELPConfig) -> tuple[Dataset, None]:
+    """The training data with the logits and the subclasses of a teacher that was retrained to have them."""
+    if SUBCLASS_LOGITS_COLUMN not in train.column_names:
+        raise ValueError(
+            f"Subclass Distillation needs a teacher retrained with subclasses of its own: their logits, (C, S), as the"
+            f" column {SUBCLASS_LOGITS_COLUMN} (see hf_lelp.subclass_makers.subclass_auxiliary_loss). The training data"
+            f" has {', '.join(train.column_names)}."
+        )
+    outputs = torch.as_tensor(np.asarray(column_values(train.with_format("numpy"), SUBCLASS_LOGITS_COLUMN)))
+    logits, scores = subclass_makers.teacher_subclasses(outputs, float(config.temperature))
+    features = Features({LOGITS_COLUMN: List(Value("float32"), length=logits.shape[-1])})
+    columns = Dataset.from_dict({LOGITS_COLUMN: logits.numpy()}, features=features)
+    form = train.format["type"]
+    train = beside(train.remove_columns(SUBCLASS_LOGITS_COLUMN), columns)
+    return _with_scores(train.with_format(form) if form == "torch" else train, scores.numpy(), config)
 
 
 def _with_scores(train: Dataset, scores: NDArray[np.float32], config: LELPConfig) -> tuple[Dataset, None]:

@@ -38,15 +38,19 @@ def parse_options(
     _group_options(parser, kind)
     known, _ = parser.parse_known_args(argv)
     if known.config is not None:
-        settings = yaml.safe_load(Path(known.config).read_text()) or {}
-        options = {action.dest for action in parser._actions}
-        unknown = sorted(set(settings) - options) if isinstance(settings, dict) else [str(settings)]
+        try:
+            settings = yaml.safe_load(Path(known.config).read_text(encoding="utf-8")) or {}
+        except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+            parser.error(f"{known.config} cannot be read as YAML: {error}")
+        if not isinstance(settings, dict):
+            parser.error(f"{known.config} holds no options, one 'name: value' a line, but a {type(settings).__name__}")
+        unknown = sorted(map(str, settings.keys() - {action.dest for action in parser._actions}))
         if unknown:
-            parser.error(f"{known.config} has unknown options: {', '.join(map(str, unknown))}")
+            parser.error(f"{known.config} has unknown options: {', '.join(unknown)}")
         parser.set_defaults(**settings)
     try:
         arguments, config, _ = parser.parse_args_into_dataclasses(argv)
-    except ValueError as error:
+    except (AttributeError, TypeError, ValueError) as error:  # YAML may have any type where a number is meant
         parser.error(str(error))
     return arguments, config
 

@@ -6,6 +6,10 @@ Count, mean and scatter matrix are all that the fit needs of a class, so memory 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.linalg.blas import dsyrk
+from scipy.sparse.linalg import ArpackError, eigsh
+
+LARGE = 512  # dimensions from which a few directions are looked for, instead of solved for with all others
 
 
 class Moments:
@@ -13,6 +17,11 @@ class Moments:
 
     Args:
         size: D.
+
+    Attributes:
+        count: vectors so far.
+        mean: of them, (D,).
+        scatter: Σ (h − mean)(h − mean)ᵀ, (D, D); only its lower triangle is kept up, which halves the work.
     """
 
     def __init__(self, size: int) -> None:
@@ -20,24 +29,36 @@ class Moments:
         self.mean = np.zeros(size)
         self.scatter = np.zeros((size, size))
 
-    def add(self, rows: NDArray[np.float64]) -> None:
+    def add(self, rows: NDArray[np.floating]) -> None:
         """Take in rows, (n, D)."""
-        if len(rows):
-            mean = rows.mean(0)
-            centred = rows - mean
-            self._include(len(rows), mean, centred.T @ centred)
+        if not len(rows):
+            return
+        total = self.count + len(rows)
+        centred = np.empty((len(rows) + 1, len(self.mean)))
+        centred[:-1] = rows
+        mean = centred[:-1].mean(0)
+        shift = mean - self.mean
+        centred[:-1] -= mean
+        centred[-1] = shift * np.sqrt(self.count * len(rows) / total)  # what the means differ by counts as one row
+        # In place: with many classes, or dimensions, a temporary of (D, D) costs more than the product.
+        self.scatter = dsyrk(1.0, centred.T, beta=1.0, c=self.scatter.T, overwrite_c=True).T
+        self.mean += shift * (len(rows) / total)
+        self.count = total
 
     def merge(self, other: "Moments") -> None:
         """Take in what another stream of vectors, of the same size, has summed up."""
-        if other.count:
-            self._include(other.count, other.mean, other.scatter)
-
-    def _include(self, count: int, mean: NDArray[np.float64], scatter: NDArray[np.float64]) -> None:
-        shift = mean - self.mean
-        total = self.count + count
-        self.scatter += scatter + np.outer(shift, shift) * (self.count * count / total)
-        self.mean += shift * (count / total)
+        if not other.count:
+            return
+        total = self.count + other.count
+        shift = other.mean - self.mean
+        self.scatter += other.scatter + np.outer(shift, shift) * (self.count * other.count / total)
+        self.mean += shift * (other.count / total)
         self.count = total
+
+    def covariance(self) -> NDArray[np.float64]:
+        """Symmetric, (D, D), divided by the count."""
+        lower = np.tril(self.scatter) / self.count
+        return lower + np.tril(lower, -1).T
 
 
 def row_space(weight: torch.Tensor) -> NDArray[np.float64]:
@@ -67,13 +88,16 @@ def principal_directions(
         raise ValueError(
             f"No example of class {index}: LELP fits every class. Check the labels, or drop the class from the teacher."
         )
-    projector = np.eye(len(basis)) - basis @ basis.T
-    values, vectors = np.linalg.eigh(projector @ moments.scatter @ projector / moments.count)
-    values, vectors = values[::-1], vectors[:, ::-1]
+    # P Σ P with P = I − B Bᵀ, by way of B, which is thin.
+    covariance = moments.covariance()
+    covariance -= basis @ (basis.T @ covariance)
+    covariance -= (covariance @ basis) @ basis.T
+    values, vectors = _leading(covariance, num_directions)
     # Rounding of the float32 embeddings leaves this much variance along directions that have none.
     floor = np.finfo(np.float32).eps * max(values[0], np.square(moments.mean).max() * np.finfo(np.float32).eps)
-    rank = min(int((values > floor).sum()), moments.count - 1, len(basis) - basis.shape[1])
-    if rank < num_directions:
+    most = min(moments.count - 1, len(basis) - basis.shape[1])
+    if num_directions > min(most, int((values > floor).sum())):
+        rank = min(most, int((np.linalg.eigvalsh(covariance) > floor).sum()))
         raise ValueError(
             f"Class {index} has {moments.count} examples whose embeddings span {rank} directions"
             f" ({len(basis)} dimensions, {basis.shape[1]} of them read by the teacher's final layer); {num_directions}"
@@ -84,3 +108,16 @@ def principal_directions(
     largest = np.abs(directions).argmax(-1)
     directions = directions * np.sign(directions[np.arange(num_directions), largest])[:, None]
     return directions, values[:num_directions]
+
+
+def _leading(matrix: NDArray[np.float64], count: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The `count` largest eigenvalues of a symmetric matrix, falling, and their vectors; of a smaller matrix all."""
+    if len(matrix) >= max(LARGE, 16 * count):
+        start = np.random.default_rng(0).normal(size=len(matrix))  # the same in every fit
+        try:
+            values, vectors = eigsh(matrix, count, which="LA", v0=start)
+            return values[::-1], vectors[:, ::-1]
+        except ArpackError:  # eigenvalues too close together, or all of them 0
+            pass
+    values, vectors = np.linalg.eigh(matrix)
+    return values[::-1], vectors[:, ::-1]

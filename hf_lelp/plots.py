@@ -77,9 +77,9 @@ def _plot_accuracies(summaries: dict[str, Any], path: Path) -> None:
             panel.plot(
                 [100 * value for value in figures["accuracies"]],
                 [position] * len(figures["accuracies"]),
-                ".",
-                color="0.7",
-                markersize=4,
+                "|",
+                color="0.4",
+                markersize=7,
             )
             panel.plot(100 * figures["accuracy"]["mean"], position, "o", color=colour)
         panel.axvline(base, color="0.8", zorder=0)
@@ -117,15 +117,28 @@ def _plot_sizes(summaries: dict[str, Any], path: Path) -> None:
 
 
 def _lines(summaries: dict[str, Any], axis: str) -> dict[str, list[tuple[float, dict[str, float]]]]:
-    """Accuracy against one setting: of every set of runs that differ in nothing else."""
-    lines: dict[str, list[tuple[float, dict[str, float]]]] = {}
+    """Accuracy against one setting: of every set of runs that differ in nothing else, by what sets it apart."""
+    points: dict[str, list[tuple[float, dict[str, float]]]] = {}
+    others: dict[str, dict[str, Any]] = {}
     for task, summary in summaries.items():
         for figures in summary["methods"].values():
             settings = figures["settings"]
             if settings["kind"] == "lelp" and isinstance(settings.get(axis), int | float):  # not "auto"
-                others = {name: value for name, value in settings.items() if name != axis}
-                lines.setdefault(f"{task} {others}", []).append((settings[axis], figures["accuracy"]))
-    return {name: sorted(line, key=lambda point: point[0]) for name, line in lines.items() if len(line) > 1}
+                rest = {"task": task, **{name: value for name, value in settings.items() if name != axis}}
+                others[str(rest)] = rest
+                points.setdefault(str(rest), []).append((settings[axis], figures["accuracy"]))
+    lines = {line: sorted(of_line, key=lambda point: point[0]) for line, of_line in points.items() if len(of_line) > 1}
+    telling = [
+        name
+        for name in dict.fromkeys(name for line in lines for name in others[line])
+        if len({str(others[line].get(name)) for line in lines}) > 1
+    ]
+
+    def label(line: str) -> str:
+        task = [others[line]["task"]] if "task" in telling else []
+        return ", ".join(task + [f"{name} {others[line].get(name)}" for name in telling if name != "task"])
+
+    return {label(line): of_line for line, of_line in lines.items()}
 
 
 def _plot_settings(axes: dict[str, dict[str, list[tuple[float, dict[str, float]]]]], path: Path) -> None:
@@ -133,14 +146,20 @@ def _plot_settings(axes: dict[str, dict[str, list[tuple[float, dict[str, float]]
     from matplotlib.figure import Figure
 
     symbols = {"num_subclasses": "S, subclasses per class", "subclass_temperature": "β, subclass temperature"}
-    figure = Figure(figsize=(5.2 * len(axes), 4), layout="constrained")
+    tallest = max(map(len, axes.values()))
+    figure = Figure(figsize=(5.2 * len(axes), 3.6 + (0.22 * tallest if tallest > 1 else 0)), layout="constrained")
     panels = figure.subplots(1, len(axes), squeeze=False)[0]
     for panel, (axis, lines) in zip(panels, axes.items(), strict=True):
-        for points in lines.values():
+        for label, points in lines.items():
             values, accuracies = zip(*points, strict=True)
             means = np.array([100 * accuracy["mean"] for accuracy in accuracies])
             spread = np.array([100 * (accuracy["std"] or 0) for accuracy in accuracies])
-            panel.errorbar(values, means, yerr=spread, marker="o", capsize=2)
-        panel.set(xscale="log", xlabel=symbols[axis], ylabel="accuracy, %")
+            panel.errorbar(values, means, yerr=spread, marker="o", capsize=2, label=label)
+        ticks = sorted({value for points in lines.values() for value, _ in points})
+        panel.set(xscale="log", xlabel=symbols[axis], ylabel="accuracy, % (± deviation over seeds)")
+        panel.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        panel.minorticks_off()
         panel.spines[["top", "right"]].set_visible(False)
+        if len(lines) > 1:
+            panel.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), frameon=False, fontsize="small")
     write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=120))

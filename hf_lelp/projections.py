@@ -6,6 +6,7 @@ temperatures can change without touching the data.
 """
 
 import json
+import shutil
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +20,9 @@ from huggingface_hub import ModelCard, ModelHubMixin, hf_hub_download
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from scipy.stats import ortho_group
 from tqdm.auto import tqdm
 
-from hf_lelp.files import write_atomically
+from hf_lelp.files import new_files, write_atomically
 from hf_lelp.heads import LinearHead
 from hf_lelp.inputs import column_names
 from hf_lelp.labels import NO_LABEL, Classes
@@ -38,6 +38,7 @@ PROJECTIONS_MARK = "projections_fingerprint"
 
 WEIGHTS_NAME = "class_projections.safetensors"
 METADATA_NAME = "config.json"
+CARD_NAME = "README.md"
 CARD_TEMPLATE = Path(__file__).parent / "templates" / "projections_card.md"
 FORMAT_VERSION = 1
 
@@ -67,6 +68,9 @@ class ClassProjections(
     def __post_init__(self) -> None:
         num_classes, num_directions, size = self.directions.shape
         shapes = {"mean": (num_classes, size), "variance": (num_classes, num_directions), "count": (num_classes,)}
+        for name, tensor in self._tensors().items():
+            if tensor.dtype != (torch.int64 if name == "count" else torch.float32):
+                raise ValueError(f"{name} is of the type {tensor.dtype}: these class projections are damaged.")
         for name, shape in shapes.items():
             if getattr(self, name).shape != shape:
                 raise ValueError(
@@ -126,7 +130,7 @@ class ClassProjections(
             for batch in dataset.select_columns(columns).with_format("numpy").iter(batch_size):
                 if TEACHER_MARK in batch:
                     check_mark(set(batch[TEACHER_MARK]), head.fingerprint, "teacher")
-                embedding = np.asarray(batch[EMBEDDING_COLUMN], dtype=np.float64)
+                embedding = np.asarray(batch[EMBEDDING_COLUMN])
                 _check_embedding(embedding, size, first_row=rows)
                 classes = np.asarray(batch[LOGITS_COLUMN]).argmax(-1)
                 if label_column:
@@ -221,6 +225,8 @@ class ClassProjections(
                 f"num_subclasses={num_subclasses}, but these projections hold {self.num_directions} directions per"
                 f" class. Fit them with num_directions={num_subclasses} or more."
             )
+        from scipy.stats import ortho_group  # slow to import
+
         matrices = np.tile(np.eye(num_subclasses), (self.num_classes, 1, 1))
         if random_rotation and num_subclasses > 1:
             for index in range(self.num_classes):
@@ -248,8 +254,21 @@ class ClassProjections(
             fingerprint=self.fingerprint,
         )
 
+    def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> str | None:
+        """Save to a folder, whole or not at all; arguments as in `ModelHubMixin`. A card that is there stays."""
+        folder = Path(save_directory)
+        with new_files(folder, last=METADATA_NAME) as temporary:
+            if (folder / CARD_NAME).exists():
+                shutil.copy(folder / CARD_NAME, temporary)
+            return super().save_pretrained(temporary, **{"repo_id": folder.name, **kwargs})
+
     def _save_pretrained(self, save_directory: Path) -> None:
-        metadata = {"format_version": FORMAT_VERSION, "teacher": self.teacher, "null_space": self.null_space}
+        metadata = {
+            "format_version": FORMAT_VERSION,
+            "teacher": self.teacher,
+            "null_space": self.null_space,
+            "fingerprint": self.fingerprint,
+        }
         write_atomically(save_directory / WEIGHTS_NAME, lambda path: save_file(self._tensors(), path))
         write_atomically(
             save_directory / METADATA_NAME, lambda path: path.write_text(json.dumps(metadata, indent=2) + "\n")
@@ -267,7 +286,7 @@ class ClassProjections(
             return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
         except FileNotFoundError as error:
             raise FileNotFoundError(f"No class projections in {pretrained_model_name_or_path}: {error}") from error
-        except (AttributeError, KeyError, TypeError, ValueError, SafetensorError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError, RecursionError, SafetensorError) as error:
             raise ValueError(
                 f"The class projections in {pretrained_model_name_or_path} cannot be read"
                 f" ({type(error).__name__}: {error}). Fit and save them again."
@@ -282,15 +301,20 @@ class ClassProjections(
             hub = ("revision", "cache_dir", "force_download", "local_files_only", "token")
             return Path(hf_hub_download(model_id, name, **{key: kwargs[key] for key in hub if key in kwargs}))
 
-        metadata = json.loads(file(METADATA_NAME).read_text())
+        metadata = json.loads(file(METADATA_NAME).read_text(encoding="utf-8"))
         if metadata["format_version"] != FORMAT_VERSION:
             raise ValueError(
                 f"they are of format {metadata['format_version']!r}, and this version of hf-lelp reads {FORMAT_VERSION}"
             )
-        return cls(**load_file(file(WEIGHTS_NAME)), null_space=metadata["null_space"], teacher=metadata["teacher"])
+        loaded = cls(**load_file(file(WEIGHTS_NAME)), null_space=metadata["null_space"], teacher=metadata["teacher"])
+        # Files of earlier versions have these three entries alone.
+        further = metadata.keys() - {"format_version", "teacher", "null_space"}
+        if further and metadata.get("fingerprint") != loaded.fingerprint:
+            raise ValueError(f"{WEIGHTS_NAME} and {METADATA_NAME} do not belong together, or one of them has changed")
+        return loaded
 
 
-def _check_embedding(embedding: NDArray[np.float64], size: int, first_row: int) -> None:
+def _check_embedding(embedding: NDArray[np.floating], size: int, first_row: int) -> None:
     if embedding.ndim != 2 or embedding.shape[1] != size:
         raise ValueError(
             f"The column {EMBEDDING_COLUMN} has shape {embedding.shape[1:]} per row and the teacher's final layer reads"

@@ -4,7 +4,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import adjusted_mutual_info_score
 
 
 def results_table(results: dict[str, dict[str, Any]], rows: int) -> str:
@@ -93,6 +92,8 @@ def group_alignment(
         The group names, and by class the counts, (S, groups), and the adjusted mutual information of subclass and
         group: 1 where one tells the other, about 0 for a random partition.
     """
+    from sklearn.metrics import adjusted_mutual_info_score  # slow to import
+
     names, index = np.unique(groups, return_inverse=True)
     by_class = {}
     for position, class_name in enumerate(class_names):

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 import xxhash
 from numpy.typing import NDArray
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from tqdm.auto import tqdm
 from transformers import TrainingArguments, set_seed
@@ -151,7 +151,10 @@ def run_or_read(task: Task, task_hash: str, method: str, seed: int, runs_dir: Pa
     key = xxhash.xxh3_128(f"{task_hash} {seed} {json.dumps(together, sort_keys=True)}".encode()).hexdigest()
     file = runs_dir / f"v{RESULTS_VERSION}-{key}.safetensors"
     if file.exists():
-        return _read(file, method, seed)
+        try:
+            return _read(file, method, seed)
+        except ValueError as error:
+            logger.warning(f"The run {method} with seed {seed} is made again: {error}")
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as scratch:
         config.output_dir = scratch
@@ -175,16 +178,38 @@ def run_or_read(task: Task, task_hash: str, method: str, seed: int, runs_dir: Pa
         },
     }
     run = Run(method, seed, figures, logits, labels)
-    metadata = {"figures": json.dumps(figures)}
+    text = json.dumps(figures)
+    metadata = {"figures": text, "checksum": _checksum(text, logits, labels)}
     tensors: dict[str, NDArray[Any]] = {"logits": logits, "labels": labels}
     write_atomically(file, lambda path: save_file(tensors, path, metadata))
     return run
 
 
 def _read(file: Path, method: str, seed: int) -> Run:
-    with safe_open(file, framework="np") as stored:
-        figures = json.loads(stored.metadata()["figures"])
-        return Run(method, seed, figures, stored.get_tensor("logits"), stored.get_tensor("labels"))
+    """A run as it was kept.
+
+    Raises:
+        ValueError: if the file is damaged.
+    """
+    try:
+        with safe_open(file, framework="np") as stored:
+            metadata = stored.metadata()
+            text, logits, labels = metadata["figures"], stored.get_tensor("logits"), stored.get_tensor("labels")
+        # Files of earlier versions have the figures alone.
+        if metadata.keys() != {"figures"} and metadata.get("checksum") != _checksum(text, logits, labels):
+            raise ValueError("its contents have changed")
+        return Run(method, seed, json.loads(text), logits, labels)
+    except (KeyError, TypeError, ValueError, RecursionError, SafetensorError) as error:
+        raise ValueError(f"{file} is damaged ({type(error).__name__}: {error})") from error
+
+
+def _checksum(figures: str, logits: NDArray[Any], labels: NDArray[Any]) -> str:
+    """Hash of what a run's file holds."""
+    digest = xxhash.xxh3_128(figures.encode())
+    for array in (logits, labels):
+        digest.update(f"{array.dtype} {array.shape}".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
 
 
 class _Tasks:

@@ -5,10 +5,10 @@ ONNX needs the packages of `pip install hf-lelp[onnx]`.
 """
 
 import logging
-import os
 import statistics
 import tempfile
 import time
+import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from hf_lelp.files import new_files
 from hf_lelp.plain import class_logits, fidelity
 from hf_lelp.report import markdown_table
 
@@ -83,8 +84,21 @@ def save_torch_export(model: PreTrainedModel, batches: Sequence[Batch], path: Pa
 
 
 def load_torch_export(path: Path) -> Runtime:
-    """A program saved by `save_torch_export`."""
-    module = torch.export.load(path).module()
+    """A program saved by `save_torch_export`.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        ValueError: if it is damaged.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if changed := archive.testzip():
+                raise ValueError(f"{changed} in it has changed")
+        module = torch.export.load(path).module()
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # of damaged files torch raises any kind
+        raise ValueError(f"{path} is no whole torch.export program ({error}). Export it again.") from error
 
     @torch.inference_mode()
     def logits(batch: Batch) -> NDArray[np.float32]:
@@ -138,11 +152,11 @@ def save_int8(onnx_path: Path, path: Path) -> Runtime:
     from onnxruntime.quantization import QuantType, quantize_dynamic
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    with _new_files(path) as file, tempfile.TemporaryDirectory() as folder, _quiet("root"):
+    with new_files(path.parent) as made, tempfile.TemporaryDirectory() as folder, _quiet("root"):
         folded = Path(folder) / "folded.onnx"
         quant_pre_process(onnx_path, folded, skip_symbolic_shape=True)
         # One scale a channel, and 7 bits: on processors without VNNI sums of 8-bit products saturate without a word.
-        quantize_dynamic(folded, file, per_channel=True, reduce_range=True, weight_type=QuantType.QInt8)
+        quantize_dynamic(folded, made / path.name, per_channel=True, reduce_range=True, weight_type=QuantType.QInt8)
     return load_onnx(path, "ONNX int8")
 
 
@@ -150,15 +164,24 @@ def load_onnx(path: Path, name: str = "ONNX") -> Runtime:
     """A file saved by `save_onnx` or `save_int8`, on the CPU with as many threads as PyTorch has.
 
     Raises:
+        FileNotFoundError: if there is none.
         ImportError: if ONNX Runtime is not installed.
+        ValueError: if it is cut short or otherwise no ONNX. A changed weight it does not show; see "sha256" in
+            export.json.
     """
     _require_onnx()
     import onnxruntime
 
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no file {path}.")
+
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    try:
+        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # of kinds of its own
+        raise ValueError(f"{path} cannot be read by ONNX Runtime ({error}). Export it again.") from error
     # A model that ignores an input loses it on export.
     inputs = {value.name for value in session.get_inputs()}
     return Runtime(
@@ -277,7 +300,8 @@ def _save_checked(
     """Make the file at `path` only if it loads again and gives the model's logits."""
     _on_cpu(model)
     expected = class_logits(model, batches)
-    with _new_files(path) as file:
+    with new_files(path.parent) as folder:
+        file = folder / path.name  # beyond 2 GB the weights come beside it
         try:
             save(file)
             found = load(file).run(batches)
@@ -290,16 +314,6 @@ def _save_checked(
                 f" {difference:.3g} on {len(expected)} real inputs, where {TOLERANCE:g} may be rounding. The file was"
                 " not kept: the exporter translates this model wrongly. Try another version of torch or onnxscript."
             )
-
-
-@contextmanager
-def _new_files(path: Path) -> Iterator[Path]:
-    """A path to write to; what is there after the block goes where `path` is, large weights beside it included."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
-        yield Path(folder) / path.name
-        for file in Path(folder).iterdir():
-            os.replace(file, path.parent / file.name)
 
 
 def _size(path: Path) -> int:

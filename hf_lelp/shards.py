@@ -176,7 +176,7 @@ def _stamp(file: Path) -> list[int]:
 def _read_record(folder: Path) -> dict[str, list[int]]:
     """Size and time of change of each file when it was last known to be whole."""
     try:
-        record: dict[str, list[int]] = json.loads((folder / RECORD_NAME).read_text())
-    except (FileNotFoundError, ValueError):
+        record = json.loads((folder / RECORD_NAME).read_text())
+    except (FileNotFoundError, ValueError, RecursionError):
         return {}
-    return record
+    return record if isinstance(record, dict) else {}

@@ -5,17 +5,21 @@ and a second, S·C-way layer on the same embedding exists in training only. (Met
 modules in that second place.)
 """
 
+import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import torch
 import transformers
 from torch import Tensor, nn
 from transformers import AutoConfig, PreTrainedModel
 from transformers.models.auto import modeling_auto
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME
 
+from hf_lelp.checksums import check_checksums
 from hf_lelp.heads import find_heads, replace_module
 from hf_lelp.modeling_lelp import SubclassHead, with_subclass_head
 from hf_lelp.teacher import auto_class
@@ -191,15 +195,39 @@ def load_student(name_or_path: str, **kwargs: Any) -> PreTrainedModel:
         **kwargs: for `from_pretrained` (revision, token, dtype, …).
 
     Raises:
-        ValueError: if config.json names no classifier of the installed transformers.
+        ValueError: if a folder's files are damaged (see `check_checksums`) or make no whole student, or config.json
+            names no classifier of the installed transformers.
     """
+    folder = Path(name_or_path)
+    if not folder.is_dir():
+        return _load_student(name_or_path, **kwargs)
+    check_checksums(folder)
+    try:
+        _check_index(folder / SAFE_WEIGHTS_INDEX_NAME)
+        return _load_student(name_or_path, **kwargs)
+    except Exception as error:  # of damaged files transformers raises any kind
+        raise ValueError(
+            f"The student in {folder} cannot be read ({type(error).__name__}: {error}). Save it again, or take another"
+            " copy."
+        ) from error
+
+
+def _check_index(file: Path) -> None:
+    """Refuse weights that lie elsewhere: transformers follows whatever the index of weights in several files says."""
+    names = set(json.loads(file.read_text(encoding="utf-8"))["weight_map"].values()) if file.exists() else set()
+    elsewhere = sorted(name for name in names if Path(name).name != name)
+    if elsewhere:
+        raise ValueError(f"{file.name} names {', '.join(elsewhere)}, outside its folder")
+
+
+def _load_student(name_or_path: str, **kwargs: Any) -> PreTrainedModel:
     hub = {
         key: kwargs[key] for key in ("revision", "token", "cache_dir", "subfolder", "local_files_only") if key in kwargs
     }
     config = AutoConfig.from_pretrained(name_or_path, **hub)
     architecture = (config.architectures or ["none"])[0]
     base = getattr(transformers, architecture, None)
-    if base is None or "Classification" not in architecture:
+    if base is None or not any(architecture in names for names in _AUTO_CLASSES.values()):
         raise ValueError(
             f"{name_or_path}: config.json names the architecture {architecture!r}, which is no classifier of the"
             " installed transformers."
@@ -207,7 +235,15 @@ def load_student(name_or_path: str, **kwargs: Any) -> PreTrainedModel:
     num_subclasses = getattr(config, "num_subclasses", 1)
     if num_subclasses > 1:
         base = subclass_model(base)
-    return base.from_pretrained(name_or_path, **kwargs)
+    # Never a pickle: no student is saved as one.
+    settings = {"use_safetensors": True, **kwargs, "output_loading_info": True}
+    loaded: Any = base.from_pretrained(name_or_path, **settings)
+    model, loading = loaded
+    if loading["missing_keys"]:
+        raise ValueError(
+            f"{name_or_path} has no weights for {', '.join(sorted(loading['missing_keys']))}: they would be random."
+        )
+    return cast(PreTrainedModel, model)
 
 
 def new_student(name_or_path: str, num_labels: int) -> PreTrainedModel:

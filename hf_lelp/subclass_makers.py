@@ -21,7 +21,7 @@ from sklearn.manifold import TSNE
 from torch import Tensor
 
 from hf_lelp.losses import widen
-from hf_lelp.pca import row_space
+from hf_lelp.pca import Moments, principal_directions, row_space
 from hf_lelp.projections import ClassProjections
 
 Array = NDArray[np.floating]
@@ -159,23 +159,54 @@ def random_directions(
     Raises:
         ValueError: if `weight` is missing, or a class has no row.
     """
-    if projections.null_space and weight is None:
-        raise ValueError("These projections were kept out of the teacher's row space: pass weight, its final layer's.")
-    _require_rows(classes, projections.num_classes, 1)
-    size = projections.mean.shape[-1]
-    basis = row_space(weight) if projections.null_space and weight is not None else np.zeros((size, 0))
-    directions, variance = [], []
+    basis = _left_out(projections, weight)
+    directions = []
     for index in range(projections.num_classes):
-        normal = np.random.default_rng([seed, index]).normal(size=(size, projections.num_directions))
+        normal = np.random.default_rng([seed, index]).normal(size=(len(basis), projections.num_directions))
         q, r = np.linalg.qr(normal - basis @ (basis.T @ normal))
-        q *= np.sign(np.diag(r))  # or QR's own choice of signs would show
-        centred = embedding[classes == index] - projections.mean[index].numpy()
-        directions.append(q.T)
-        variance.append((centred @ q).var(0))
+        directions.append(q.T * np.sign(np.diag(r))[:, None])  # or QR's own choice of signs would show
+    return _with_directions(projections, np.stack(directions), embedding, classes)
+
+
+def shared_directions(
+    projections: ClassProjections, embedding: Array, classes: Indices, *, seed: int, weight: Tensor | None = None
+) -> ClassProjections:
+    """A variant: the principal directions of all classes' rows together, each centred on its class's mean.
+
+    Args:
+        projections: fitted; their means, number of directions and so on are kept.
+        embedding: (N, D), those of the fit.
+        classes: (N,), the class of each row.
+        seed: not used.
+        weight: as for `random_directions`.
+
+    Raises:
+        ValueError: as `random_directions`; and if the embeddings span too few directions.
+    """
+    basis = _left_out(projections, weight)
+    together = Moments(len(basis))
+    together.add((embedding - projections.mean.numpy()[classes]).astype(np.float64))
+    found, _ = principal_directions(together, basis, projections.num_directions, 0)
+    return _with_directions(projections, np.stack([found] * projections.num_classes), embedding, classes)
+
+
+def whitened(
+    projections: ClassProjections, embedding: Array, classes: Indices, *, seed: int, weight: Tensor | None = None
+) -> ClassProjections:
+    """A variant: each projection divided by its own deviation, where LELP divides a class's by one number.
+
+    Args:
+        projections: fitted.
+        embedding: not read.
+        classes: not read.
+        seed: not used.
+        weight: not read.
+    """
+    deviation = projections.variance.sqrt()
     return replace(
         projections,
-        directions=torch.from_numpy(np.stack(directions)).float(),
-        variance=torch.from_numpy(np.stack(variance)).float(),
+        directions=projections.directions / deviation[..., None],
+        variance=torch.ones_like(projections.variance),
     )
 
 
@@ -243,6 +274,30 @@ def _nearest_centroids(
         distance = np.square(centroids).sum(-1) - 2 * embedding @ centroids.T  # less ‖h‖², the same for all centroids
         assigned[:, index] = found[distance.argmin(-1)]
     return _one_hot(assigned, num_subclasses)
+
+
+def _left_out(projections: ClassProjections, weight: Tensor | None) -> NDArray[np.float64]:
+    """Orthonormal basis, (D, rank), of what the projections' directions were kept out of."""
+    if projections.null_space and weight is None:
+        raise ValueError("These projections were kept out of the teacher's row space: pass weight, its final layer's.")
+    size = projections.mean.shape[-1]
+    return row_space(weight) if projections.null_space and weight is not None else np.zeros((size, 0))
+
+
+def _with_directions(
+    projections: ClassProjections, directions: Array, embedding: Array, classes: Indices
+) -> ClassProjections:
+    """The projections with other directions, (C, K, D), and the variance of each class's rows along them."""
+    _require_rows(classes, projections.num_classes, 1)
+    variance = [
+        ((embedding[classes == index] - mean) @ directions[index].T).var(0)
+        for index, mean in enumerate(projections.mean.numpy())
+    ]
+    return replace(
+        projections,
+        directions=torch.from_numpy(directions).float(),
+        variance=torch.from_numpy(np.stack(variance)).float(),
+    )
 
 
 def _one_hot(assigned: Indices, num_subclasses: int) -> NDArray[np.float32]:

@@ -17,7 +17,8 @@ class Task:
 
     Attributes:
         train: the student's inputs (tokens, arrays, or images and sound to be read), `labels` (class indices, −100 for
-            none), `teacher_logits`, (C,), and `teacher_embedding`, (D,).
+            none), `teacher_logits`, (C,), and `teacher_embedding`, (D,); for Subclass Distillation
+            `retrained_teacher_logits`, (C, S), of another teacher.
         evaluation: the student's inputs and `labels`.
         head: the teacher's final linear layer.
         student: makes a fresh student; it is called after the seed is set.

@@ -4,8 +4,8 @@ import copy
 import inspect
 import logging
 import shutil
-import tempfile
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,25 +13,39 @@ import torch
 from datasets import Dataset, IterableDataset
 from torch import nn
 from transformers import (
+    EvalPrediction,
     PreTrainedModel,
     PreTrainedTokenizerBase,
-    PrinterCallback,
     SequenceFeatureExtractor,
     Trainer,
     set_seed,
 )
 from transformers.trainer_utils import has_length
+from transformers.utils import CONFIG_NAME
 
-from hf_lelp.auto import choose_settings
-from hf_lelp.checkpoints import PROJECTIONS_FOLDER, load_rest, save_for_resuming, saved_projections
+from hf_lelp.auto import choose_settings, fit_student
+from hf_lelp.checkpoints import (
+    PROJECTIONS_FOLDER,
+    STATE_NAME,
+    check_checkpoint,
+    check_settings,
+    last_checkpoint,
+    load_rest,
+    mend_times,
+    save_for_resuming,
+    saved_projections,
+    whole_or_gone,
+)
+from hf_lelp.checksums import CHECKSUMS_NAME, write_checksums
 from hf_lelp.config import LELPConfig, check_launch
 from hf_lelp.describe import card_of, describe
+from hf_lelp.files import check_writable, new_files
 from hf_lelp.heads import logits_of
-from hf_lelp.inputs import InMemory, OnTheFly, Processor, check_prepared, transform_of
+from hf_lelp.inputs import InMemory, OnTheFly, Processor, check_prepared, fits_in_memory, transform_of
 from hf_lelp.labels import NO_LABEL, Classes
 from hf_lelp.losses import distillation_loss, label_loss, subclass_loss, subclass_targets
-from hf_lelp.metrics import compute_metrics as few_class_compute_metrics
 from hf_lelp.model_card import CARD_NAME, StudentCard, hub_id
+from hf_lelp.modeling_lelp import SubclassHead
 from hf_lelp.prepare import (
     TEACHER_COLUMNS,
     TeacherData,
@@ -50,13 +64,19 @@ from hf_lelp.students import (
     place_student_head,
     student_head,
 )
+from hf_lelp.subclass_scores import SubclassScores
 from hf_lelp.teacher import Teacher, load_processor
 from hf_lelp.teacher_like import TeacherLike
 from hf_lelp.text import max_tokens, set_pad_token
 
 logger = logging.getLogger(__name__)
 
-IN_MEMORY_BYTES = 2 * 2**30
+
+def few_class_compute_metrics(eval_prediction: EvalPrediction) -> dict[str, float]:
+    """`hf_lelp.metrics.compute_metrics`, imported on first use: `evaluate` and scikit-learn are slow to import."""
+    from hf_lelp.metrics import compute_metrics
+
+    return compute_metrics(eval_prediction)
 
 
 class LELPTrainer(Trainer):
@@ -138,6 +158,8 @@ class LELPTrainer(Trainer):
             train_dataset, projections = self._teacher_data.dataset, self._teacher_data.projections
         self.projections = projections
         self._teacher_name = hub_id(teacher.model.name_or_path) if isinstance(teacher, Teacher) else None
+        maker = projections.teacher if projections is not None else None
+        self._teacher_fingerprint = teacher.head.fingerprint if teacher is not None else maker
         self._measured: dict[int, dict[str, float]] = {}
         self._fitted_with = (args.null_space, args.num_directions)
 
@@ -145,7 +167,7 @@ class LELPTrainer(Trainer):
             model = new_student(model, self._classes.num_labels)
         if isinstance(processing_class, PreTrainedTokenizerBase) and model is not None and hasattr(model, "config"):
             set_pad_token(processing_class, model)
-        self._rotation: tuple[Any, torch.Tensor] | None = None
+        self.subclass_scores = SubclassScores(args, projections)
         self._max_length = args.max_length
         if isinstance(processing_class, PreTrainedTokenizerBase):
             self._max_length = max_tokens(processing_class, model, args.max_length)
@@ -186,48 +208,27 @@ class LELPTrainer(Trainer):
         self, args: LELPConfig, dataset: Any, model: Any, data_collator: Any, kwargs: dict[str, Any]
     ) -> None:
         """Settle what is "auto", with students like this one on parts of the training data; see `hf_lelp.auto`."""
-        if args.alpha == 1:
-            args.num_subclasses, args.temperature, args.subclass_temperature = 1, 1.0, 1.0
-            return
-        if not isinstance(dataset, Dataset):
-            raise ValueError(
-                f'Settings that are "auto" are chosen on a part of the training data, which is a'
-                f" {type(dataset).__name__} and not a datasets.Dataset. Set numbers instead."
-            )
-
-        if any(kwargs.get("optimizers") or ()):
+        if args.alpha < 1 and any(kwargs.get("optimizers") or ()):
             raise ValueError(
                 'The optimizer given belongs to one student, and settings that are "auto" are chosen with several. Use'
                 " optimizer_cls_and_kwargs, or set numbers."
             )
         model_init = kwargs.get("model_init")
-
-        def fit(trial: LELPConfig, train: Dataset, validation: Dataset) -> Any:
-            trial._settled_classes = self._classes  # type: ignore[attr-defined]  # a part may lack one
-            transform = transform_of(validation)
-            if isinstance(transform, OnTheFly) and transform.columns and transform.processing_class is not None:
-                validation = validation.with_transform(replace(transform, transform=None))  # as it is stored
-            set_seed(args.seed)
-            student = model
-            if model_init is not None:
-                student = model_init(*[None] * len(inspect.signature(model_init).parameters))
-            with tempfile.TemporaryDirectory() as scratch:
-                trial.output_dir = scratch
-                trainer = type(self)(
-                    model=copy.deepcopy(student),
-                    args=trial,
-                    data_collator=data_collator,
-                    train_dataset=train,
-                    processing_class=self.processing_class,
-                    projections=self.projections,
-                    compute_metrics=None,
-                    optimizer_cls_and_kwargs=kwargs.get("optimizer_cls_and_kwargs"),
-                )
-                trainer.remove_callback(PrinterCallback)
-                trainer.train()
-                return trainer.predict(validation).predictions
-
-        self.auto_trials = choose_settings(args, dataset, fit)
+        make_student = partial(copy.deepcopy, model)
+        if model_init is not None:
+            make_student = partial(model_init, *[None] * len(inspect.signature(model_init).parameters))
+        make_trainer = partial(
+            type(self),
+            data_collator=data_collator,
+            processing_class=self.processing_class,
+            projections=self.projections,
+            compute_metrics=None,
+            optimizer_cls_and_kwargs=kwargs.get("optimizer_cls_and_kwargs"),
+        )
+        args._settled_classes = self._classes  # type: ignore[attr-defined]  # a part of the data may lack one
+        student = repr(model.config) if model_init is None else model_init.__qualname__
+        self.auto_trials = choose_settings(args, dataset, partial(fit_student, make_trainer, make_student), student)
+        del args._settled_classes  # type: ignore[attr-defined]
 
     # ---- Data ----
 
@@ -247,15 +248,9 @@ class LELPTrainer(Trainer):
     def get_train_dataloader(self) -> Any:
         """As in Trainer; arrays (a prepared dataset in torch format, up to 2 GiB) are read into memory once."""
         dataset = self.train_dataset
-        if (
-            self.processing_class is not None
-            or not isinstance(dataset, Dataset)
-            or dataset.format["type"] != "torch"
-            or dataset.data.nbytes > IN_MEMORY_BYTES
-        ):
+        if self.processing_class is not None or not fits_in_memory(dataset):
             return super().get_train_dataloader()
         try:
-            # Row by row out of Arrow they can take as long as a small student's step.
             self.train_dataset = InMemory(self._remove_unused_columns(dataset, description="training"))
             return super().get_train_dataloader()
         finally:
@@ -325,6 +320,24 @@ class LELPTrainer(Trainer):
             set_pad_token(self.processing_class, model)
         self._head = student_head(model)
         return model
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
+        """As in Trainer; `True` is the last whole checkpoint in `output_dir`.
+
+        Raises:
+            ValueError: if the checkpoint is not whole, or there is none, see also `check_settings`; or if checkpoints
+                are to be saved where nothing can be written.
+        """
+        folder = Path(self.args.output_dir or ".")
+        if self.args.should_save and self.args.save_strategy != "no":
+            check_writable(folder)
+        if resume_from_checkpoint is True:
+            resume_from_checkpoint = last_checkpoint(folder)
+            if resume_from_checkpoint is None:
+                raise ValueError(f"There is no whole checkpoint in {folder} to resume from.")
+        elif resume_from_checkpoint:
+            check_checkpoint(Path(resume_from_checkpoint))
+        return super().train(resume_from_checkpoint, *args, **kwargs)
 
     # ---- Loss ----
 
@@ -418,47 +431,12 @@ class LELPTrainer(Trainer):
         """The teacher's columns that the loss reads."""
         return [LOGITS_COLUMN, PROJECTIONS_COLUMN] if self.args.num_subclasses != 1 else [LOGITS_COLUMN]
 
-    def subclass_scores(self, projections: torch.Tensor) -> torch.Tensor:
-        """The scores u of every class's pseudo-subclasses: raw projections on S directions, rotated and scaled.
-
-        Args:
-            projections: `teacher_projections`, (N, C, K).
-
-        Returns:
-            (N, C, S), float32.
-
-        Raises:
-            ValueError: if the projections that made the column are not known, or are of another shape.
-        """
-        args = self.args
-        settings = self._subclass_settings()
-        if self._rotation is None or self._rotation[0] != settings:
-            if self.projections is None and not (args.random_rotation or args.scale_projections):
-                return projections[..., : int(args.num_subclasses)].float()
-            if self.projections is None:
-                raise ValueError(
-                    f"The data has {PROJECTIONS_COLUMN}, and the projections that made them are needed for their"
-                    " rotation and scale: pass projections=ClassProjections.from_pretrained(...). Scores that are"
-                    " to be taken as they are need random_rotation=False and scale_projections=False."
-                )
-            size = (self.projections.num_classes, self.projections.num_directions)
-            if tuple(projections.shape[1:]) != size:
-                raise ValueError(
-                    f"{PROJECTIONS_COLUMN} has shape {tuple(projections.shape[1:])} per row, and these projections give"
-                    f" {size}: they are not the ones that made the column."
-                )
-            self._rotation = (settings, self.projections.rotation(**settings).to(projections.device))
-        return torch.einsum("nck,cks->ncs", projections[..., : int(args.num_subclasses)].float(), self._rotation[1])
-
-    def _subclass_settings(self) -> dict[str, Any]:
-        """What makes the pseudo-subclasses of the projections."""
-        args = self.args
-        return {
-            "num_subclasses": args.num_subclasses,
-            "random_rotation": args.random_rotation,
-            "scale": args.scale_projections,
-            "seed": args.seed if args.rotation_seed is None else args.rotation_seed,
-        }
+    def _settings_to_resume(self) -> dict[str, Any]:
+        """What a checkpoint must be resumed with; `None` is unknown."""
+        settings = self.subclass_scores.settings() if self.projections is not None else {}
+        if isinstance(self._head, SubclassHead):
+            settings["temperature"] = self._head.temperature
+        return {"classes": self._classes.names, "teacher": self._teacher_fingerprint, **settings}
 
     def prediction_step(
         self,
@@ -516,14 +494,28 @@ class LELPTrainer(Trainer):
             self.student_card().save(Path(output_dir or self.args.output_dir or ".") / CARD_NAME)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        super()._save(output_dir, state_dict)
         if not self.args.should_save:
+            super()._save(output_dir, state_dict)
             return
         folder = Path(output_dir or self.args.output_dir or ".")
-        if self.projections is not None:
-            self.projections.save_pretrained(folder / PROJECTIONS_FOLDER)
-        if self.is_in_train:
-            save_for_resuming(folder, self._head, self._subclass_settings() if self.projections is not None else None)
+        with new_files(folder, last=CONFIG_NAME) as temporary:
+            super()._save(str(temporary), state_dict)
+            if self.projections is not None:
+                self.projections.save_pretrained(temporary / PROJECTIONS_FOLDER)
+            if self.is_in_train:
+                save_for_resuming(temporary, self._head, self._settings_to_resume())
+                (folder / STATE_NAME).unlink(missing_ok=True)  # of a checkpoint that this one replaces
+            write_checksums(temporary)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
+        if self.args.should_save:
+            mend_times(folder.parent)
+        with whole_or_gone(folder):
+            super()._save_checkpoint(model, trial)
+        self.accelerator.wait_for_everyone()  # every process saves its own random state
+        if self.args.should_save:
+            write_checksums(folder)
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
         # Trainer copies weights and configuration alone; a subclass student does not load without its modelling file.
@@ -531,17 +523,17 @@ class LELPTrainer(Trainer):
             folder = Path(self.args.output_dir or ".")
             for path in Path(checkpoint_folder).glob("*.py"):
                 shutil.copy(path, folder / path.name)
+            (folder / CHECKSUMS_NAME).unlink(missing_ok=True)  # of a student that was saved there before
             if self.projections is not None:
                 self.projections.save_pretrained(folder / PROJECTIONS_FOLDER)
             self.student_card().save(folder / CARD_NAME)
         super()._push_from_checkpoint(checkpoint_folder)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        check_settings(resume_from_checkpoint, self._settings_to_resume())
         super()._load_from_checkpoint(resume_from_checkpoint, model)
         load_rest(resume_from_checkpoint, self.accelerator.unwrap_model(self.model), self._head)
-        saved = None
-        if self.projections is not None:
-            saved = saved_projections(resume_from_checkpoint, self._subclass_settings())
+        saved = saved_projections(resume_from_checkpoint) if self.projections is not None else None
         if saved is None or self.projections is None or saved.fingerprint == self.projections.fingerprint:
             return
         # A refit can flip a direction's sign, and so relabel every subclass.
@@ -553,7 +545,8 @@ class LELPTrainer(Trainer):
                 f" data's. Prepare the data with ClassProjections.from_pretrained({str(folder)!r}) to resume it."
             )
         logger.info(f"Class projections of {folder} take the place of the ones fitted now")
-        self.projections, self._rotation = saved, None
+        self.projections = saved
+        self.subclass_scores = SubclassScores(self.args, saved)
         self.train_dataset = data.projected_by(saved, self.train_dataset)
 
     def _load_best_model(self) -> None:

@@ -1,6 +1,9 @@
 """What "auto" tries, what it takes, and that a run with it is the run with the numbers that it chose."""
 
+import json
+import shutil
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +30,17 @@ AUTO = {"num_subclasses": "auto", "temperature": "auto", "subclass_temperature":
 ROWS = 100
 
 
+@pytest.fixture(autouse=True)
+def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+FOLDERS = (f"out {number}" for number in count())
+
+
 def config(**settings: Any) -> LELPConfig:
-    return LELPConfig(**{"output_dir": "out", "report_to": "none", "use_cpu": True, **AUTO, **settings})
+    """Each in a folder of its own, or one would find another's trials."""
+    return LELPConfig(**{"output_dir": next(FOLDERS), "report_to": "none", "use_cpu": True, **AUTO, **settings})
 
 
 def columns(rows: int = ROWS, labelled: Callable[[int], bool] = lambda row: True) -> Dataset:
@@ -186,6 +198,69 @@ def test_a_trial_writes_nothing_and_leaves_the_settings_of_the_run_alone() -> No
     assert changed == {*AUTO}
 
 
+# ---- Started again ----
+
+
+def trials_of(args: LELPConfig, dataset: Dataset | None = None, student: str = "") -> tuple[int, list[dict[str, Any]]]:
+    """How many trials were trained, and what came out."""
+    fit = Fit(lambda t: 5 + (t.num_subclasses == 16))
+    tried = choose_settings(args, columns() if dataset is None else dataset, fit, student)
+    return len(fit.calls), tried
+
+
+def test_a_run_that_is_started_again_in_its_folder_tries_nothing_again() -> None:
+    trained, tried = trials_of(config(output_dir="a"))
+    again = config(output_dir="a", resume_from_checkpoint="somewhere", save_steps=7, logging_steps=3)
+    assert (trained, trials_of(again)) == (9, (0, tried))
+    assert (again.num_subclasses, again.temperature, again.subclass_temperature) == (16, 1.0, 0.5)
+
+
+def test_a_search_that_was_cut_off_goes_on_where_it_stopped() -> None:
+    class Cut(Exception):
+        pass
+
+    def fit(trial: LELPConfig, train: Dataset, validation: Dataset) -> np.ndarray:
+        calls.append(trial)
+        if len(calls) == 5:
+            raise Cut
+        return whole(trial, train, validation)
+
+    calls: list[LELPConfig] = []
+    whole = Fit(lambda t: 5)
+    with pytest.raises(Cut):
+        choose_settings(config(output_dir="a"), columns(), fit)
+    assert len(json.loads(Path("a/auto.json").read_text())["trials"]) == 4
+    assert choose_settings(config(output_dir="a"), columns(), fit) == choose_settings(config(), columns(), whole)
+    assert len(calls) == 5 + 5  # of nine four were kept
+
+
+def test_trials_of_other_data_settings_or_students_are_not_taken() -> None:
+    trials_of(config(output_dir="a"), student="a")
+    others: list[tuple[dict[str, Any], Dataset | None, str]] = [
+        ({"learning_rate": 0.5}, None, "a"),
+        ({"alpha": 0.5}, None, "a"),
+        ({"seed": 1}, None, "a"),
+        ({}, columns(90), "a"),
+        ({}, columns(labelled=lambda row: row % 10 > 0), "a"),
+        ({}, None, "b"),
+    ]
+    for settings, dataset, student in others:
+        shutil.copytree("a", "b")
+        assert trials_of(config(output_dir="b", **settings), dataset, student)[0] == 9, settings
+        shutil.rmtree("b")
+    assert trials_of(config(output_dir="a"), student="a")[0] == 0
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"trials": 3}'])
+def test_a_file_that_cannot_be_read_is_written_anew(text: str, caplog: pytest.LogCaptureFixture) -> None:
+    file = Path("a/auto.json")
+    file.parent.mkdir()
+    file.write_text(text)
+    assert trials_of(config(output_dir="a"))[0] == 9
+    assert "auto.json cannot be read" in caplog.text
+    assert trials_of(config(output_dir="a"))[0] == 0
+
+
 # ---- A run ----
 
 
@@ -248,6 +323,15 @@ def test_the_student_given_is_not_trained_by_the_search(tmp_path: Path) -> None:
         if "classifier" not in name:
             assert model.state_dict()[name].equal(value), name
     torch.testing.assert_close(head.weight.detach(), before["classifier.weight"].repeat_interleave(4, dim=0))
+
+
+def test_a_trainer_that_is_made_again_in_the_same_folder_chooses_the_same_without_training(tmp_path: Path) -> None:
+    settings = {"num_subclasses": 4, "temperature": 1.0, "output_dir": str(tmp_path / "run")}
+    auto = trainer(tmp_path, {}, **settings)
+    file = tmp_path / "run" / "auto.json"
+    file.write_text(file.read_text().replace('"accuracy": 0', '"accuracy": 1'))  # which no training gives
+    again = trainer(tmp_path, {}, **settings)
+    assert len(auto.auto_trials) == 3 and all(entry["accuracy"] >= 1 for entry in again.auto_trials[:-1])
 
 
 def test_unlabelled_data_and_a_student_made_by_model_init(tmp_path: Path) -> None:

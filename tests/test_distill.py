@@ -151,6 +151,18 @@ def test_several_methods_go_on_each_from_its_own_checkpoint(assets: Path, tmp_pa
     assert steps["kd"][-2:] == [3, 4] and steps["lelp"] == [1, 2, 3, 4]
 
 
+def test_the_same_command_goes_on_wherever_it_was(assets: Path, tmp_path: Path) -> None:
+    settings = {"save_strategy": "steps", "save_steps": 2, "logging_steps": 1, "resume_from_checkpoint": "last"}
+    distill(arguments(assets, method="kd"), config(tmp_path, **settings, max_steps=4))  # from the start
+    shutil.rmtree(tmp_path / "out" / "checkpoint-4")
+    (tmp_path / "out" / "checkpoint-4").mkdir()  # killed before anything was in it
+    expected = (tmp_path / "out" / "model.safetensors").read_bytes()
+    distill(arguments(assets, method="kd"), config(tmp_path, **settings, max_steps=4))
+    assert (tmp_path / "out" / "model.safetensors").read_bytes() == expected
+    history = json.loads((tmp_path / "out" / "trainer_state.json").read_text())["log_history"]
+    assert [entry["step"] for entry in history if "loss" in entry] == [1, 2, 3, 4]
+
+
 @pytest.mark.parametrize("ending", ["csv", "tsv", "json", "jsonl", "parquet"])
 def test_load_data_reads_files(tmp_path: Path, ending: str) -> None:
     rows = Dataset.from_dict({"text": ["a b", "c, d", 'e "f"'], "label": [0, 1, 0]})

@@ -1,8 +1,10 @@
 """Plain students, other runtimes and the command that makes them, on tiny models and real runtimes."""
 
 import copy
+import hashlib
 import json
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -164,6 +166,25 @@ class TestRuntimes:
     def test_no_files_but_those_asked_for(self, exported: tuple[Any, ...]) -> None:
         assert {path.name for path in exported[2].iterdir()} == {"model.pt2", "model.onnx", "int8.onnx"}
 
+    def test_damaged_files_are_refused(self, exported: tuple[Any, ...], tmp_path: Path) -> None:
+        folder = exported[2]
+        content = (folder / "model.pt2").read_bytes()
+        (tmp_path / "cut.pt2").write_bytes(content[: len(content) // 2])
+        with zipfile.ZipFile(folder / "model.pt2") as archive:
+            largest = max(archive.infolist(), key=lambda info: info.file_size)
+        changed = bytearray(content)
+        changed[largest.header_offset + 30 + largest.file_size // 2] ^= 1
+        (tmp_path / "changed.pt2").write_bytes(changed)
+        for name in ("cut.pt2", "changed.pt2"):
+            with pytest.raises(ValueError, match=f"{name} is no whole torch.export program .*Export it again"):
+                load_torch_export(tmp_path / name)
+        (tmp_path / "cut.onnx").write_bytes((folder / "model.onnx").read_bytes()[:-100])
+        with pytest.raises(ValueError, match=r"cut\.onnx cannot be read by ONNX Runtime .*Export it again"):
+            load_onnx(tmp_path / "cut.onnx")
+        for load in (load_torch_export, load_onnx):
+            with pytest.raises(FileNotFoundError, match="none"):
+                load(tmp_path / "none")
+
     def test_int8_holds_its_weights_in_a_byte(self, exported: tuple[Any, ...]) -> None:
         kind, model, folder = exported
         weights = onnx.load(folder / "int8.onnx").graph.initializer
@@ -228,6 +249,12 @@ class TestWrongExports:
 
 
 class TestCommand:
+    @pytest.mark.parametrize("content", ["{", "[]"])
+    def test_a_damaged_report_is_told_first(self, tmp_path: Path, content: str) -> None:
+        (tmp_path / "export.json").write_text(content)
+        with pytest.raises(ValueError, match=r"export\.json of an earlier export is damaged .* Remove it"):
+            export("none", ExportArguments(train_file="none.csv", to=["plain"], output_dir=str(tmp_path)))
+
     @staticmethod
     def saved(model: PreTrainedModel, folder: Path) -> str:
         model.save_pretrained(folder / "student")
@@ -256,6 +283,10 @@ class TestCommand:
         AutoModelForSequenceClassification.from_pretrained(out / "plain")
         files = {"plain", "model.pt2", "onnx", "export.json", "tokenizer.json", "tokenizer_config.json"}
         assert files == {path.name for path in out.iterdir()}
+        assert results["sha256"] == {
+            name: hashlib.sha256((out / name).read_bytes()).hexdigest()
+            for name in ("model.pt2", "onnx/model.onnx", "onnx/model_int8.onnx")
+        }
         printed = capsys.readouterr().out
         for start in ("plain: same answer as the student on ", "torch: ", "onnx: ", "int8: "):
             assert any(line.startswith(start) for line in printed.splitlines())

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hf_lelp.files import remove_leftovers, write_atomically
+from hf_lelp.files import check_writable, new_files, remove_leftovers, write_atomically
 
 
 def test_writes_the_file_and_makes_its_folder(tmp_path: Path) -> None:
@@ -79,3 +79,55 @@ def test_old_leftovers_are_removed_and_nothing_else(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == [".young", "kept"]
     remove_leftovers(tmp_path, age=-1)
     assert [path.name for path in tmp_path.iterdir()] == ["kept"]
+
+
+def test_new_files_go_where_they_belong_and_others_stay(tmp_path: Path) -> None:
+    (tmp_path / "other").write_text("other")
+    (tmp_path / "config.json").write_text("old")
+    with new_files(tmp_path, last="config.json") as temporary:
+        (temporary / "config.json").write_text("new")
+        (temporary / "inner").mkdir()
+        (temporary / "inner" / "weights").write_text("new")
+        assert (tmp_path / "config.json").read_text() == "old"
+    found = {str(path.relative_to(tmp_path)): path.read_text() for path in tmp_path.rglob("*") if path.is_file()}
+    assert found == {"other": "other", "config.json": "new", "inner/weights": "new"}
+    assert {path.name for path in tmp_path.iterdir()} == {"other", "config.json", "inner"}
+
+
+def test_new_files_of_a_block_that_fails_are_not_there(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("old")
+    with pytest.raises(OSError), new_files(tmp_path, last="config.json") as temporary:
+        (temporary / "config.json").write_text("new")
+        raise OSError("No space left on device")
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+    assert (tmp_path / "config.json").read_text() == "old"
+
+
+def test_old_files_and_new_are_never_together_with_the_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a", "config.json", "z"):
+        (tmp_path / name).write_text("old")
+    seen = []
+    replace = os.replace
+
+    def watched(source: Path, target: Path) -> None:
+        replace(source, target)
+        seen.append({path.name: path.read_text() for path in tmp_path.iterdir() if path.is_file()})
+
+    monkeypatch.setattr(os, "replace", watched)
+    with new_files(tmp_path, last="config.json") as temporary:
+        for name in ("a", "config.json", "z"):
+            (temporary / name).write_text("new")
+    assert len(seen) == 3
+    assert all(len(set(files.values())) == 1 for files in seen if "config.json" in files)
+
+
+def test_a_folder_that_can_be_written_to(tmp_path: Path) -> None:
+    check_writable(tmp_path)
+    check_writable(tmp_path / "new" / "folder")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_written_to(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match=r"Nothing can be written to .*file/out \(Not a directory\)\. Choose another"):
+        check_writable(tmp_path / "file" / "out")

@@ -11,25 +11,32 @@ import pytest
 import runs
 import tasks
 import torch
-from datasets import Dataset
+from datasets import Dataset, Features, List, Value
 
 from hf_lelp import ClassProjections, LELPTrainer
 from hf_lelp.baseline_trainer import ON_EMBEDDINGS, BaselineConfig, BaselineTrainer
 from hf_lelp.config import LELPConfig
-from hf_lelp.methods import CLUSTERINGS, SETTINGS, Method, train_student
+from hf_lelp.methods import CLUSTERINGS, DIRECTIONS, SETTINGS, SUBCLASS_LOGITS_COLUMN, Method, train_student
 from hf_lelp.modeling_lelp import SubclassHead
-from hf_lelp.prepare import classes_of
+from hf_lelp.prepare import beside, classes_of
 from hf_lelp.runs import RUN_SETTINGS
 from hf_lelp.students import AuxiliaryHead, student_head
 from hf_lelp.task import Task
 
-SCORED = (*CLUSTERINGS, "oracle")
+SCORED = (*CLUSTERINGS, "oracle", "subclass_distillation")
 
 
 def in_memory(task: Task) -> Task:
-    train, evaluation = task.train.with_format("torch"), task.evaluation.with_format("torch")
+    train = beside(task.train, retrained_teacher_logits(len(task.train)))
+    train, evaluation = train.with_format("torch"), task.evaluation.with_format("torch")
     settings = {**task.settings, "num_subclasses": tasks.FINE}
     return replace(task, train=train, evaluation=evaluation, settings=settings)
+
+
+def retrained_teacher_logits(rows: int) -> Dataset:
+    outputs = np.random.default_rng(1).normal(size=(rows, tasks.CLASSES, tasks.FINE))
+    feature = List(List(Value("float32"), length=tasks.FINE), length=tasks.CLASSES)
+    return Dataset.from_dict({SUBCLASS_LOGITS_COLUMN: outputs}, features=Features({SUBCLASS_LOGITS_COLUMN: feature}))
 
 
 @pytest.fixture(scope="module")
@@ -150,12 +157,29 @@ def test_every_kind_trains_a_student_with_the_head_that_it_should_have(
     assert logits.shape == (64, 2) and np.isfinite(logits).all()
 
 
+def test_subclass_distillation_learns_all_outputs_of_the_retrained_teacher(tmp_path: Path) -> None:
+    run = trained("subclass_distillation:temperature=2", tmp_path)
+    outputs = retrained_teacher_logits(64).with_format("torch")[:][SUBCLASS_LOGITS_COLUMN]
+    columns = run.train_dataset.with_format("torch")[:]
+    classes = (columns["teacher_logits"] / 2).softmax(-1)
+    targets = classes[..., None] * torch.from_numpy(scores(run))
+    torch.testing.assert_close(targets, (outputs / 2).flatten(1).softmax(-1).view_as(outputs), atol=1e-5, rtol=0)
+
+
+def test_subclass_distillation_needs_its_teacher_and_a_temperature(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="column retrained_teacher_logits"):
+        trained("subclass_distillation", tmp_path, tasks.task())
+    for text in ("subclass_distillation:temperature=auto", "subclass_distillation:num_subclasses=auto"):
+        with pytest.raises(ValueError, match="set numbers"):
+            Method.parse(text).check()
+
+
 def test_the_variants_of_lelp_are_fitted_as_they_say(students: Callable[[str], LELPTrainer]) -> None:
-    fitted = {name: students(name) for name in SETTINGS if name.startswith(("lelp", "random_dir"))}
+    fitted = {name: students(name) for name in SETTINGS if name.startswith("lelp") or name in DIRECTIONS}
     projections = {name: run.projections for name, run in fitted.items()}
     weight = tasks.task().head.weight
     read = {name: float((p.directions @ weight.T).abs().max()) for name, p in projections.items() if p is not None}
-    assert read["lelp"] < 1e-5 and read["lelp_no_rotation"] < 1e-5 and read["random_directions"] < 1e-5
+    assert all(value < 1e-5 for name, value in read.items() if name != "lelp_no_null_space")
     assert read["lelp_no_null_space"] > 0.1
     lelp, control = projections["lelp"], projections["random_directions"]
     assert lelp is not None and control is not None

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -425,6 +426,8 @@ class TestArtefact:
             (change_tensors(count=lambda t: t[None]), r"count has shape \(1, 3\) .* \(3,\)"),
             (change_tensors(directions=lambda t: t[0]), "expected 3, got 2"),
             (change_tensors(count=None), "count"),
+            (change_tensors(mean=lambda t: t.double()), r"mean is of the type torch\.float64"),
+            (lambda folder: (folder / "config.json").write_text("[" * 100_000), "RecursionError"),
         ],
     )
     def test_a_damaged_artefact(self, tmp_path: Path, damage: Callable[[Path], None], message: str) -> None:
@@ -432,6 +435,40 @@ class TestArtefact:
         damage(tmp_path)
         with pytest.raises(ValueError, match=f"class projections in {tmp_path} cannot be read .*{message}"):
             ClassProjections.from_pretrained(tmp_path)
+
+    def test_no_bit_can_change_without_a_word(self, tmp_path: Path) -> None:
+        FITTED.save_pretrained(tmp_path)
+        for name in ("class_projections.safetensors", "config.json"):
+            content = (tmp_path / name).read_bytes()
+            for place in range(0, 8 * len(content), 61):
+                changed = bytearray(content)
+                changed[place // 8] ^= 1 << place % 8
+                (tmp_path / name).write_bytes(changed)
+                try:
+                    found = ClassProjections.from_pretrained(tmp_path).fingerprint
+                except ValueError as error:
+                    assert f"class projections in {tmp_path} cannot be read" in str(error)
+                else:  # a space of the JSON, or the like
+                    assert found == FITTED.fingerprint
+            (tmp_path / name).write_bytes(content)
+
+    def test_other_tensors_of_the_same_shapes_are_refused(self, tmp_path: Path) -> None:
+        FITTED.save_pretrained(tmp_path)
+        ClassProjections.fit(DATASET, HEAD, 4, null_space=False).save_pretrained(tmp_path / "other")
+        shutil.copy(tmp_path / "other" / "class_projections.safetensors", tmp_path)
+        with pytest.raises(ValueError, match=r"class_projections\.safetensors and config\.json do not belong together"):
+            ClassProjections.from_pretrained(tmp_path)
+
+    def test_artefacts_of_before_fingerprints_are_read(self, tmp_path: Path) -> None:
+        FITTED.save_pretrained(tmp_path)
+        change_metadata(fingerprint=None)(tmp_path)
+        assert ClassProjections.from_pretrained(tmp_path).fingerprint == FITTED.fingerprint
+
+    def test_saving_again_keeps_the_card(self, tmp_path: Path) -> None:
+        FITTED.save_pretrained(tmp_path)
+        (tmp_path / "README.md").write_text("my own")
+        FITTED.save_pretrained(tmp_path)
+        assert (tmp_path / "README.md").read_text() == "my own"
 
     @pytest.mark.parametrize("name", ["owner/no-such-projections", "/no/such/folder"])
     def test_a_name_that_is_not_there(self, name: str) -> None:

@@ -9,6 +9,9 @@ import pytest
 import tiny
 import yaml
 
+from hf_lelp.distill import DistillArguments
+from hf_lelp.options import parse_options
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -51,6 +54,36 @@ def test_an_unknown_option_in_yaml_is_named(tmp_path: Path, settings: dict[str, 
     done = run("--config", "run.yaml", cwd=tmp_path)
     assert done.returncode == 2
     assert "unknown options: num_subclases" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("teacher_model: [unclosed", "run.yaml cannot be read as YAML"),
+        ("a: !!python/object/apply:os.system ['touch harm']", "run.yaml cannot be read as YAML"),
+        ("- teacher_model", "run.yaml holds no options, one 'name: value' a line, but a list"),
+        ("1: 2\nnull: 3", "unknown options: 1, None"),
+        ("method: 3", "error:"),
+        ("max_steps: [1, 2]", "error:"),
+        (b"\xff\xfe\x00", "run.yaml cannot be read as YAML"),
+        ("[" * 100_000, "run.yaml cannot be read as YAML"),
+    ],
+)
+def test_yaml_that_cannot_be_used_ends_with_the_reason(
+    tmp_path: Path, content: str | bytes, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_bytes(content.encode() if isinstance(content, str) else content)
+    with pytest.raises(SystemExit) as ended:
+        parse_options(DistillArguments, ["--config", str(file), "--output_dir", str(tmp_path)], description="")
+    assert ended.value.code == 2 and message in capsys.readouterr().err
+    assert {path.name for path in tmp_path.iterdir()} == {"run.yaml"} and not Path("harm").exists()
+
+
+def test_a_missing_yaml_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse_options(DistillArguments, ["--config", str(tmp_path / "none.yaml")], description="")
+    assert "none.yaml" in capsys.readouterr().err
 
 
 def test_a_bad_value_is_an_error_without_a_traceback(tmp_path: Path, settings: dict[str, object]) -> None:

@@ -17,6 +17,7 @@ import pytest
 import tasks
 import torch
 from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
 
 from hf_lelp import methods, runs
 from hf_lelp.config import LELPConfig
@@ -284,6 +285,33 @@ def test_a_killed_command_goes_on_where_it_was(tmp_path: Path) -> None:
     # What was done before the end is as good as new.
     whole = run_all(LOADERS, ["kd"], [0], tmp_path / "whole")
     assert_same_runs({"one": resumed["one"][:1]}, whole, but=("train_seconds",))
+
+
+@pytest.mark.parametrize("place", [0.3, 0.95])  # in the header, in the logits
+def test_a_damaged_run_is_made_again(tmp_path: Path, place: float, caplog: pytest.LogCaptureFixture) -> None:
+    before = run_all(LOADERS, ["kd"], [0], tmp_path)
+    (file,) = tmp_path.glob("*.safetensors")
+    content = bytearray(file.read_bytes())
+    content[int(place * len(content))] ^= 1
+    file.write_bytes(content)
+    PASSES.clear()
+    assert_same_runs(run_all(LOADERS, ["kd"], [0], tmp_path), before, but=("train_seconds",))
+    assert len(PASSES) == ONE_RUN
+    assert "The run kd with seed 0 is made again" in caplog.text and "is damaged" in caplog.text
+    PASSES.clear()
+    run_all(LOADERS, ["kd"], [0], tmp_path)
+    assert not PASSES
+
+
+def test_runs_of_before_checksums_are_read(tmp_path: Path) -> None:
+    before = run_all(LOADERS, ["kd"], [0], tmp_path)
+    (file,) = tmp_path.glob("*.safetensors")
+    with safe_open(file, "np") as stored:
+        figures = stored.metadata()["figures"]
+    save_file(load_file(file), file, {"figures": figures})
+    PASSES.clear()
+    assert_same_runs(run_all(LOADERS, ["kd"], [0], tmp_path), before)
+    assert not PASSES
 
 
 def test_a_text_task_and_its_tokenizer(tmp_path: Path) -> None:

@@ -1,14 +1,18 @@
 """The two forms of a student: what they compute, how they are saved, and that they come back as they were."""
 
 import copy
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification, BertConfig, BertForMaskedLM, PreTrainedModel
 
+from hf_lelp.checksums import write_checksums
 from hf_lelp.modeling_lelp import SubclassHead
 from hf_lelp.students import AuxiliaryHead, all_logits, load_student, place_student_head, student_head
 
@@ -219,3 +223,67 @@ def test_the_copy_that_peft_trains_is_the_head() -> None:
     trained = copy.deepcopy(model.classifier)
     model.classifier = torch.nn.ModuleDict({"original_module": model.classifier, "modules_to_save": trained})
     assert student_head(model) is trained
+
+
+class TestDamage:
+    @pytest.fixture(params=FORMS)
+    def folder(self, request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+        student("bert", request.param).save_pretrained(tmp_path)
+        write_checksums(tmp_path)
+        return tmp_path
+
+    @pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+    def test_one_bit(self, folder: Path, name: str) -> None:
+        load_student(str(folder))
+        content = bytearray((folder / name).read_bytes())
+        content[-9] ^= 1
+        (folder / name).write_bytes(content)
+        with pytest.raises(ValueError, match=f"{name} is not the one that was saved"):
+            load_student(str(folder))
+
+    @pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+    def test_cut_short(self, folder: Path, name: str) -> None:
+        (folder / "checksums.json").unlink()
+        (folder / name).write_bytes((folder / name).read_bytes()[:-9])
+        with pytest.raises(ValueError, match=f"The student in {folder} cannot be read"):
+            load_student(str(folder))
+
+    def test_weights_of_another(self, folder: Path) -> None:
+        (folder / "checksums.json").unlink()
+        tensors = load_file(folder / "model.safetensors")
+        others = {name: tensor for name, tensor in tensors.items() if "query.weight" not in name}
+        save_file(others, folder / "model.safetensors", {"format": "pt"})
+        with pytest.raises(ValueError, match=r"has no weights for .*query\.weight: they would be random"):
+            load_student(str(folder))
+
+    def test_a_pickle_is_never_opened(self, folder: Path) -> None:
+        (folder / "checksums.json").unlink()
+        (folder / "model.safetensors").unlink()
+
+        class Harm:
+            def __reduce__(self) -> Any:
+                return (Path(folder / "harm").touch, ())
+
+        torch.save(Harm(), folder / "pytorch_model.bin")
+        with pytest.raises(ValueError, match=r"cannot be read .*model\.safetensors"):
+            load_student(str(folder))
+        assert not (folder / "harm").exists()
+
+    def test_weights_outside_the_folder_are_not_followed(self, folder: Path) -> None:
+        (folder / "checksums.json").unlink()
+        inner = folder / "inner"
+        inner.mkdir()
+        (folder / "config.json").rename(inner / "config.json")
+        names = load_file(folder / "model.safetensors")
+        index = {"metadata": {}, "weight_map": dict.fromkeys(names, "../model.safetensors")}
+        (inner / "model.safetensors.index.json").write_text(json.dumps(index))
+        with pytest.raises(ValueError, match=r"index\.json names \.\./model\.safetensors, outside its folder"):
+            load_student(str(inner))
+
+    @pytest.mark.parametrize("name", ["TextClassificationPipeline", "BertForTokenClassification", "os", "__doc__"])
+    def test_a_forged_architecture(self, folder: Path, name: str) -> None:
+        (folder / "checksums.json").unlink()
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps({**config, "architectures": [name]}))
+        with pytest.raises(ValueError, match=f"names the architecture '{name}', which is no classifier"):
+            load_student(str(folder))

@@ -20,9 +20,11 @@ from hf_lelp.subclass_makers import (
     oracle,
     random_directions,
     random_partition,
+    shared_directions,
     subclass_auxiliary_loss,
     teacher_subclasses,
     tsne_kmeans,
+    whitened,
 )
 
 C, S, D, PER_BLOB = 2, 3, 6, 25
@@ -237,6 +239,42 @@ class TestRandomDirections:
     def test_the_final_layer_is_needed(self) -> None:
         with pytest.raises(ValueError, match="pass weight"):
             random_directions(fitted(), EMBEDDING, CLASSES, seed=0)
+
+
+class TestSharedDirections:
+    @pytest.mark.parametrize("null_space", [True, False])
+    def test_are_those_of_all_rows_centred_on_their_classes(self, null_space: bool) -> None:
+        found = shared_directions(fitted(null_space), EMBEDDING, CLASSES, seed=0, weight=WEIGHT).directions.numpy()
+        centred = EMBEDDING.astype(np.float64)
+        for index in range(C):
+            centred[index == CLASSES] -= centred[index == CLASSES].mean(0)
+        if null_space:
+            q, _ = np.linalg.qr(WEIGHT.numpy().T.astype(np.float64))
+            centred -= centred @ q @ q.T
+        expected = np.linalg.svd(centred, full_matrices=False)[2][:S]
+        cosines = np.abs((found[0] * expected).sum(-1))
+        np.testing.assert_allclose(cosines, 1, atol=1e-5)
+        assert (found == found[0]).all()
+
+    def test_variance_is_that_of_each_class(self) -> None:
+        projections = shared_directions(fitted(), EMBEDDING, CLASSES, seed=0, weight=WEIGHT)
+        raw = projections({"teacher_embedding": EMBEDDING})["teacher_projections"]
+        expected = np.stack([raw[index == CLASSES, index].var(0) for index in range(C)])
+        np.testing.assert_allclose(projections.variance, expected, rtol=1e-4)
+
+    def test_the_final_layer_is_needed(self) -> None:
+        with pytest.raises(ValueError, match="pass weight"):
+            shared_directions(fitted(), EMBEDDING, CLASSES, seed=0)
+
+
+def test_whitened_projections_have_variance_one_in_each_direction() -> None:
+    projections = whitened(fitted(), EMBEDDING, CLASSES, seed=0)
+    raw = projections({"teacher_embedding": EMBEDDING})["teacher_projections"]
+    variance = np.stack([raw[index == CLASSES, index].var(0) for index in range(C)])
+    np.testing.assert_allclose(variance, 1, rtol=1e-4)
+    assert projections.variance.eq(1).all()
+    scaled = fitted()({"teacher_embedding": EMBEDDING})["teacher_projections"] / fitted().variance.sqrt().numpy()
+    np.testing.assert_allclose(raw, scaled, atol=1e-4)
 
 
 class TestSubclassDistillation:

@@ -10,7 +10,7 @@ import pytest
 import runs
 import tiny
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from transformers import BertForSequenceClassification
 
 from hf_lelp import ClassProjections, LELPConfig, LELPTrainer, Teacher, load_student
@@ -36,11 +36,10 @@ def checkpointed(folder: Path, out: str, stop_at: int | None = None, **settings:
 
 def flip_saved_signs(folder: Path) -> ClassProjections:
     """Turn the first direction of every class in saved projections round, as a refit elsewhere might have."""
-    file = folder / "class_projections.safetensors"
-    tensors = load_file(file)
-    tensors["directions"][:, 0] *= -1
-    save_file(tensors, file)
-    return ClassProjections.from_pretrained(str(folder))
+    projections = ClassProjections.from_pretrained(str(folder))
+    projections.directions[:, 0] *= -1
+    projections.save_pretrained(folder)
+    return projections
 
 
 @pytest.mark.parametrize("head", HEADS)
@@ -110,6 +109,7 @@ def test_a_refit_after_the_cache_is_gone_does_not_relabel_the_subclasses(head: s
 
     # Without the checkpoint's projections the same columns would have led elsewhere.
     shutil.rmtree(tmp_path / "parts" / "checkpoint-2" / "class_projections")
+    (tmp_path / "parts" / "checkpoint-2" / "checksums.json").unlink()  # or it would be refused as damaged
     wrong = checkpointed(tmp_path, "parts", student_head=head)
     wrong.train(resume_from_checkpoint=str(tmp_path / "parts" / "checkpoint-2"))
     assert runs.losses(wrong)[2:] != runs.losses(whole)[2:]
@@ -182,8 +182,10 @@ def test_a_checkpoint_is_a_student(tmp_path: Path) -> None:
     assert isinstance(torch.load(tmp_path / "out" / "checkpoint-6" / "optimizer.pt"), dict)
 
 
-@pytest.mark.parametrize("change", [{"seed": 7}, {"rotation_seed": 7}, {"scale_projections": False}])
+@pytest.mark.parametrize(
+    "change", [{"seed": 7}, {"rotation_seed": 7}, {"scale_projections": False}, {"temperature": 2.0}]
+)
 def test_resuming_with_other_pseudo_subclasses_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:
     checkpointed(tmp_path, "out", stop_at=2).train()
-    with pytest.raises(ValueError, match=r"was trained on pseudo-subclasses made with .*'seed': 42"):
+    with pytest.raises(ValueError, match=r"was trained with \{'(seed|scale|temperature)': (42|True|1.0)\}"):
         checkpointed(tmp_path, "out", **change).train(resume_from_checkpoint=True)

@@ -5,9 +5,9 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from datasets import Array3D, Dataset, Features, Value
+from datasets import Array3D, Dataset, Features, Value, concatenate_datasets
 
-from benchmarks.suite.image_teacher import image_teacher
+from benchmarks.suite.image_teacher import image_teacher, retrained_teacher
 from benchmarks.suite.images import Images, balanced_labels, fashion_mnist, normalised, pairs
 from benchmarks.suite.models import resnet
 from benchmarks.suite.store import DOWNLOADS, Part, assemble, kept
@@ -17,7 +17,14 @@ PAIRS_ROWS = {"train": 20_000, "evaluation": 10_000}
 LOOKALIKES = (0, 1, 2, 5, 9)  # T-shirt, trousers, pullover, sandal, boot; against dress, coat, shirt, sneaker, bag
 
 
-def fashion_pairs(classes: int = 10, student: str = "tiny", rows: int | None = None, seed: int = 0) -> Task:
+def fashion_pairs(
+    classes: int = 10,
+    student: str = "tiny",
+    rows: int | None = None,
+    seed: int = 0,
+    teacher_epochs: int = 16,
+    subclasses: int | None = None,
+) -> Task:
     """Two images side by side; the label is a random balanced half of the pairs of classes, which are K² fine classes.
 
     Args:
@@ -25,11 +32,20 @@ def fashion_pairs(classes: int = 10, student: str = "tiny", rows: int | None = N
         student: a size of `models.RESNETS`.
         rows: training rows; `None` is all 20,000.
         seed: of the choice of rows.
+        teacher_epochs: passes of the teacher's training; few leave it less sure of the training data.
+        subclasses: adds the column of a teacher retrained with so many of each class, for Subclass Distillation.
     """
     corpus = kept(f"corpora/fashion_pairs_{classes}", partial(_pairs_corpus, classes))
     labels = balanced_labels(classes**2, seed=0)
-    make = partial(image_teacher, corpus.train, corpus.evaluation, labels, parts=2, epochs=16)
-    teacher = kept(f"teachers/fashion_pairs_{classes}", make)
+    make = partial(image_teacher, corpus.train, corpus.evaluation, labels, parts=2, epochs=teacher_epochs)
+    short = "" if teacher_epochs == 16 else f"_epochs_{teacher_epochs}"
+    teacher = kept(f"teachers/fashion_pairs_{classes}{short}", make)
+    if subclasses is not None:
+        make = partial(
+            retrained_teacher, corpus.train, corpus.evaluation, labels, parts=2, epochs=16, subclasses=subclasses
+        )
+        retrained = kept(f"teachers/fashion_pairs_{classes}_subclasses_{subclasses}", make)
+        teacher = teacher._replace(train=concatenate_datasets([teacher.train, retrained.train], axis=1))
     return _image_task(corpus, teacher, student, rows, seed, epochs=8)
 
 

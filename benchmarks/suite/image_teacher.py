@@ -1,6 +1,8 @@
 """Training a teacher of images, and its columns."""
 
 import time
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,9 +15,14 @@ from benchmarks.suite.models import resnet
 from benchmarks.suite.store import Part, head_of
 from examples.vader import cpu_multiplies_bfloat16
 from hf_lelp.heads import check_embedding, find_heads, headless, joint_layer
+from hf_lelp.methods import SUBCLASS_LOGITS_COLUMN
 from hf_lelp.projections import EMBEDDING_COLUMN, LOGITS_COLUMN
+from hf_lelp.subclass_makers import subclass_auxiliary_loss
+
+Loss = Callable[[Tensor, Tensor], Tensor]  # of outputs, (N, K), and labels, (N,)
 
 BATCH = 64
+AUXILIARY_TEMPERATURE = 1.0  # of Subclass Distillation's loss
 
 
 def image_teacher(
@@ -31,25 +38,82 @@ def image_teacher(
         epochs: passes over `train`.
         seed: of weights, order and mirroring.
     """
-    pixels, evaluation_pixels = _pixels(train), _pixels(evaluation)
     train_labels, evaluation_labels = labels[train["fine_label"]], labels[evaluation["fine_label"]]
-    set_seed(seed)
-    model = resnet("teacher", num_labels=int(labels.max()) + 1).to(memory_format=torch.channels_last)  # type: ignore[call-arg]
     started = time.perf_counter()
-    _fit(model, pixels, torch.from_numpy(train_labels), parts, epochs)
+    pixels = _pixels(train)
+    model = _fitted(pixels, torch.from_numpy(train_labels), int(labels.max()) + 1, parts, epochs, seed)
     seconds = time.perf_counter() - started
     train_columns = _columns(model, pixels, train_labels)
-    evaluation_columns = _columns(model, evaluation_pixels, evaluation_labels)
-    report = {
+    evaluation_columns = _columns(model, _pixels(evaluation), evaluation_labels)
+    accuracies = _accuracy(train_columns), _accuracy(evaluation_columns)
+    return Part(train_columns, evaluation_columns, head_of(model), _report(model, train, epochs, seconds, *accuracies))
+
+
+def retrained_teacher(
+    train: Dataset,
+    evaluation: Dataset,
+    labels: NDArray[np.int64],
+    *,
+    parts: int,
+    epochs: int,
+    subclasses: int,
+    seed: int = 0,
+) -> Part:
+    """The teacher of Subclass Distillation: `subclasses` outputs a class, used by force of an auxiliary loss.
+
+    Arguments as for `image_teacher`. The rows are `retrained_teacher_logits`, (C, S).
+    """
+    num_labels = int(labels.max()) + 1
+
+    def loss(outputs: Tensor, targets: Tensor) -> Tensor:
+        classes = outputs.unflatten(1, (num_labels, subclasses)).logsumexp(-1)
+        auxiliary = subclass_auxiliary_loss(outputs, AUXILIARY_TEMPERATURE).mean()
+        return nn.functional.cross_entropy(classes, targets) + auxiliary
+
+    started = time.perf_counter()
+    pixels, train_labels = _pixels(train), torch.from_numpy(labels[train["fine_label"]])
+    model = _fitted(pixels, train_labels, num_labels * subclasses, parts, epochs, seed, loss)
+    seconds = time.perf_counter() - started
+    columns, accuracies = [], []
+    feature = List(List(Value("float32"), length=subclasses), length=num_labels)
+    for images, data in ((pixels, train), (_pixels(evaluation), evaluation)):
+        with torch.inference_mode():
+            outputs = torch.cat([model(pixel_values=batch).logits for batch in images.split(500)])
+        outputs = outputs.unflatten(1, (num_labels, subclasses))
+        features = Features({SUBCLASS_LOGITS_COLUMN: feature})
+        columns.append(Dataset.from_dict({SUBCLASS_LOGITS_COLUMN: outputs.numpy()}, features=features))
+        right = outputs.logsumexp(-1).argmax(-1).numpy() == labels[data["fine_label"]]
+        accuracies.append(round(float(right.mean()), 4))
+    return Part(*columns, report=_report(model, train, epochs, seconds, *accuracies))
+
+
+def _fitted(
+    pixels: Tensor,
+    labels: Tensor,
+    outputs: int,
+    parts: int,
+    epochs: int,
+    seed: int,
+    loss: Loss = nn.functional.cross_entropy,
+) -> PreTrainedModel:
+    set_seed(seed)
+    model = resnet("teacher", num_labels=outputs).to(memory_format=torch.channels_last)  # type: ignore[call-arg]
+    _fit(model, pixels, labels, parts, epochs, loss)
+    return model.eval()
+
+
+def _report(
+    model: PreTrainedModel, train: Dataset, epochs: int, seconds: float, train_accuracy: float, test_accuracy: float
+) -> dict[str, Any]:
+    return {
         "model": "ResNet 32-64-128",
         "parameters": model.num_parameters(),
         "train_rows": len(train),
         "epochs": epochs,
         "seconds": round(seconds, 1),
-        "train_accuracy": _accuracy(train_columns),
-        "test_accuracy": _accuracy(evaluation_columns),
+        "train_accuracy": train_accuracy,
+        "test_accuracy": test_accuracy,
     }
-    return Part(train_columns, evaluation_columns, head_of(model), report)
 
 
 def mirrored(images: Tensor, parts: int) -> Tensor:
@@ -59,7 +123,14 @@ def mirrored(images: Tensor, parts: int) -> Tensor:
     return torch.where(flips, sides.flip(4), sides).flatten(3)
 
 
-def _fit(model: PreTrainedModel, pixels: Tensor, labels: Tensor, parts: int, epochs: int) -> None:
+def _fit(
+    model: PreTrainedModel,
+    pixels: Tensor,
+    labels: Tensor,
+    parts: int,
+    epochs: int,
+    loss: Callable[[Tensor, Tensor], Tensor],
+) -> None:
     batches = [order for _ in range(epochs) for order in torch.randperm(len(pixels)).split(BATCH)]
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
@@ -70,9 +141,8 @@ def _fit(model: PreTrainedModel, pixels: Tensor, labels: Tensor, parts: int, epo
         images = mirrored(pixels[rows], parts).contiguous(memory_format=torch.channels_last)
         with torch.autocast("cpu", torch.bfloat16, enabled=cpu_multiplies_bfloat16()):
             logits = model(pixel_values=images).logits
-        loss = nn.functional.cross_entropy(logits.float(), labels[rows])
         optimizer.zero_grad()
-        loss.backward()
+        loss(logits.float(), labels[rows]).backward()
         optimizer.step()
         schedule.step()
 
@@ -80,7 +150,6 @@ def _fit(model: PreTrainedModel, pixels: Tensor, labels: Tensor, parts: int, epo
 @torch.inference_mode()
 def _columns(model: PreTrainedModel, pixels: Tensor, labels: NDArray[np.int64]) -> Dataset:
     """`labels`, `teacher_logits` and `teacher_embedding` of images."""
-    model.eval()
     heads = find_heads(model, int(model.config.num_labels or 0))
     with headless(model, heads):
         embedding = torch.cat([model(pixel_values=batch).logits for batch in pixels.split(500)])

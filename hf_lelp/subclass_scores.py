@@ -1,0 +1,69 @@
+"""From raw projections to the scores of pseudo-subclasses, on the device (arXiv 2409.20449, section 3)."""
+
+from typing import Any
+
+import torch
+
+from hf_lelp.config import LELPConfig
+from hf_lelp.projections import PROJECTIONS_COLUMN, ClassProjections
+
+
+class SubclassScores:
+    """u, the scores of every class's pseudo-subclasses: raw projections on S directions, rotated and scaled.
+
+    Follows changes of `args`, as a search over settings makes them; the rotation is drawn once for each.
+
+    Args:
+        args: S, and whether and with which seed to rotate and to scale.
+        projections: that made the column; `None` if they are not known.
+    """
+
+    def __init__(self, args: LELPConfig, projections: ClassProjections | None) -> None:
+        self.args = args
+        self.projections = projections
+        self._drawn: tuple[dict[str, Any], torch.Tensor] | None = None
+
+    def settings(self) -> dict[str, Any]:
+        """What makes the pseudo-subclasses of the projections: the arguments of `ClassProjections.rotation`."""
+        args = self.args
+        return {
+            "num_subclasses": args.num_subclasses,
+            "random_rotation": args.random_rotation,
+            "scale": args.scale_projections,
+            "seed": args.seed if args.rotation_seed is None else args.rotation_seed,
+        }
+
+    def __call__(self, column: torch.Tensor) -> torch.Tensor:
+        """The scores of a batch.
+
+        Args:
+            column: `teacher_projections`, (N, C, K).
+
+        Returns:
+            (N, C, S), float32.
+
+        Raises:
+            ValueError: if the projections that made the column are not known, or are of another shape.
+        """
+        used = column[..., : int(self.args.num_subclasses)].float()
+        settings = self.settings()
+        if self.projections is None and not (settings["random_rotation"] or settings["scale"]):
+            return used
+        if self._drawn is None or self._drawn[0] != settings:
+            self._drawn = (settings, self._rotation(column))
+        return torch.einsum("nck,cks->ncs", used, self._drawn[1])
+
+    def _rotation(self, column: torch.Tensor) -> torch.Tensor:
+        if self.projections is None:
+            raise ValueError(
+                f"The data has {PROJECTIONS_COLUMN}, and the projections that made them are needed for their rotation"
+                " and scale: pass projections=ClassProjections.from_pretrained(...). Scores that are to be taken as"
+                " they are need random_rotation=False and scale_projections=False."
+            )
+        size = (self.projections.num_classes, self.projections.num_directions)
+        if tuple(column.shape[1:]) != size:
+            raise ValueError(
+                f"{PROJECTIONS_COLUMN} has shape {tuple(column.shape[1:])} per row, and these projections give {size}:"
+                " they are not the ones that made the column."
+            )
+        return self.projections.rotation(**self.settings()).to(column.device)

@@ -1,0 +1,135 @@
+"""A checkpoint that is not whole, or of another run, is told and not gone on from."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import runs
+import tiny
+
+from hf_lelp import LELPTrainer
+from hf_lelp.checkpoints import check_checkpoint, last_checkpoint
+from hf_lelp.checksums import CHECKSUMS_NAME
+
+SETTINGS: dict[str, Any] = {"max_steps": 6, "save_strategy": "steps", "save_steps": 2, "optim": "adamw_torch"}
+Damage = Callable[[Path], object]
+
+
+def trainer(folder: Path, **settings: Any) -> LELPTrainer:
+    return runs.trainer(runs.config(folder, **{**SETTINGS, "student_head": "auxiliary", **settings}))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run of six steps with a checkpoint after every second."""
+    folder = tmp_path_factory.mktemp("whole")
+    trainer(folder).train()
+    return folder
+
+
+@pytest.fixture
+def run(whole: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(whole, tmp_path / "run"))
+
+
+def flip(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+def cut(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-7])
+
+
+FILES = ["model.safetensors", "auxiliary_head.safetensors", "optimizer.pt", "trainer_state.json", "distillation.json"]
+
+
+@pytest.mark.parametrize("damage", [flip, cut, Path.unlink])
+@pytest.mark.parametrize("name", [*FILES, "class_projections/class_projections.safetensors"])
+def test_damage_is_told(run: Path, name: str, damage: Damage) -> None:
+    checkpoint = run / "out" / "checkpoint-6"
+    check_checkpoint(checkpoint)
+    damage(checkpoint / name)
+    with pytest.raises(ValueError, match=f"checkpoint-6.*{name}"):
+        check_checkpoint(checkpoint)
+
+
+def test_the_last_whole_one_is_taken(run: Path, caplog: pytest.LogCaptureFixture) -> None:
+    out = run / "out"
+    assert last_checkpoint(out) == str(out / "checkpoint-6")
+    flip(out / "checkpoint-6" / "optimizer.pt")
+    assert last_checkpoint(out) == str(out / "checkpoint-4")
+    assert "Passed over" in caplog.text and "optimizer.pt is not the one that was saved" in caplog.text
+    (out / "checkpoint-4" / "trainer_state.json").unlink()
+    (out / "checkpoint-nonsense").mkdir()
+    assert last_checkpoint(out) == str(out / "checkpoint-2")
+    shutil.rmtree(out / "checkpoint-2")
+    assert last_checkpoint(out) is None
+    assert last_checkpoint(run / "nowhere") is None
+
+
+def test_ten_steps_come_after_nine(run: Path) -> None:
+    (run / "out" / "checkpoint-6").rename(run / "out" / "checkpoint-10")
+    assert last_checkpoint(run / "out") == str(run / "out" / "checkpoint-10")
+
+
+def test_resuming_passes_over_what_is_not_whole_and_ends_the_same(run: Path, whole: Path) -> None:
+    for name in ("model.safetensors", "trainer_state.json"):
+        expected = (whole / "out" / "checkpoint-6" / name).read_bytes()
+        (run / "out" / "checkpoint-6" / name).write_bytes(expected[: len(expected) // 2])
+    resumed = trainer(run)
+    with pytest.raises(ValueError, match=r"checkpoint-6 is no whole checkpoint: trainer_state\.json, the last file"):
+        resumed.train(resume_from_checkpoint=str(run / "out" / "checkpoint-6"))
+    resumed.train(resume_from_checkpoint=True)
+    for name in ("model.safetensors", "auxiliary_head.safetensors"):
+        found, expected = (folder / "out" / "checkpoint-6" / name for folder in (run, whole))
+        assert found.read_bytes() == expected.read_bytes()
+    check_checkpoint(run / "out" / "checkpoint-6")
+
+
+def test_without_a_whole_one_there_is_nothing_to_resume(run: Path) -> None:
+    for checkpoint in (run / "out").glob("checkpoint-*"):
+        (checkpoint / "trainer_state.json").unlink()
+    with pytest.raises(ValueError, match=r"There is no whole checkpoint in .*out to resume from"):
+        trainer(run).train(resume_from_checkpoint=True)
+
+
+def test_checkpoints_of_before_checksums_can_be_resumed(run: Path, whole: Path) -> None:
+    shutil.rmtree(run / "out" / "checkpoint-6")
+    (run / "out" / "checkpoint-4" / CHECKSUMS_NAME).unlink()
+    trainer(run).train(resume_from_checkpoint=True)
+    found, expected = (folder / "out" / "checkpoint-6" / "model.safetensors" for folder in (run, whole))
+    assert found.read_bytes() == expected.read_bytes()
+
+
+@pytest.mark.parametrize("subclasses", [2, 1])
+def test_another_teacher_is_refused(tmp_path: Path, subclasses: int) -> None:
+    settings = {"max_steps": 2, "num_subclasses": subclasses}
+    trainer(tmp_path, **settings).train()
+    other = runs.trainer(
+        runs.config(tmp_path, **{**SETTINGS, "student_head": "auxiliary", **settings}),
+        teacher_model=tiny.named(tiny.classifier(seed=7)),
+        train_dataset=tiny.dataset(tiny.named(tiny.classifier(seed=7)), runs.ROWS),
+    )
+    with pytest.raises(ValueError, match=r"was trained with \{'teacher': '.*\}, and this run has \{'teacher': '"):
+        other.train(resume_from_checkpoint=True)
+
+
+def test_another_order_of_classes_is_refused(run: Path) -> None:
+    file = run / "out" / "checkpoint-6" / "distillation.json"
+    settings = json.loads(file.read_text())
+    assert settings["classes"] == tiny.LABEL_NAMES
+    file.write_text(json.dumps({**settings, "classes": tiny.LABEL_NAMES[::-1]}))
+    (file.parent / CHECKSUMS_NAME).unlink()
+    with pytest.raises(ValueError, match=r"trained with \{'classes': \['positive', 'negative'\]\}, and this run has"):
+        trainer(run).train(resume_from_checkpoint=True)
+
+
+def test_an_auxiliary_layer_never_starts_anew_on_resuming(tmp_path: Path) -> None:
+    trainer(tmp_path, student_head="subclass", num_subclasses=1).train()
+    with pytest.raises(ValueError, match=r"checkpoint-6 has no auxiliary_head\.safetensors"):
+        trainer(tmp_path).train(resume_from_checkpoint=True)
