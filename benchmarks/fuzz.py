@@ -317,11 +317,10 @@ def outcome(target: Target, folder: Path, expected: Any) -> str:
         with watched(folder):
             found = target.load(folder)
     except (ValueError, FileNotFoundError) as error:
-        # UnicodeDecodeError and the like are ValueErrors too, but not ours.
+        # UnicodeDecodeError and the like are ValueErrors too, but not ours; torch raises RuntimeError without memory.
         ours = type(error) in (ValueError, FileNotFoundError)
-        return (
-            "refused" if ours and not isinstance(error.__cause__, MemoryError) else f"{type(error).__name__}: {error}"
-        )
+        enough = not isinstance(error.__cause__, MemoryError) and "allocate" not in str(error)
+        return "refused" if ours and enough else f"{type(error).__name__}: {error}"
     except SystemExit as error:
         return "refused" if error.code == 2 else f"the exit status {error.code}"
     except (Exception, Breach) as error:
