@@ -48,7 +48,7 @@ def teacher_columns(dataset: Dataset, teacher: TeacherLike, cache_dir: str | Pat
         N rows in the dataset's order with the columns `teacher_logits`, (C,), and `teacher_embedding`, (D,), float32.
 
     Raises:
-        ValueError: if the dataset has no rows or lacks an input column.
+        ValueError: if the dataset has no rows or lacks an input column, or a row cannot be read.
     """
     missing = [column for column in teacher.input_columns if column not in dataset.column_names]
     if missing or not len(dataset):
@@ -61,7 +61,12 @@ def teacher_columns(dataset: Dataset, teacher: TeacherLike, cache_dir: str | Pat
     folder.mkdir(parents=True, exist_ok=True)
     inputs = dataset.select_columns(teacher.input_columns).with_format(None)
     shards = _shards(inputs)
-    files = [folder / f"{_content_hash(shard)}.arrow" for shard in shards]
+    try:
+        files = [folder / f"{_content_hash(shard)}.arrow" for shard in shards]
+    except FileNotFoundError as error:
+        raise ValueError(
+            f"A file that the dataset names is not there: {error}. Restore it, or drop its row."
+        ) from error
 
     # By the shard's own number, not its place among those left: another process may have finished one by now.
     shares = range(state.process_index, len(files), state.num_processes)
@@ -75,9 +80,11 @@ def teacher_columns(dataset: Dataset, teacher: TeacherLike, cache_dir: str | Pat
         for index in mine:
             try:
                 _run_shard(shards[index], teacher, files[index])
-            except ValueError as error:
-                last = index * SHARD_ROWS + len(shards[index]) - 1
-                raise ValueError(f"Rows {index * SHARD_ROWS} to {last} of the dataset: {error}") from error
+            except Exception as error:
+                place, reason = _fault(error, shards[index], index * SHARD_ROWS, teacher)
+                if reason is None:
+                    raise
+                raise ValueError(f"{place} of the dataset: {reason}") from error
             progress.update(len(shards[index]))
     rows = sum(len(shards[index]) for index in mine)
     logger.info(f"teacher: {rows} of {len(inputs)} rows run by process {state.process_index}, columns in {folder}")
@@ -171,6 +178,21 @@ def _run_shard(shard: Dataset, teacher: TeacherLike, file: Path) -> None:
     finally:
         if not bars:
             datasets.enable_progress_bars()
+
+
+def _fault(error: Exception, shard: Dataset, first: int, teacher: TeacherLike) -> tuple[str, str | None]:
+    """Which rows an error is about, and what it says; `None` if it is about no row."""
+    if _media(shard) and not isinstance(error, ImportError):
+        # Files are decoded many at a time: only reading each alone tells which it was.
+        for row in range(len(shard)):
+            try:
+                teacher(shard[row : row + 1])
+            except ValueError as alone:
+                return f"Row {first + row}", str(alone)
+            except Exception as alone:
+                reason = f"it cannot be read ({type(alone).__name__}: {alone}). Repair or drop it."
+                return f"Row {first + row}", reason
+    return f"Rows {first} to {first + len(shard) - 1}", str(error) if isinstance(error, ValueError) else None
 
 
 def _content_hash(shard: Dataset) -> str:

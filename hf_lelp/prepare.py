@@ -6,10 +6,11 @@ from typing import Any, TypeVar
 
 import numpy as np
 from accelerate import PartialState
-from datasets import Dataset, IterableDataset, concatenate_datasets
+from datasets import Dataset, IterableDataset, Value, concatenate_datasets
 from numpy.typing import NDArray
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from hf_lelp.checks import check_numbers
 from hf_lelp.columns import fit_projections, projection_columns, teacher_columns
 from hf_lelp.config import LELPConfig
 from hf_lelp.inputs import OnTheFly, Processor, column_names, encode, input_name, resolve_input_columns, transform_of
@@ -138,7 +139,7 @@ def _settle_classes(args: LELPConfig, dataset: Any, teacher: TeacherLike | None,
         if hasattr(model, "config"):
             return Classes(model.config.num_labels, class_names(model.config), None)
         if isinstance(dataset, Dataset) and LOGITS_COLUMN in dataset.column_names:
-            return Classes(len(dataset.select_columns([LOGITS_COLUMN])[0][LOGITS_COLUMN]), None, None)
+            return Classes(check_numbers(dataset, LOGITS_COLUMN, 1)[0], None, None)
         raise
 
 
@@ -160,8 +161,13 @@ def check_marks(dataset: AnyDataset, teacher: TeacherLike | None, projections: C
     known = {TEACHER_MARK: known_teacher, PROJECTIONS_MARK: projections.fingerprint if projections else None}
     marks = [name for name in known if name in column_names(dataset)]
     for name in marks:
-        found = dataset.unique(name) if isinstance(dataset, Dataset) else [next(iter(dataset))[name]]
         maker = "teacher" if name == TEACHER_MARK else "projections"
+        if dataset.features is not None and dataset.features[name] != Value("string"):
+            raise ValueError(
+                f"The column {name} holds {dataset.features[name]}; under that name the fingerprint of the {maker} is"
+                " expected. Rename the column if it is something else."
+            )
+        found = dataset.unique(name) if isinstance(dataset, Dataset) else [next(iter(dataset))[name]]
         check_mark(found, known[name] or found[0], maker)
     return dataset.remove_columns(marks) if marks else dataset
 
@@ -203,7 +209,7 @@ def add_teacher_columns(
     elif EMBEDDING_COLUMN in present:
         embeddings = dataset.select_columns([LOGITS_COLUMN, EMBEDDING_COLUMN])
 
-    width = len(dataset.select_columns([LOGITS_COLUMN])[0][LOGITS_COLUMN])
+    (width,) = check_numbers(dataset, LOGITS_COLUMN, 1)
     if width != classes.num_labels:
         raise ValueError(
             f"{LOGITS_COLUMN} has {width} classes and the data {classes.num_labels}: another teacher made the column."
@@ -224,7 +230,15 @@ def add_teacher_columns(
         )
 
     dataset = dataset if transform is None else dataset.with_transform(transform)
-    if args.num_subclasses == 1 or PROJECTIONS_COLUMN in present:
+    if args.num_subclasses == 1:
+        return TeacherData(dataset, embeddings, projections)
+    if PROJECTIONS_COLUMN in present:
+        shape = check_numbers(dataset, PROJECTIONS_COLUMN, 2)
+        if shape[0] != classes.num_labels:
+            raise ValueError(
+                f"{PROJECTIONS_COLUMN} has shape {shape} per row and the data {classes.num_labels} classes: other"
+                " projections made the column. Make it again."
+            )
         return TeacherData(dataset, embeddings, projections)
     if embeddings is None or (projections is None and teacher is None):
         raise ValueError(
@@ -257,15 +271,18 @@ def student_columns(
     there is nothing to make inputs with.
 
     Raises:
-        ValueError: if there is no telling which column to read, a text is no string, or a label no class.
+        ValueError: if there is no telling which column to read, a text is no string, a label no class, or there are
+            two columns of labels that differ.
     """
     transform = transform_of(dataset)
     if isinstance(transform, OnTheFly):
         return dataset
     present: list[str] = column_names(dataset)
     prepared = processing_class is None or input_name(processing_class) in present
-    if prepared and transform is None and (label_column not in present or label_column == "labels"):
-        return dataset
+    if prepared and transform is None:
+        ready = label_column == "labels" and (not isinstance(dataset, Dataset) or _are_indices(dataset, classes))
+        if ready or label_column not in present:
+            return dataset
     columns: list[str] = (
         [] if prepared else resolve_input_columns(dataset, input_columns, label_column, processing_class)
     )
@@ -283,6 +300,13 @@ def student_columns(
                 raise ValueError(f"Rows {rows[0]} to {rows[-1]} of the dataset: {error}") from error
         return encoded | ({"labels": encode_labels(batch[label_column])} if label_column in batch else {})
 
+    if isinstance(dataset, Dataset) and len({"labels", label_column} & {*present}) == 2:
+        own, other = (column_values(dataset.with_format(None), name) for name in (label_column, "labels"))
+        if encode_labels(own) != classes.encode(other):
+            raise ValueError(
+                f"The data has {label_column!r} and 'labels', and they differ. Drop or rename the column that is not"
+                " meant, or set label_column."
+            )
     removed = [
         name for name in present if name not in ({*present} - {label_column} if prepared else {*TEACHER_COLUMNS})
     ]
@@ -291,13 +315,24 @@ def student_columns(
     dataset = dataset.with_format(None)
     if transform is None and (prepared or isinstance(processing_class, PreTrainedTokenizerBase)):
         with PartialState().main_process_first():
-            return dataset.map(encode_rows, batched=True, with_indices=True, remove_columns=removed, desc="Tokenizing")
+            dataset = dataset.map(
+                encode_rows, batched=True, with_indices=True, remove_columns=removed, desc="Tokenizing"
+            )
+        # A column that had this name before keeps its type: numbers with a fraction, or names in another order.
+        kept_type = dataset.features.get("labels", Value("int64")) != Value("int64")
+        return dataset.cast_column("labels", Value("int64")) if kept_type else dataset
     if label_column in present:
         dataset = beside(dataset, Dataset.from_dict({"labels": encode_labels(column_values(dataset, label_column))}))
     kept: list[str] = [name for name in ("labels", *TEACHER_COLUMNS) if name in dataset.column_names]
     if transform is None:
         dataset = dataset.select_columns([*columns, *kept])
     return dataset.with_transform(OnTheFly(processing_class, columns, max_length, kept, transform))
+
+
+def _are_indices(dataset: Dataset, classes: Classes) -> bool:
+    """Whether `labels` are class indices and −100 already."""
+    values = dataset.unique("labels")
+    return all(type(value) is int for value in values) and classes.encode(values) == values
 
 
 def column_values(dataset: Dataset, column: str) -> Any:

@@ -22,6 +22,7 @@ from safetensors.torch import load_file, save_file
 from scipy.stats import ortho_group
 from tqdm.auto import tqdm
 
+from hf_lelp.checks import as_array, check_finite, check_type
 from hf_lelp.files import write_atomically
 from hf_lelp.heads import LinearHead
 from hf_lelp.labels import NO_LABEL, Classes
@@ -103,6 +104,7 @@ class ClassProjections(
                 are named).
         """
         _require_columns(dataset, EMBEDDING_COLUMN, LOGITS_COLUMN)
+        check_type(dataset, EMBEDDING_COLUMN, 1)
         if TEACHER_MARK in dataset.column_names:
             check_mark(dataset.unique(TEACHER_MARK), head.fingerprint, "teacher")
         if label_column is None:
@@ -120,7 +122,7 @@ class ClassProjections(
             disable=are_progress_bars_disabled(),
         ) as progress:
             for number, batch in enumerate(batches):
-                embedding = np.asarray(batch[EMBEDDING_COLUMN], dtype=np.float64)
+                embedding = as_array(batch[EMBEDDING_COLUMN], EMBEDDING_COLUMN, 1, number * batch_size)
                 _check_embedding(embedding, size, first_row=number * batch_size)
                 classes = np.asarray(batch[LOGITS_COLUMN]).argmax(-1)
                 if label_column:
@@ -132,6 +134,7 @@ class ClassProjections(
 
         basis = row_space(head.weight) if null_space else np.zeros((size, 0))
         fitted = [principal_directions(m, basis, num_directions, index) for index, m in enumerate(moments)]
+        _check_variance(np.stack([variance for _, variance in fitted]))
         return cls(
             mean=torch.from_numpy(np.stack([m.mean for m in moments])).float(),
             directions=torch.from_numpy(np.stack([directions for directions, _ in fitted])).float(),
@@ -282,17 +285,23 @@ class ClassProjections(
 
 
 def _check_embedding(embedding: NDArray[np.float64], size: int, first_row: int) -> None:
-    if embedding.ndim != 2 or embedding.shape[1] != size:
+    if embedding.shape[1] != size:
         raise ValueError(
             f"The column {EMBEDDING_COLUMN} has shape {embedding.shape[1:]} per row and the teacher's final layer reads"
             f" {size} dimensions: the columns are another teacher's. Run this teacher over the dataset."
         )
-    finite = np.isfinite(embedding).all(-1)
-    if not finite.all():
-        raise ValueError(
-            f"The teacher's embedding of row {first_row + int(finite.argmin())} is not finite (NaN or infinite)."
-            " Check that text, or run the teacher in float32 (teacher_dtype)."
-        )
+    check_finite(embedding, EMBEDDING_COLUMN, first_row)
+
+
+def _check_variance(variance: NDArray[np.float64]) -> None:
+    """Refuse (C, K) variances that scores cannot be divided by in float32."""
+    limits = np.finfo(np.float32)
+    for index, (most, least) in enumerate(zip(variance.max(-1), variance.min(-1), strict=True)):
+        if not (limits.tiny <= least and most <= limits.max):
+            raise ValueError(
+                f"The variance of class {index}'s embeddings goes from {least:.3g} to {most:.3g}, beyond what float32"
+                f" holds ({limits.tiny:.3g} to {limits.max:.3g}). Check the teacher, or scale its embeddings."
+            )
 
 
 def check_mark(found: Collection[str], expected: str, maker: str) -> None:

@@ -24,6 +24,7 @@ from transformers.trainer_utils import has_length
 
 from hf_lelp.auto import choose_settings
 from hf_lelp.checkpoints import PROJECTIONS_FOLDER, load_rest, save_for_resuming, saved_projections
+from hf_lelp.checks import check_tokens
 from hf_lelp.config import LELPConfig, check_launch
 from hf_lelp.describe import card_of, describe
 from hf_lelp.heads import logits_of
@@ -152,6 +153,9 @@ class LELPTrainer(Trainer):
         self.args, self.processing_class = args, processing_class
         if processing_class is None and data_collator is None and model is not None:
             check_prepared(train_dataset, model.main_input_name)
+        if data_collator is None and model is not None:
+            check_tokens(train_dataset, model)
+            check_tokens(eval_dataset, model)
         if train_dataset is not None:
             train_dataset = self._prepare(train_dataset)
         if form["type"] == "torch" and processing_class is None and transform_of(train_dataset) is None:
