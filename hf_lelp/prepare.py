@@ -286,6 +286,15 @@ def student_columns(
     columns: list[str] = (
         [] if prepared else resolve_input_columns(dataset, input_columns, label_column, processing_class)
     )
+    if isinstance(dataset, Dataset) and {"labels", label_column} <= {*present} and transform is None:
+        # `map` would write ours with the type of the column that is there, and −100 as a boolean is true.
+        if label_column == "labels":
+            label_column = "labels as they came"
+            dataset = dataset.rename_column("labels", label_column)
+        else:
+            _check_same_labels(dataset, label_column, classes)
+            dataset = dataset.remove_columns("labels")
+        present = dataset.column_names
     order = in_order_of(classes.names, (dataset.features or {}).get(label_column))
 
     def encode_labels(values: Iterable[Any]) -> list[int]:
@@ -300,13 +309,6 @@ def student_columns(
                 raise ValueError(f"Rows {rows[0]} to {rows[-1]} of the dataset: {error}") from error
         return encoded | ({"labels": encode_labels(batch[label_column])} if label_column in batch else {})
 
-    if isinstance(dataset, Dataset) and len({"labels", label_column} & {*present}) == 2:
-        own, other = (column_values(dataset.with_format(None), name) for name in (label_column, "labels"))
-        if encode_labels(own) != classes.encode(other):
-            raise ValueError(
-                f"The data has {label_column!r} and 'labels', and they differ. Drop or rename the column that is not"
-                " meant, or set label_column."
-            )
     removed = [
         name for name in present if name not in ({*present} - {label_column} if prepared else {*TEACHER_COLUMNS})
     ]
@@ -315,18 +317,22 @@ def student_columns(
     dataset = dataset.with_format(None)
     if transform is None and (prepared or isinstance(processing_class, PreTrainedTokenizerBase)):
         with PartialState().main_process_first():
-            dataset = dataset.map(
-                encode_rows, batched=True, with_indices=True, remove_columns=removed, desc="Tokenizing"
-            )
-        # A column that had this name before keeps its type: numbers with a fraction, or names in another order.
-        kept_type = dataset.features.get("labels", Value("int64")) != Value("int64")
-        return dataset.cast_column("labels", Value("int64")) if kept_type else dataset
+            return dataset.map(encode_rows, batched=True, with_indices=True, remove_columns=removed, desc="Tokenizing")
     if label_column in present:
         dataset = beside(dataset, Dataset.from_dict({"labels": encode_labels(column_values(dataset, label_column))}))
     kept: list[str] = [name for name in ("labels", *TEACHER_COLUMNS) if name in dataset.column_names]
     if transform is None:
         dataset = dataset.select_columns([*columns, *kept])
     return dataset.with_transform(OnTheFly(processing_class, columns, max_length, kept, transform))
+
+
+def _check_same_labels(dataset: Dataset, label_column: str, classes: Classes) -> None:
+    own, other = (classes.encode(column_values(dataset.with_format(None), name)) for name in (label_column, "labels"))
+    if own != other:
+        raise ValueError(
+            f"The data has {label_column!r} and 'labels', and they differ. Drop or rename the column that is not meant,"
+            " or set label_column."
+        )
 
 
 def _are_indices(dataset: Dataset, classes: Classes) -> bool:
