@@ -26,6 +26,7 @@ from hf_lelp.checks import as_array, check_finite, check_type
 from hf_lelp.files import write_atomically
 from hf_lelp.heads import LinearHead
 from hf_lelp.labels import NO_LABEL, Classes
+from hf_lelp.markup import escape
 from hf_lelp.pca import Moments, principal_directions, row_space
 
 EMBEDDING_COLUMN = "teacher_embedding"
@@ -238,7 +239,7 @@ class ClassProjections(
             size=self.mean.shape[-1],
             count=", ".join(f"{count:,}" for count in self.count.tolist()),
             null_space="yes" if self.null_space else "no",
-            teacher=self.teacher,
+            teacher=escape(self.teacher),
             fingerprint=self.fingerprint,
         )
 

@@ -20,6 +20,7 @@ from transformers import (
     Trainer,
     set_seed,
 )
+from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_utils import has_length
 
 from hf_lelp.auto import choose_settings
@@ -519,11 +520,21 @@ class LELPTrainer(Trainer):
         if not _internal_call and self.is_world_process_zero():
             self.student_card().save(Path(output_dir or self.args.output_dir or ".") / CARD_NAME)
 
+    def save_state(self) -> None:
+        """As in Trainer, with the name alone of the best checkpoint's folder: it goes to the Hub with the student."""
+        best = self.state.best_model_checkpoint
+        self.state.best_model_checkpoint = best and Path(best).name
+        try:
+            super().save_state()
+        finally:
+            self.state.best_model_checkpoint = best
+
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         super()._save(output_dir, state_dict)
         if not self.args.should_save:
             return
         folder = Path(output_dir or self.args.output_dir or ".")
+        torch.save(self.args.published(), folder / TRAINING_ARGS_NAME)  # it goes to the Hub with the student
         if self.projections is not None:
             self.projections.save_pretrained(folder / PROJECTIONS_FOLDER)
         if self.is_in_train:

@@ -219,7 +219,8 @@ def test_prepared_data_without_the_teacher_s_columns(tmp_path: Path) -> None:
     refused(tmp_path, *words, train_dataset=columns, teacher_model=None)
     refused(tmp_path, *words, train_dataset=columns)
     wrong = Dataset.from_dict({"text": ["a", "b"], "label": [0, 1], "teacher_logits": [[0.0] * 3, [1.0] * 3]})
-    refused(tmp_path, "teacher_logits has 3 classes and the data 2", train_dataset=wrong, teacher_model=None)
+    words = ("teacher_logits has 3 classes and the data 2", ": another teacher made the column")
+    refused(tmp_path, *words, train_dataset=wrong, teacher_model=None)
 
 
 def test_a_collator_that_drops_the_teacher_s_columns(tmp_path: Path) -> None:
