@@ -136,12 +136,12 @@ def check_tokens(dataset: Any, model: PreTrainedModel) -> None:
         tokens = table["input_ids"].combine_chunks()
         found = pc.min_max(tokens.flatten()).as_py()
         if found["min"] is not None and (found["min"] < 0 or (size is not None and found["max"] >= size)):
-            wrong = [row for row, of_row in enumerate(tokens.to_pylist()) if not _in_range(of_row, size)]
+            row = next(row for row, of_row in enumerate(tokens.to_pylist()) if not _in_range(of_row, size))
+            of_row = tokens[row].as_py()
             raise ValueError(
-                f"The input_ids of row {start + wrong[0]} go from {min(tokens[wrong[0]].as_py())} to"
-                f" {max(tokens[wrong[0]].as_py())}, and the student's vocabulary from 0 to"
-                f" {size - 1 if size else 'its end'}. Make them with the student's tokenizer, or rename the column if it"
-                " is something else."
+                f"The input_ids of row {start + row} go from {min(of_row)} to {max(of_row)}, and the student's"
+                f" vocabulary from 0 to {size - 1 if size else 'its end'}. Make them with the student's tokenizer, or"
+                " rename the column if it is something else."
             )
         start += len(tokens)
 
