@@ -212,7 +212,7 @@ def fit_projections(
         columns = columns.add_column("labels", labels)
     folder = Path(cache_dir or default_cache_dir()) / "projections" / key.hexdigest()
     # One process decides for all: each might see another folder, or see it at another time.
-    folder, there = broadcast_object_list([folder, folder.exists()])
+    folder, there = broadcast_object_list([folder, _are_whole(folder)])
     if not there:
         part = columns.shard(state.num_processes, state.process_index, contiguous=True)
         fitted = ClassProjections.fit(part, teacher.head, num_directions, null_space=null_space, reduce=_over_processes)
@@ -243,8 +243,25 @@ def _save(fitted: ClassProjections, folder: Path) -> None:
     remove_leftovers(folder.parent)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".") as temporary:
         fitted.save_pretrained(Path(temporary) / "whole")
-        if not folder.exists():  # another run may have fitted the same meanwhile
+        if folder.exists() and not _are_whole(folder):
+            folder.rename(Path(temporary) / "damaged")
+        try:
             (Path(temporary) / "whole").rename(folder)
+        except OSError:
+            if not folder.exists():  # or else another run has saved the same meanwhile
+                raise
+
+
+def _are_whole(folder: Path) -> bool:
+    """Whether there are projections in the cache; damaged ones are made again, as shards are."""
+    if not folder.exists():
+        return False
+    try:
+        ClassProjections.from_pretrained(str(folder))
+    except (FileNotFoundError, ValueError) as error:
+        logger.warning(f"Fitted again: {error}")
+        return False
+    return True
 
 
 def projection_columns(
