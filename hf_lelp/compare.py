@@ -27,10 +27,11 @@ from hf_lelp.inputs import longest
 from hf_lelp.methods import Method
 from hf_lelp.options import parse_options
 from hf_lelp.plots import plot_comparison
-from hf_lelp.prepare import beside, column_values, settle_teacher, student_columns
+from hf_lelp.prepare import beside, column_values, student_columns
 from hf_lelp.projections import EMBEDDING_COLUMN, LOGITS_COLUMN
 from hf_lelp.report import comparison_table
 from hf_lelp.runs import RUN_SETTINGS, Run, run_all
+from hf_lelp.settle import settle_teacher
 from hf_lelp.statistics import paired_difference
 from hf_lelp.students import new_student
 from hf_lelp.task import Task

@@ -27,7 +27,7 @@ from hf_lelp.config import LELPConfig
 from hf_lelp.distill import DistillArguments, expand, load_data
 from hf_lelp.files import write_atomically
 from hf_lelp.options import parse_options
-from hf_lelp.prepare import settle_teacher
+from hf_lelp.settle import settle_teacher
 from hf_lelp.shards import check_shard
 from hf_lelp.teacher_like import TeacherLike
 

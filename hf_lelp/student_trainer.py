@@ -1,0 +1,189 @@
+"""What a distilling Trainer saves, and goes on from: the student, its card, its projections, whole checkpoints."""
+
+import logging
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel, SequenceFeatureExtractor, Trainer
+from transformers.trainer import TRAINING_ARGS_NAME
+from transformers.utils import CONFIG_NAME
+
+from hf_lelp.checkpoints import (
+    PROJECTIONS_FOLDER,
+    STATE_NAME,
+    check_checkpoint,
+    check_settings,
+    last_checkpoint,
+    load_rest,
+    mend_times,
+    save_for_resuming,
+    saved_projections,
+    whole_or_gone,
+)
+from hf_lelp.checksums import CHECKSUMS_NAME, write_checksums
+from hf_lelp.config import LELPConfig
+from hf_lelp.describe import card_of, describe
+from hf_lelp.files import check_writable, new_files
+from hf_lelp.inputs import Processor
+from hf_lelp.labels import Classes
+from hf_lelp.model_card import CARD_NAME, StudentCard
+from hf_lelp.modeling_lelp import SubclassHead
+from hf_lelp.prepare import TeacherData
+from hf_lelp.projections import ClassProjections
+from hf_lelp.students import StudentHead
+from hf_lelp.subclass_scores import SubclassScores
+
+logger = logging.getLogger(__name__)
+
+
+class StudentTrainer(Trainer):
+    """The part of `LELPTrainer` that writes a student and reads it again; it leaves the loss and the data to that."""
+
+    args: LELPConfig
+    processing_class: Processor | None
+    model: PreTrainedModel
+    projections: ClassProjections | None
+    subclass_scores: SubclassScores
+    _classes: Classes
+    _head: StudentHead | None
+    _max_length: int | None
+    _measured: dict[int, dict[str, float]]
+    _teacher_data: TeacherData | None
+    _teacher_fingerprint: str | None
+    _teacher_name: str | None
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
+        """As in Trainer; `True` is the last whole checkpoint in `output_dir`.
+
+        Raises:
+            ValueError: if the checkpoint is not whole, or there is none, see also `check_settings`; or if checkpoints
+                are to be saved where nothing can be written.
+        """
+        folder = Path(self.args.output_dir or ".")
+        if self.args.should_save and self.args.save_strategy != "no":
+            check_writable(folder)
+        if resume_from_checkpoint is True:
+            resume_from_checkpoint = last_checkpoint(folder)
+            if resume_from_checkpoint is None:
+                raise ValueError(f"There is no whole checkpoint in {folder} to resume from.")
+        elif resume_from_checkpoint:
+            check_checkpoint(Path(resume_from_checkpoint))
+        return super().train(resume_from_checkpoint, *args, **kwargs)
+
+    def evaluate(
+        self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
+        """As in Trainer; figures on the trainer's own `eval_dataset` go on the student's card."""
+        metrics = super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
+        if eval_dataset is None:
+            start = f"{metric_key_prefix}_"
+            self._measured[self.state.global_step] = {
+                name.removeprefix(start): value for name, value in metrics.items() if name.startswith(start)
+            }
+        return metrics
+
+    def _settings_to_resume(self) -> dict[str, Any]:
+        """What a checkpoint must be resumed with; `None` is unknown."""
+        settings = self.subclass_scores.settings() if self.projections is not None else {}
+        if isinstance(self._head, SubclassHead):
+            settings["temperature"] = self._head.temperature
+        return {"classes": self._classes.names, "teacher": self._teacher_fingerprint, **settings}
+
+    def student_card(self) -> StudentCard:
+        """The student's card as of now: its settings, and its figures if it was evaluated after the last step."""
+        return card_of(
+            self,
+            self.args,
+            projections=self.projections,
+            teacher=self._teacher_name,
+            max_length=None if isinstance(self.processing_class, SequenceFeatureExtractor) else self._max_length,
+            measured=self._measured.get(self.state.global_step, {}),
+        )
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """Write README.md in `output_dir`; takes what Trainer's takes, and so does `push_to_hub` (see `describe`)."""
+        if self.is_world_process_zero():
+            describe(self.student_card(), *args, **kwargs).save(Path(self.args.output_dir or ".") / CARD_NAME)
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """As in Trainer, with the student's card beside the weights."""
+        super().save_model(output_dir, _internal_call)
+        if not _internal_call and self.is_world_process_zero():
+            self.student_card().save(Path(output_dir or self.args.output_dir or ".") / CARD_NAME)
+
+    def save_state(self) -> None:
+        """As in Trainer, with the name alone of the best checkpoint's folder: it goes to the Hub with the student."""
+        best = self.state.best_model_checkpoint
+        self.state.best_model_checkpoint = best and Path(best).name
+        try:
+            super().save_state()
+        finally:
+            self.state.best_model_checkpoint = best
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        if not self.args.should_save:
+            super()._save(output_dir, state_dict)
+            return
+        folder = Path(output_dir or self.args.output_dir or ".")
+        with new_files(folder, last=CONFIG_NAME) as temporary:
+            super()._save(str(temporary), state_dict)
+            torch.save(self.args.published(), temporary / TRAINING_ARGS_NAME)  # it goes to the Hub with the student
+            if self.projections is not None:
+                self.projections.save_pretrained(temporary / PROJECTIONS_FOLDER)
+            if self.is_in_train:
+                save_for_resuming(temporary, self._head, self._settings_to_resume())
+                (folder / STATE_NAME).unlink(missing_ok=True)  # of a checkpoint that this one replaces
+            write_checksums(temporary)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
+        if self.args.should_save:
+            mend_times(folder.parent)
+        with whole_or_gone(folder):
+            super()._save_checkpoint(model, trial)
+        self.accelerator.wait_for_everyone()  # every process saves its own random state
+        if self.args.should_save:
+            write_checksums(folder)
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        # Trainer copies weights and configuration alone; a subclass student does not load without its modelling file.
+        if self.is_world_process_zero():
+            folder = Path(self.args.output_dir or ".")
+            for path in Path(checkpoint_folder).glob("*.py"):
+                shutil.copy(path, folder / path.name)
+            (folder / CHECKSUMS_NAME).unlink(missing_ok=True)  # of a student that was saved there before
+            if self.projections is not None:
+                self.projections.save_pretrained(folder / PROJECTIONS_FOLDER)
+            self.student_card().save(folder / CARD_NAME)
+        super()._push_from_checkpoint(checkpoint_folder)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        check_settings(resume_from_checkpoint, self._settings_to_resume())
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        load_rest(resume_from_checkpoint, self.accelerator.unwrap_model(self.model), self._head)
+        saved = saved_projections(resume_from_checkpoint) if self.projections is not None else None
+        if saved is None or self.projections is None or saved.fingerprint == self.projections.fingerprint:
+            return
+        # A refit can flip a direction's sign, and so relabel every subclass.
+        folder = Path(resume_from_checkpoint) / PROJECTIONS_FOLDER
+        data = self._teacher_data
+        if data is None or data.embeddings is None:
+            raise ValueError(
+                f"The checkpoint {resume_from_checkpoint} was trained with other class projections than the training"
+                f" data's. Prepare the data with ClassProjections.from_pretrained({str(folder)!r}) to resume it."
+            )
+        logger.info(f"Class projections of {folder} take the place of the ones fitted now")
+        self.projections = saved
+        self.subclass_scores = SubclassScores(self.args, saved)
+        self.train_dataset = data.projected_by(saved, self.train_dataset)
+
+    def _load_best_model(self) -> None:
+        super()._load_best_model()
+        # What was measured last was another model.
+        self._measured = {self.state.global_step: self._measured.get(self.state.best_global_step or -1, {})}
+        if self.state.best_model_checkpoint is not None:
+            checkpoint = self.state.best_model_checkpoint
+            load_rest(checkpoint, self.accelerator.unwrap_model(self.model), self._head)
