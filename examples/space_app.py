@@ -17,9 +17,10 @@ from typing import Any
 
 import gradio as gr
 import torch
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_lelp import load_student
+from hf_lelp.teacher import load_processor
 from hf_lelp.text import max_tokens
 
 EXAMPLES = [
@@ -100,8 +101,11 @@ def main() -> None:
     """Serve the page for the models that STUDENT and TEACHER name."""
     student, teacher = (str(Path(name).expanduser()) if name.startswith("~") else name for name in _names())
     page = build(
-        Classifier(load_student(student), AutoTokenizer.from_pretrained(student)),
-        Classifier(AutoModelForSequenceClassification.from_pretrained(teacher), AutoTokenizer.from_pretrained(teacher)),
+        Classifier(load_student(student), load_processor(student)),
+        Classifier(
+            AutoModelForSequenceClassification.from_pretrained(teacher, trust_remote_code=False),
+            load_processor(teacher),
+        ),
     )
     # Fonts of the visitor's machine: none are fetched from elsewhere.
     theme = gr.themes.Soft(font=["system-ui", "sans-serif"], font_mono=["system-ui", "sans-serif"])

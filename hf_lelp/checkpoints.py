@@ -126,7 +126,7 @@ def load_rest(checkpoint: str, model: Any, head: StudentHead | None) -> None:
         head: of the student.
 
     Raises:
-        ValueError: if the student has an auxiliary layer and the checkpoint none.
+        ValueError: if the student has an auxiliary layer and the checkpoint none, or another one.
     """
     weights = Path(checkpoint) / SAFE_WEIGHTS_NAME
     if isinstance(model, PreTrainedModel) and weights.exists():
@@ -142,7 +142,10 @@ def load_rest(checkpoint: str, model: Any, head: StudentHead | None) -> None:
                 f"The checkpoint {checkpoint} has no {AUXILIARY_NAME}, and this student has an auxiliary layer, which"
                 " would start anew. Resume it with its own settings."
             )
-        head.auxiliary.load_state_dict(load_file(auxiliary))
+        try:
+            head.auxiliary.load_state_dict(load_file(auxiliary))
+        except (RuntimeError, SafetensorError) as error:
+            raise ValueError(f"{auxiliary} is damaged, or of another student ({error}).") from error
 
 
 def check_settings(checkpoint: str, settings: dict[str, Any]) -> None:
@@ -153,12 +156,16 @@ def check_settings(checkpoint: str, settings: dict[str, Any]) -> None:
         settings: as for `save_for_resuming`; `None` is not compared.
 
     Raises:
-        ValueError: naming what differs: it would give the outputs of the student another meaning.
+        ValueError: naming what differs: it would give the outputs of the student another meaning; or if the file is
+            damaged.
     """
     file = Path(checkpoint) / SETTINGS_NAME
     if not file.exists():
         return
-    found = json.loads(file.read_text(encoding="utf-8"))
+    try:
+        found = dict(json.loads(file.read_text(encoding="utf-8")))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"{file} is damaged ({error}). Resume from another checkpoint.") from error
     names = [name for name, value in settings.items() if None not in (value, found.get(name)) and found[name] != value]
     if names:
         theirs, ours = ({name: values[name] for name in names} for values in (found, settings))

@@ -11,7 +11,7 @@ CHECKSUMS_NAME = "checksums.json"
 
 
 def write_checksums(folder: Path) -> None:
-    """Write checksums.json: for every file of the folder, by its relative path, the xxh3-128 of its bytes."""
+    """Write checksums.json: for every file of the folder but cards, by its relative path, the xxh3-128 of its bytes."""
     found = {name: _file_checksum(path) for name, path in _files(folder).items()}
     write_atomically(folder / CHECKSUMS_NAME, lambda path: path.write_text(json.dumps(found, indent=1) + "\n"))
 
@@ -46,7 +46,7 @@ def _files(folder: Path) -> dict[str, Path]:
         for path in sorted(folder.rglob("*"))
         # Those that start with a dot or "_new-" are temporary; see files.py.
         if path.is_file()
-        and path.name != CHECKSUMS_NAME
+        and path.name not in (CHECKSUMS_NAME, "README.md")  # a card may be edited
         and not any(part.startswith((".", "_new-")) for part in path.relative_to(folder).parts)
     }
 

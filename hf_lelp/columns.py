@@ -74,9 +74,9 @@ def shard_names(dataset: Dataset, teacher: TeacherLike) -> list[str]:
     """Names of the shards that hold the columns of a dataset's rows, in the rows' order.
 
     Raises:
-        ValueError: if the dataset has no rows or lacks an input column.
+        ValueError: if the dataset has no rows or lacks an input column, or a row cannot be read.
     """
-    return [f"{content_hash(part)}.arrow" for part in _parts(dataset, teacher)]
+    return _names(_parts(dataset, teacher))
 
 
 def run_teacher(
@@ -101,14 +101,16 @@ def run_teacher(
     """
     parts = _parts(dataset, teacher)
     folder = teacher_folder(teacher, cache_dir, dtype)
-    files = [folder / f"{content_hash(part)}.arrow" for part in parts]
+    files = [folder / name for name in _names(parts)]
 
     def run(place: int) -> dict[str, NDArray]:
-        first, last = place * SHARD_ROWS, place * SHARD_ROWS + len(parts[place]) - 1
         try:
             return _run_part(parts[place], teacher, dtype)
-        except ValueError as error:
-            raise ValueError(f"Rows {first} to {last} of the dataset: {error}") from error
+        except Exception as error:
+            rows, reason = _fault(error, parts[place], place * SHARD_ROWS, teacher)
+            if reason is None:
+                raise
+            raise ValueError(f"{rows} of the dataset: {reason}") from error
 
     rows = fill(files, run, [len(part) for part in parts], description="Running the teacher", share=share)
     process = PartialState().process_index
@@ -127,6 +129,15 @@ def _parts(dataset: Dataset, teacher: TeacherLike) -> list[Dataset]:
     return cut(dataset.select_columns(teacher.input_columns).with_format(None), SHARD_ROWS)
 
 
+def _names(parts: list[Dataset]) -> list[str]:
+    try:
+        return [f"{content_hash(part)}.arrow" for part in parts]
+    except FileNotFoundError as error:
+        raise ValueError(
+            f"A file that the dataset names is not there: {error}. Restore it, or drop its row."
+        ) from error
+
+
 def _run_part(part: Dataset, teacher: TeacherLike, dtype: str) -> dict[str, NDArray]:
     """The columns of a part of the rows, (n, C) and (n, D). Their file's folder says who made them, not every row."""
     batches = part.iter(DECODED_ROWS if media(part) else len(part))
@@ -141,6 +152,21 @@ def _run_part(part: Dataset, teacher: TeacherLike, dtype: str) -> dict[str, NDAr
             )
         columns[name] = narrowed(values, dtype, name)
     return columns
+
+
+def _fault(error: Exception, part: Dataset, first: int, teacher: TeacherLike) -> tuple[str, str | None]:
+    """Which rows an error is about, and what it says; `None` if it is about no row."""
+    if media(part) and not isinstance(error, ImportError):
+        # Files are decoded many at a time: only reading each alone tells which it was.
+        for row in range(len(part)):
+            try:
+                teacher(part[row : row + 1])
+            except ValueError as alone:
+                return f"Row {first + row}", str(alone)
+            except Exception as alone:
+                reason = f"it cannot be read ({type(alone).__name__}: {alone}). Repair or drop it."
+                return f"Row {first + row}", reason
+    return f"Rows {first} to {first + len(part) - 1}", str(error) if isinstance(error, ValueError) else None
 
 
 def narrowed(values: NDArray[np.float32], dtype: str, name: str) -> NDArray:
@@ -186,7 +212,7 @@ def fit_projections(
         columns = columns.add_column("labels", labels)
     folder = Path(cache_dir or default_cache_dir()) / "projections" / key.hexdigest()
     # One process decides for all: each might see another folder, or see it at another time.
-    folder, there = broadcast_object_list([folder, folder.exists()])
+    folder, there = broadcast_object_list([folder, _are_whole(folder)])
     if not there:
         part = columns.shard(state.num_processes, state.process_index, contiguous=True)
         fitted = ClassProjections.fit(part, teacher.head, num_directions, null_space=null_space, reduce=_over_processes)
@@ -217,8 +243,25 @@ def _save(fitted: ClassProjections, folder: Path) -> None:
     remove_leftovers(folder.parent)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".") as temporary:
         fitted.save_pretrained(Path(temporary) / "whole")
-        if not folder.exists():  # another run may have fitted the same meanwhile
+        if folder.exists() and not _are_whole(folder):
+            folder.rename(Path(temporary) / "damaged")
+        try:
             (Path(temporary) / "whole").rename(folder)
+        except OSError:
+            if not folder.exists():  # or else another run has saved the same meanwhile
+                raise
+
+
+def _are_whole(folder: Path) -> bool:
+    """Whether there are projections in the cache; damaged ones are made again, as shards are."""
+    if not folder.exists():
+        return False
+    try:
+        ClassProjections.from_pretrained(str(folder))
+    except (FileNotFoundError, ValueError) as error:
+        logger.warning(f"Fitted again: {error}")
+        return False
+    return True
 
 
 def projection_columns(

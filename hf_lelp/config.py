@@ -113,6 +113,15 @@ class LELPConfig(TrainingArguments):
         """Without the token: training_args.bin is this object pickled, and it goes to the Hub with the student."""
         return {**vars(self), "hub_token": None}
 
+    def published(self) -> "LELPConfig":
+        """A copy for training_args.bin, without the token and with the last name alone of local folders."""
+        shown = copy.copy(self)
+        shown.hub_token = None
+        for name, value in vars(self).items():
+            if isinstance(value, str) and os.path.isabs(value):
+                setattr(shown, name, os.path.basename(value.rstrip(os.sep)))
+        return shown
+
     def __copy__(self) -> "LELPConfig":
         copied = object.__new__(type(self))
         vars(copied).update(vars(self))

@@ -40,20 +40,18 @@ class Classes:
         index = {name: position for position, name in enumerate(self.names or [])}
         encoded = []
         for label in labels:
-            # ClassLabel writes a missing label as −1; a Parquet or CSV file as null.
-            if label is None or label in (-1, NO_LABEL) or label != label:
-                encoded.append(NO_LABEL)
-            elif isinstance(label, str):
+            if isinstance(label, str):
                 if label not in index:
                     raise ValueError(f"The label {label!r} is none of the classes ({_listed(self.names)}).")
                 encoded.append(index[label])
-            elif label != int(label) or not 0 <= label < self.num_labels:
+                continue
+            number = _whole(label)
+            if number is None or not (number == NO_LABEL or 0 <= number < self.num_labels):
                 raise ValueError(
                     f"The label {label!r} is no class index: with {self.num_labels} classes they go from 0 to"
                     f" {self.num_labels - 1}, and {NO_LABEL} stands for no label."
                 )
-            else:
-                encoded.append(int(label))
+            encoded.append(number)
         return encoded
 
 
@@ -176,16 +174,16 @@ def _data_classes(dataset: Dataset, label_column: str) -> tuple[list[str] | None
         return (None if names == [str(index) for index in range(len(names))] else names), len(names)
     # `unique` takes no lists; one row is enough to refuse them.
     values = dataset.unique(label_column) if isinstance(feature, Value) else dataset[:1][label_column]
-    present = [label for label in values if label is not None and label == label]
+    present = [label for label in values if isinstance(label, str) or _whole(label) != NO_LABEL]
     if all(isinstance(label, str) for label in present):
         return (sorted(present), len(present)) if present else (None, None)
-    soft = [label for label in present if isinstance(label, str | list | dict) or label != int(label)]
+    soft = [label for label in present if isinstance(label, str) or _whole(label) is None]
     if soft:
         raise ValueError(
             f"The column {label_column!r} holds {soft[0]!r}: class labels are integers or text. Soft labels and"
             " regression targets do not go there; the teacher's logits travel in a column of their own."
         )
-    classes = sorted(int(label) for label in present if label not in (-1, NO_LABEL))
+    classes = sorted(int(label) for label in present)
     if not classes:
         return None, None
     if classes[0] < 0 or classes != list(range(len(classes))):
@@ -194,6 +192,17 @@ def _data_classes(dataset: Dataset, label_column: str) -> tuple[list[str] | None
             f" {len(classes) - 1} ({NO_LABEL} for no label). Renumber them, or store the column as a ClassLabel."
         )
     return None, len(classes)
+
+
+def _whole(label: Any) -> int | None:
+    """A label as a whole number, a missing one as −100; `None` if it is no such thing."""
+    # ClassLabel writes a missing label as −1; a Parquet or CSV file as null.
+    try:
+        if label is None or label != label or int(label) == -1 == label:
+            return NO_LABEL
+        return int(label) if int(label) == label else None
+    except (TypeError, ValueError, OverflowError):  # of lists, times, bytes, infinity
+        return None
 
 
 def _match(data_names: list[str], teacher_names: list[str]) -> list[int]:

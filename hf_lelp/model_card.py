@@ -3,8 +3,6 @@
 Text that comes from data, names or settings is escaped: a label cannot become a link, a heading or a script on the Hub.
 """
 
-import re
-import unicodedata
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ from huggingface_hub.utils import validate_repo_id
 
 from hf_lelp.config import LELPConfig
 from hf_lelp.files import write_atomically
+from hf_lelp.markup import escape, printable
 from hf_lelp.projections import ClassProjections
 from hf_lelp.report import half_interval, markdown_table
 
@@ -102,7 +101,7 @@ class StudentCard:
     def render(self) -> ModelCard:
         """The card, with `model-index` metadata where the evaluation data is named."""
         task, example = TASKS[self.auto_class]
-        title = _printable(self.repo.rpartition("/")[2])
+        title = printable(self.repo.rpartition("/")[2])
         classes = ", ".join(map(escape, self.classes[:_MOST_CLASSES]))
         more = len(self.classes) - _MOST_CLASSES
         named = {f"{name} (this model)" if name == self.row else name: result for name, result in self.results.items()}
@@ -121,8 +120,8 @@ class StudentCard:
             auto_class=self.auto_class,
             class_count=len(self.classes),
             classes=classes + (f", … {more} more" if more > 0 else ""),
-            student=self.student,
-            teacher=self.teacher,
+            student=_known(self.student),
+            teacher=_known(self.teacher),
             needs_code=self.num_subclasses > 1,
             num_subclasses=self.num_subclasses,
             max_length=self.max_length,
@@ -151,8 +150,8 @@ class StudentCard:
             evaluations = [
                 EvalResult(
                     task_type=task,
-                    dataset_type=_printable(data.kind),
-                    dataset_name=_printable(data.name),
+                    dataset_type=printable(data.kind),
+                    dataset_name=printable(data.name),
                     dataset_config=data.config,
                     dataset_split=data.split,
                     metric_type=kind,
@@ -162,7 +161,7 @@ class StudentCard:
                 )
                 for key, (kind, name, arguments) in metrics.items()
             ]
-        base_models = [name for name in (self.student, self.teacher) if name is not None]
+        base_models = [name for name in map(_known, (self.student, self.teacher)) if name is not None]
         return ModelCardData(
             language=self.language,
             license=self.license,
@@ -243,12 +242,6 @@ def settings_of(config: LELPConfig, projections: ClassProjections | None, traini
     }
 
 
-def escape(text: object) -> str:
-    """Text as Markdown and HTML that shows it and does nothing else: what could be markup or an address, by number."""
-    markup = r"""[!"#$&*:;<>@\[\\\]^_`{|}~]|(?<!\d)\.|\.(?!\d)"""
-    return re.sub(markup, lambda found: f"&#{ord(found[0])};", _printable(str(text)))
-
-
 def hub_id(name: object) -> str | None:
     """`name` if it is that of a repository on the Hub and files of it were loaded from there, else `None`.
 
@@ -260,18 +253,17 @@ def hub_id(name: object) -> str | None:
     return name if isinstance(try_to_load_from_cache(name, "config.json"), str) else None
 
 
+def _known(name: str | None) -> str | None:
+    """A name that the user gave, if it can be that of a repository: a path or markup does not get on a card."""
+    return name if name is not None and _is_repo_id(name) and not Path(name).exists() else None
+
+
 def _is_repo_id(name: str) -> bool:
     try:
         validate_repo_id(name)
     except HFValidationError:
         return False
     return bool(name)
-
-
-def _printable(text: str) -> str:
-    """On one line, without control characters or those that turn the direction of writing."""
-    text = " ".join(text.split())
-    return "".join(character for character in text if unicodedata.category(character)[0] != "C")
 
 
 def _quality(value: float) -> str:

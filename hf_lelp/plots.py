@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from hf_lelp.files import write_atomically
+from hf_lelp.markup import printable
 
 
 def plot_groups(alignment: dict[str, Any], path: Path) -> None:
@@ -29,17 +30,27 @@ def plot_groups(alignment: dict[str, Any], path: Path) -> None:
         shares = 100 * rows / np.maximum(rows.sum(1, keepdims=True), 1)
         names = [*map(str, range(len(counts))), "all"]
         left = np.zeros(len(rows))
-        for group, share in zip(alignment["groups"], shares.T, strict=True):
-            panel.barh(names, share, left=left, label=group, height=0.8)
+        bars = []
+        for share in shares.T:
+            bars.append(panel.barh(names, share, left=left, height=0.8))
             left += share
         score = result["adjusted_mutual_information"]
-        panel.set(title=f"{class_name} (mutual information {score:.2f})", xlabel="% of the examples", xlim=(0, 100))
+        panel.set(
+            title=f"{_shown(class_name)} (mutual information {score:.2f})", xlabel="% of the examples", xlim=(0, 100)
+        )
         panel.spines[["top", "right", "left"]].set_visible(False)
         panel.tick_params(left=False)
     panels[0].invert_yaxis()
     panels[0].set_ylabel("pseudo-subclass")
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=6, frameon=False)
+    groups = [_shown(group) for group in alignment["groups"]]
+    figure.legend(bars, groups, loc="outside lower center", ncols=6, frameon=False)
     write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=120))
+
+
+def _shown(name: str) -> str:
+    """A name from the data as a picture shows it: dollars make no formula, an underscore at the start hides nothing."""
+    name = printable(name).replace("$", r"\$")
+    return f" {name}" if name.startswith("_") else name
 
 
 def plot_comparison(summaries: dict[str, Any], folder: Path) -> None:

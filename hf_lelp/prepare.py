@@ -6,10 +6,11 @@ from typing import Any, TypeVar
 
 import numpy as np
 from accelerate import PartialState
-from datasets import Dataset, IterableDataset, concatenate_datasets
+from datasets import Dataset, IterableDataset, Value, concatenate_datasets
 from numpy.typing import NDArray
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from hf_lelp.checks import check_numbers
 from hf_lelp.columns import fit_projections, projection_columns, teacher_columns
 from hf_lelp.config import LELPConfig
 from hf_lelp.inputs import OnTheFly, Processor, column_names, encode, input_name, resolve_input_columns, transform_of
@@ -162,7 +163,7 @@ def _settle_classes(args: LELPConfig, dataset: Any, teacher: TeacherLike | None,
         if hasattr(model, "config"):
             return Classes(model.config.num_labels, class_names(model.config), None)
         if isinstance(dataset, Dataset) and LOGITS_COLUMN in dataset.column_names:
-            return Classes(len(dataset.select_columns([LOGITS_COLUMN])[0][LOGITS_COLUMN]), None, None)
+            return Classes(check_numbers(dataset, LOGITS_COLUMN, 1)[0], None, None)
         raise
 
 
@@ -184,8 +185,13 @@ def check_marks(dataset: AnyDataset, teacher: TeacherLike | None, projections: C
     known = {TEACHER_MARK: known_teacher, PROJECTIONS_MARK: projections.fingerprint if projections else None}
     marks = [name for name in known if name in column_names(dataset)]
     for name in marks:
-        found = dataset.unique(name) if isinstance(dataset, Dataset) else [next(iter(dataset))[name]]
         maker = "teacher" if name == TEACHER_MARK else "projections"
+        if dataset.features is not None and dataset.features[name] != Value("string"):
+            raise ValueError(
+                f"The column {name} holds {dataset.features[name]}; under that name the fingerprint of the {maker} is"
+                " expected. Rename the column if it is something else."
+            )
+        found = dataset.unique(name) if isinstance(dataset, Dataset) else [next(iter(dataset))[name]]
         check_mark(found, known[name] or found[0], maker)
     return dataset.remove_columns(marks) if marks else dataset
 
@@ -227,7 +233,7 @@ def add_teacher_columns(
     elif EMBEDDING_COLUMN in present:
         embeddings = dataset.select_columns([LOGITS_COLUMN, EMBEDDING_COLUMN])
 
-    width = len(dataset.select_columns([LOGITS_COLUMN])[0][LOGITS_COLUMN])
+    (width,) = check_numbers(dataset, LOGITS_COLUMN, 1)
     if width != classes.num_labels:
         raise ValueError(
             f"{LOGITS_COLUMN} has {width} classes and the data {classes.num_labels}: another teacher made the column."
@@ -248,7 +254,15 @@ def add_teacher_columns(
         )
 
     dataset = dataset if transform is None else dataset.with_transform(transform)
-    if args.num_subclasses == 1 or PROJECTIONS_COLUMN in present:
+    if args.num_subclasses == 1:
+        return TeacherData(dataset, embeddings, projections, args)
+    if PROJECTIONS_COLUMN in present:
+        shape = check_numbers(dataset, PROJECTIONS_COLUMN, 2)
+        if shape[0] != classes.num_labels:
+            raise ValueError(
+                f"{PROJECTIONS_COLUMN} has shape {shape} per row and the data {classes.num_labels} classes: other"
+                " projections made the column. Make it again."
+            )
         return TeacherData(dataset, embeddings, projections, args)
     if embeddings is None or (projections is None and teacher is None):
         raise ValueError(
@@ -281,18 +295,30 @@ def student_columns(
     there is nothing to make inputs with.
 
     Raises:
-        ValueError: if there is no telling which column to read, a text is no string, or a label no class.
+        ValueError: if there is no telling which column to read, a text is no string, a label no class, or there are
+            two columns of labels that differ.
     """
     transform = transform_of(dataset)
     if isinstance(transform, OnTheFly):
         return dataset
     present: list[str] = column_names(dataset)
     prepared = processing_class is None or input_name(processing_class) in present
-    if prepared and transform is None and (label_column not in present or label_column == "labels"):
-        return dataset
+    if prepared and transform is None:
+        ready = label_column == "labels" and (not isinstance(dataset, Dataset) or _are_indices(dataset, classes))
+        if ready or label_column not in present:
+            return dataset
     columns: list[str] = (
         [] if prepared else resolve_input_columns(dataset, input_columns, label_column, processing_class)
     )
+    if isinstance(dataset, Dataset) and {"labels", label_column} <= {*present} and transform is None:
+        # `map` would write ours with the type of the column that is there, and −100 as a boolean is true.
+        if label_column == "labels":
+            label_column = "labels as they came"
+            dataset = dataset.rename_column("labels", label_column)
+        else:
+            _check_same_labels(dataset, label_column, classes)
+            dataset = dataset.remove_columns("labels")
+        present = dataset.column_names
     order = in_order_of(classes.names, (dataset.features or {}).get(label_column))
 
     def encode_labels(values: Iterable[Any]) -> list[int]:
@@ -322,6 +348,21 @@ def student_columns(
     if transform is None:
         dataset = dataset.select_columns([*columns, *kept])
     return dataset.with_transform(OnTheFly(processing_class, columns, max_length, kept, transform))
+
+
+def _check_same_labels(dataset: Dataset, label_column: str, classes: Classes) -> None:
+    own, other = (classes.encode(column_values(dataset.with_format(None), name)) for name in (label_column, "labels"))
+    if own != other:
+        raise ValueError(
+            f"The data has {label_column!r} and 'labels', and they differ. Drop or rename the column that is not meant,"
+            " or set label_column."
+        )
+
+
+def _are_indices(dataset: Dataset, classes: Classes) -> bool:
+    """Whether `labels` are class indices and −100 already."""
+    values = dataset.unique("labels")
+    return all(type(value) is int for value in values) and classes.encode(values) == values
 
 
 def column_values(dataset: Dataset, column: str) -> Any:

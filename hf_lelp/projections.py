@@ -22,10 +22,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from tqdm.auto import tqdm
 
+from hf_lelp.checks import as_array, check_finite, check_type
 from hf_lelp.files import new_files, write_atomically
 from hf_lelp.heads import LinearHead
 from hf_lelp.inputs import column_names
 from hf_lelp.labels import NO_LABEL, Classes
+from hf_lelp.markup import escape
 from hf_lelp.pca import Moments, principal_directions, row_space
 
 EMBEDDING_COLUMN = "teacher_embedding"
@@ -112,6 +114,8 @@ class ClassProjections(
         """
         present = column_names(dataset)
         _require_columns(present, EMBEDDING_COLUMN, LOGITS_COLUMN)
+        if isinstance(dataset, Dataset):
+            check_type(dataset, EMBEDDING_COLUMN, 1)
         if label_column is None:
             label_column = next((name for name in ("labels", "label") if name in present), None)
         num_classes, size = head.weight.shape
@@ -130,7 +134,7 @@ class ClassProjections(
             for batch in dataset.select_columns(columns).with_format("numpy").iter(batch_size):
                 if TEACHER_MARK in batch:
                     check_mark(set(batch[TEACHER_MARK]), head.fingerprint, "teacher")
-                embedding = np.asarray(batch[EMBEDDING_COLUMN])
+                embedding = as_array(batch[EMBEDDING_COLUMN], EMBEDDING_COLUMN, 1, rows)
                 _check_embedding(embedding, size, first_row=rows)
                 classes = np.asarray(batch[LOGITS_COLUMN]).argmax(-1)
                 if label_column:
@@ -145,6 +149,7 @@ class ClassProjections(
 
         basis = row_space(head.weight) if null_space else np.zeros((size, 0))
         fitted = [principal_directions(m, basis, num_directions, index) for index, m in enumerate(moments)]
+        _check_variance(np.stack([variance for _, variance in fitted]))
         return cls(
             mean=torch.from_numpy(np.stack([m.mean for m in moments])).float(),
             directions=torch.from_numpy(np.stack([directions for directions, _ in fitted])).float(),
@@ -250,7 +255,7 @@ class ClassProjections(
             size=self.mean.shape[-1],
             count=", ".join(f"{count:,}" for count in self.count.tolist()),
             null_space="yes" if self.null_space else "no",
-            teacher=self.teacher,
+            teacher=escape(self.teacher),
             fingerprint=self.fingerprint,
         )
 
@@ -315,17 +320,23 @@ class ClassProjections(
 
 
 def _check_embedding(embedding: NDArray[np.floating], size: int, first_row: int) -> None:
-    if embedding.ndim != 2 or embedding.shape[1] != size:
+    if embedding.shape[1] != size:
         raise ValueError(
             f"The column {EMBEDDING_COLUMN} has shape {embedding.shape[1:]} per row and the teacher's final layer reads"
             f" {size} dimensions: the columns are another teacher's. Run this teacher over the dataset."
         )
-    finite = np.isfinite(embedding).all(-1)
-    if not finite.all():
-        raise ValueError(
-            f"The teacher's embedding of row {first_row + int(finite.argmin())} is not finite (NaN or infinite)."
-            " Check that text, or run the teacher in float32 (teacher_dtype)."
-        )
+    check_finite(embedding, EMBEDDING_COLUMN, first_row)
+
+
+def _check_variance(variance: NDArray[np.float64]) -> None:
+    """Refuse (C, K) variances that scores cannot be divided by in float32."""
+    limits = np.finfo(np.float32)
+    for index, (most, least) in enumerate(zip(variance.max(-1), variance.min(-1), strict=True)):
+        if not (limits.tiny <= least and most <= limits.max):
+            raise ValueError(
+                f"The variance of class {index}'s embeddings goes from {least:.3g} to {most:.3g}, beyond what float32"
+                f" holds ({limits.tiny:.3g} to {limits.max:.3g}). Check the teacher, or scale its embeddings."
+            )
 
 
 def check_mark(found: Collection[str], expected: str, maker: str) -> None:

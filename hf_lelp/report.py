@@ -5,6 +5,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hf_lelp.markup import cell
+
 
 def results_table(results: dict[str, dict[str, Any]], rows: int) -> str:
     """The figures of teacher and students, a line each, as a Markdown table.
@@ -113,14 +115,15 @@ def group_table(alignment: dict[str, Any]) -> str:
     for class_name, result in alignment["classes"].items():
         counts = np.array(result["counts"])
         total = counts.sum(0)
-        body.append([f"{class_name}, all", f"{total.sum():,}", *_shares(total)])
+        name = cell(class_name)
+        body.append([f"{name}, all", f"{total.sum():,}", *_shares(total)])
         for subclass, row in enumerate(counts):
-            body.append([f"{class_name}, {subclass}", f"{row.sum():,}", *_shares(row)])
+            body.append([f"{name}, {subclass}", f"{row.sum():,}", *_shares(row)])
     scores = ", ".join(
-        f"{name} {result['adjusted_mutual_information']:.3f}" for name, result in alignment["classes"].items()
+        f"{cell(name)} {result['adjusted_mutual_information']:.3f}" for name, result in alignment["classes"].items()
     )
     return (
-        f"{markdown_table(['pseudo-subclass', 'examples', *alignment['groups']], body)}\n\n"
+        f"{markdown_table(['pseudo-subclass', 'examples', *map(cell, alignment['groups'])], body)}\n\n"
         f"Adjusted mutual information with the groups (0: chance, 1: the same): {scores}"
     )
 

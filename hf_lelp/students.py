@@ -224,7 +224,7 @@ def _load_student(name_or_path: str, **kwargs: Any) -> PreTrainedModel:
     hub = {
         key: kwargs[key] for key in ("revision", "token", "cache_dir", "subfolder", "local_files_only") if key in kwargs
     }
-    config = AutoConfig.from_pretrained(name_or_path, **hub)
+    config = AutoConfig.from_pretrained(name_or_path, trust_remote_code=False, **hub)
     architecture = (config.architectures or ["none"])[0]
     base = getattr(transformers, architecture, None)
     if base is None or not any(architecture in names for names in _AUTO_CLASSES.values()):
@@ -256,7 +256,7 @@ def new_student(name_or_path: str, num_labels: int) -> PreTrainedModel:
     Raises:
         ValueError: if it is a classifier with another number of classes.
     """
-    config = AutoConfig.from_pretrained(name_or_path)
+    config = AutoConfig.from_pretrained(name_or_path, trust_remote_code=False)
     if getattr(config, "num_subclasses", 1) > 1:
         return load_student(name_or_path, dtype=torch.float32)
     if config.num_labels != num_labels and "Classification" in (config.architectures or [""])[0]:
@@ -264,7 +264,8 @@ def new_student(name_or_path: str, num_labels: int) -> PreTrainedModel:
             f"{name_or_path} is a classifier with {config.num_labels} classes and the data has {num_labels}."
             " Start from the model that it was fine-tuned from, or from another one without a classification layer."
         )
-    return auto_class(config).from_pretrained(name_or_path, num_labels=num_labels, dtype=torch.float32)
+    settings: dict[str, Any] = {"num_labels": num_labels, "dtype": torch.float32, "trust_remote_code": False}
+    return auto_class(config).from_pretrained(name_or_path, **settings)
 
 
 def subclass_model(base: type[PreTrainedModel]) -> type[PreTrainedModel]:

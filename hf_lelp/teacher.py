@@ -284,6 +284,7 @@ def load_processor(name_or_path: str, **hub: Any) -> Processor:
         name_or_path: folder or Hub id.
         **hub: for `from_pretrained` (revision, trust_remote_code, …).
     """
+    hub.setdefault("trust_remote_code", False)  # the default of transformers is to ask
     auto = auto_class(AutoConfig.from_pretrained(name_or_path, **hub))
     if auto is transformers.AutoModelForAudioClassification:
         return transformers.AutoFeatureExtractor.from_pretrained(name_or_path, **hub)

@@ -58,7 +58,7 @@ def tokenize(
 
     Raises:
         KeyError: if a column is missing.
-        ValueError: if a text is not a string.
+        ValueError: if a text is not a string, or none that UTF-8 can hold.
     """
     for column in columns:
         wrong = next((row for row, text in enumerate(batch[column]) if not isinstance(text, str)), None)
@@ -68,11 +68,28 @@ def tokenize(
                 " expected. Fill or drop such rows first (an empty string is fine)."
             )
     texts = [list(batch[column]) for column in columns]
-    tokens = dict(processing_class(*texts, truncation=max_length is not None, max_length=max_length))
+    try:
+        tokens = dict(processing_class(*texts, truncation=max_length is not None, max_length=max_length))
+    except (TypeError, UnicodeEncodeError):
+        _check_encodable(texts, columns)
+        raise
     for row in [row for row, ids in enumerate(tokens["input_ids"]) if not ids]:
         for name, values in tokens.items():
             values[row] = [{"input_ids": _stand_in(processing_class), "attention_mask": 1}.get(name, 0)]
     return tokens
+
+
+def _check_encodable(texts: Sequence[Sequence[str]], columns: Sequence[str]) -> None:
+    """Name a text with half a character (a lone surrogate), which comes of cutting UTF-16 in the wrong place."""
+    for column, values in zip(columns, texts, strict=True):
+        for row, text in enumerate(values):
+            try:
+                text.encode()
+            except UnicodeEncodeError as error:
+                raise ValueError(
+                    f"Row {row} of a batch has half a character, {text[error.start]!r}, in the text column {column!r}."
+                    ' Repair it first: text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").'
+                ) from error
 
 
 def _stand_in(processing_class: PreTrainedTokenizerBase) -> int:

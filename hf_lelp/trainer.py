@@ -20,6 +20,7 @@ from transformers import (
     Trainer,
     set_seed,
 )
+from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_utils import has_length
 from transformers.utils import CONFIG_NAME
 
@@ -36,6 +37,7 @@ from hf_lelp.checkpoints import (
     saved_projections,
     whole_or_gone,
 )
+from hf_lelp.checks import check_tokens
 from hf_lelp.checksums import CHECKSUMS_NAME, write_checksums
 from hf_lelp.config import LELPConfig, check_launch
 from hf_lelp.describe import card_of, describe
@@ -174,6 +176,9 @@ class LELPTrainer(Trainer):
         self.args, self.processing_class = args, processing_class
         if processing_class is None and data_collator is None and model is not None:
             check_prepared(train_dataset, model.main_input_name)
+        if data_collator is None and model is not None:
+            check_tokens(train_dataset, model)
+            check_tokens(eval_dataset, model)
         if train_dataset is not None:
             train_dataset = self._prepare(train_dataset)
         if form["type"] == "torch" and processing_class is None and transform_of(train_dataset) is None:
@@ -493,6 +498,15 @@ class LELPTrainer(Trainer):
         if not _internal_call and self.is_world_process_zero():
             self.student_card().save(Path(output_dir or self.args.output_dir or ".") / CARD_NAME)
 
+    def save_state(self) -> None:
+        """As in Trainer, with the name alone of the best checkpoint's folder: it goes to the Hub with the student."""
+        best = self.state.best_model_checkpoint
+        self.state.best_model_checkpoint = best and Path(best).name
+        try:
+            super().save_state()
+        finally:
+            self.state.best_model_checkpoint = best
+
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         if not self.args.should_save:
             super()._save(output_dir, state_dict)
@@ -500,6 +514,7 @@ class LELPTrainer(Trainer):
         folder = Path(output_dir or self.args.output_dir or ".")
         with new_files(folder, last=CONFIG_NAME) as temporary:
             super()._save(str(temporary), state_dict)
+            torch.save(self.args.published(), temporary / TRAINING_ARGS_NAME)  # it goes to the Hub with the student
             if self.projections is not None:
                 self.projections.save_pretrained(temporary / PROJECTIONS_FOLDER)
             if self.is_in_train:

@@ -1,12 +1,18 @@
 """A slice of the campaigns of docs/reliability.md, each in a process of its own."""
 
 import json
+import pickle
+import re
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from benchmarks.fuzz import Target, _watch, outcome
 
 ROOT = Path(__file__).parent.parent
 
@@ -34,3 +40,47 @@ def test_loaders_refuse_what_is_not_whole(tmp_path: Path) -> None:
     found = campaign("fuzz", tmp_path / "fuzz.json", "--inputs", "30", "--seed", "1")
     assert found["inputs"] == 30 * len(found["loaders"]) and found["memory_grown_mb"] < 1024
     assert all(result["refused"] and not result["failures"] for result in found["loaders"].values())
+
+
+def harmless(folder: Path) -> str:
+    return (folder / "file").read_text()
+
+
+def opens_another(folder: Path) -> str:
+    return (folder.parent / "outside").read_text()
+
+
+def unpickles(folder: Path) -> Any:
+    return pickle.loads(pickle.dumps(Path("x")))
+
+
+def loses_its_words(folder: Path) -> Any:
+    return {}["a key"]
+
+
+def takes_no_notice(folder: Path) -> str:
+    return "something else"
+
+
+@pytest.mark.parametrize(
+    ("load", "found"),
+    [
+        (harmless, "the same"),
+        (opens_another, "Breach: .*outside was opened"),
+        (unpickles, "Breach: pickle.find_class"),
+        (loses_its_words, "KeyError"),
+        (takes_no_notice, "another"),
+    ],
+)
+def test_the_watch_over_the_loaders_sees_what_they_do(tmp_path: Path, load: Callable[[Path], Any], found: str) -> None:
+    watching()
+    (tmp_path / "artefact").mkdir()
+    for file in (tmp_path / "outside", tmp_path / "artefact" / "file"):
+        file.write_text("content")
+    target = Target("a loader", 1, harmless, load, ("file",))
+    assert re.match(found, outcome(target, tmp_path / "artefact", "content"))
+
+
+@cache
+def watching() -> None:
+    sys.addaudithook(_watch)

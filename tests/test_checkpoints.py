@@ -133,3 +133,15 @@ def test_an_auxiliary_layer_never_starts_anew_on_resuming(tmp_path: Path) -> Non
     trainer(tmp_path, student_head="subclass", num_subclasses=1).train()
     with pytest.raises(ValueError, match=r"checkpoint-6 has no auxiliary_head\.safetensors"):
         trainer(tmp_path).train(resume_from_checkpoint=True)
+
+
+@pytest.mark.parametrize("content", ["[1]", "null", "{"])
+def test_damage_is_told_without_checksums_too(run: Path, content: str) -> None:
+    checkpoint = run / "out" / "checkpoint-6"
+    (checkpoint / CHECKSUMS_NAME).unlink()
+    cut(checkpoint / "auxiliary_head.safetensors")
+    with pytest.raises(ValueError, match=r"auxiliary_head\.safetensors is damaged, or of another student"):
+        trainer(run).train(resume_from_checkpoint=True)
+    (checkpoint / "distillation.json").write_text(content)
+    with pytest.raises(ValueError, match=r"distillation\.json is damaged .*Resume from another checkpoint"):
+        trainer(run).train(resume_from_checkpoint=True)

@@ -21,7 +21,14 @@ def folder(tmp_path: Path) -> Path:
 def test_what_is_as_it_was_passes(folder: Path) -> None:
     assert set(json.loads((folder / CHECKSUMS_NAME).read_text())) == {"weights", "inner/config.json"}
     check_checksums(folder)
-    (folder / "README.md").write_text("a further file")
+    (folder / "more").write_text("a further file")
+    check_checksums(folder)
+
+
+def test_a_card_may_be_edited(folder: Path) -> None:
+    (folder / "inner" / "README.md").write_text("a card")
+    write_checksums(folder)
+    (folder / "inner" / "README.md").write_text("a better card")
     check_checksums(folder)
 
 

@@ -412,3 +412,23 @@ def test_the_fit_is_found_again_wherever_the_rows_came_from(tmp_path: Path) -> N
         columns = teacher_columns(dataset, guide, tmp_path)
         projection_columns(columns, fit_projections(columns, labels, guide, 2, cache_dir=tmp_path), tmp_path)
     assert len(list((tmp_path / "projections").iterdir())) == len(list((tmp_path / "projected").iterdir())) == 1
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    paths = [folder / f"{number}.png" for number in range(300)]
+    for path, picture in zip(paths, tiny_media.pictures(300), strict=True):
+        picture.save(path)
+    data = Dataset.from_dict({"image": [str(path) for path in paths]}).cast_column("image", Image())
+    guide = Teacher(tiny_media.cnn(), tiny_media.image_processor(), input_columns=["image"])
+    whole = paths[290].read_bytes()
+    paths[290].write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match=r"Row 290 of the dataset: it cannot be read \(\w+: .*\). Repair or drop it"):
+        teacher_columns(data, guide, tmp_path / "columns")
+    assert not list((tmp_path / "columns").rglob("*.arrow"))
+    paths[290].unlink()
+    with pytest.raises(ValueError, match=r"A file that the dataset names is not there: .*290\.png"):
+        teacher_columns(data, guide, tmp_path / "columns")
+    paths[290].write_bytes(whole)
+    assert len(teacher_columns(data, guide, tmp_path / "columns")) == 300

@@ -1,6 +1,7 @@
 """Every way in which the classes of data and teacher can agree, disagree, or be unknown."""
 
 import re
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -190,9 +191,11 @@ class TestEncode:
         assert encoded == expected
         assert {type(label) for label in encoded} <= {int}
 
-    @pytest.mark.parametrize("label", [2, -2, 0.5, 7.0])
-    def test_numbers_that_are_no_class(self, label: float) -> None:
-        with pytest.raises(ValueError, match=rf"The label {label} is no class index: with 2 classes .* 0 to 1"):
+    @pytest.mark.parametrize("label", [2, -2, 0.5, 7.0, float("inf"), [0], b"0", {"a": 0}, datetime(2020, 1, 1)])
+    def test_values_that_are_no_class(self, label: Any) -> None:
+        with pytest.raises(
+            ValueError, match=rf"The label {re.escape(repr(label))} is no class index: with 2 classes .* 0 to 1"
+        ):
             self.UNNAMED.encode([0, label])
 
     def test_text_that_is_no_class(self) -> None:

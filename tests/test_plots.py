@@ -129,3 +129,11 @@ def test_a_setting_left_to_be_chosen_has_no_place_on_the_axis(tmp_path: Path) ->
     given = summary(100, methods, num_subclasses=[8, 4, "auto"])
     plot_comparison({"all rows": given}, tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"accuracy.png", "settings.png"}
+
+
+def test_names_from_the_data_are_no_formulas(tmp_path: Path) -> None:
+    # A dollar starts a formula for matplotlib, and a legend leaves out what begins with an underscore.
+    names = [r"$\frac{", "costs $5 or $10", "_other", "a\nb\x07"]
+    result = {"counts": [[1, 2, 3, 4], [4, 3, 2, 1]], "adjusted_mutual_information": 0.5}
+    plot_groups({"groups": names, "classes": {r"$\nothing$": result, "_": result}}, tmp_path / "groups.png")
+    assert (tmp_path / "groups.png").stat().st_size > 1000

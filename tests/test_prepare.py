@@ -268,6 +268,31 @@ def test_tokenized_data_keeps_its_columns() -> None:
     assert without.column_names == ["text", "labels"]
 
 
+def test_prepared_labels_become_indices() -> None:
+    classes = Classes(2, ["a", "b"], None)
+    tokens = {"input_ids": [[2, 3]] * 4}
+    for values in ([0.0, 1.0, float("nan"), None], [0, 1, -1, None], ["a", "b", None, None], [False, True, None, None]):
+        data = Dataset.from_dict({**tokens, "labels": values})
+        for _ in range(2):  # what is ready stays as it is
+            data = student_columns(
+                data,
+                tiny.tokenizer(),
+                input_columns=None,
+                label_column="labels",
+                max_length=None,
+                classes=classes,
+            )
+            assert data["labels"][:] == [0, 1, -100, -100]
+    swapped = Dataset.from_dict({**tokens, "labels": [0, 1, -1, -1]}).cast_column(
+        "labels", ClassLabel(names=["b", "a"])
+    )
+    for _ in range(2):
+        swapped = student_columns(
+            swapped, tiny.tokenizer(), input_columns=None, label_column="labels", max_length=None, classes=classes
+        )
+        assert swapped["labels"][:] == [1, 0, -100, -100]
+
+
 def test_streams() -> None:
     raw = runs.data(8)
     expected = student_rows(raw)[:]

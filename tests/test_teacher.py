@@ -75,6 +75,16 @@ def test_little_is_spent_on_padding() -> None:
     assert widths == lengths[::8]
 
 
+def test_the_embedding_is_checked_once_and_on_two_rows() -> None:
+    model, texts = runs.teacher_model(), {"text": tiny.texts(16)}
+    sizes: list[int] = []
+    guide = Teacher(model, tiny.tokenizer(), batch_size=8)
+    model.register_forward_pre_hook(lambda _, args, inputs: sizes.append(len(inputs["input_ids"])), with_kwargs=True)
+    guide(texts)
+    guide(texts)
+    assert sizes == [8, 2, 8, 8, 8]
+
+
 def test_the_model_is_left_as_it_was() -> None:
     model = runs.teacher_model()
     before, head = runs.weights(model), model.classifier

@@ -140,3 +140,14 @@ def test_a_text_without_tokens_becomes_one_that_is_attended_to(kind: str) -> Non
     set_pad_token(processing_class, tiny.classifier(kind))
     tokens = tokenize(processing_class, {"text": [""]}, ["text"], None)
     assert tokens["input_ids"] == [[processing_class.unk_token_id]]
+
+
+def test_half_a_character_is_named() -> None:
+    # What UTF-16 becomes when it is cut inside an emoji; no Arrow table holds it, but a transform can make it.
+    with pytest.raises(
+        ValueError, match=r"Row 1 of a batch has half a character, '\\ud83d', in the text column 'b'"
+    ) as raised:
+        tokenize(tiny.tokenizer(), {"a": ["good", "bad"], "b": ["bad", "good \ud83d"]}, ["a", "b"], None)
+    repaired = "good \ud83d".encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    assert 'text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")' in str(raised.value)
+    assert tokenize(tiny.tokenizer(), {"a": [repaired]}, ["a"], None)["input_ids"]

@@ -110,6 +110,53 @@ def test_embeddings_that_are_not_finite(tmp_path: Path) -> None:
     refused(tmp_path, "embedding of row 5 is not finite", train_dataset=broken)
 
 
+@pytest.mark.parametrize("subclasses", [1, 2])
+def test_a_teacher_that_fails_on_one_row(subclasses: int, tmp_path: Path) -> None:
+    raw = Dataset.from_dict({"text": [*tiny.texts(60), "unheard of", *tiny.texts(9)], "label": [0, 1] * 35})
+    guide = runs.teacher_model()
+    with torch.no_grad():  # as an overflow would
+        guide.bert.embeddings.word_embeddings.weight[tiny.tokenizer().unk_token_id] = float("nan")
+    words = ("teacher logits of row 60 is not finite", "float32 (teacher_dtype)")
+    settings = {"num_subclasses": subclasses, "check_teacher": False}
+    refused(tmp_path, *words, train_dataset=raw, teacher_model=guide, settings=settings)
+
+
+def test_two_columns_of_labels(tmp_path: Path) -> None:
+    raw = runs.data()
+    same = raw.add_column("labels", list(raw["label"]))
+    run = runs.trainer(runs.config(tmp_path), train_dataset=same)
+    assert list(run.train_dataset["labels"]) == list(raw["label"])
+    other = raw.add_column("labels", [1 - label for label in raw["label"]])
+    refused(tmp_path, "The data has 'label' and 'labels', and they differ", "set label_column", train_dataset=other)
+    # That advice works.
+    run = runs.trainer(runs.config(tmp_path, label_column="labels", check_teacher=False), train_dataset=other)
+    assert list(run.train_dataset["labels"]) == list(other["labels"])
+
+
+def test_tokens_of_another_tokenizer(tmp_path: Path) -> None:
+    raw = runs.data()
+    tokens = raw.add_column("input_ids", [[2, 5, 3]] * 50 + [[2, 30_000, 3]] * (len(raw) - 50))
+    words = ("input_ids of row 50 go from 2 to 30000", "vocabulary from 0 to 19", "student's tokenizer")
+    refused(tmp_path, *words, train_dataset=tokens)
+    refused(tmp_path, *words, eval_dataset=tokens)
+
+
+def test_marks_and_projections_that_are_something_else(tmp_path: Path) -> None:
+    raw = runs.data()
+    words = ("column teacher_fingerprint holds", "fingerprint of the teacher is expected", "Rename")
+    refused(tmp_path, *words, train_dataset=raw.add_column("teacher_fingerprint", [7] * len(raw)))
+    columns = runs.prepared()[0].remove_columns([PROJECTIONS_MARK, "teacher_projections"])
+    wide = columns.add_column("teacher_projections", [[[0.0, 1.0]] * 3] * len(columns))
+    words = ("teacher_projections has shape (3, 2) per row and the data 2 classes", "Make it again")
+    refused(tmp_path, *words, train_dataset=wide, teacher_model=None)
+
+
+def test_embeddings_beyond_float32(tmp_path: Path) -> None:
+    columns = runs.data().map(runs.teacher(), batched=True)
+    tiny_ones = columns.map(lambda row: {"teacher_embedding": [value * 1e-25 for value in row["teacher_embedding"]]})
+    refused(tmp_path, "variance of class 0's embeddings goes from", "beyond what float32", train_dataset=tiny_ones)
+
+
 def test_a_teacher_without_final_linear_layer(tmp_path: Path) -> None:
     guide = runs.teacher_model()
     guide.classifier = nn.Sequential(nn.Linear(16, 5), nn.Tanh(), nn.Bilinear(5, 5, 2))
@@ -172,7 +219,8 @@ def test_prepared_data_without_the_teacher_s_columns(tmp_path: Path) -> None:
     refused(tmp_path, *words, train_dataset=columns, teacher_model=None)
     refused(tmp_path, *words, train_dataset=columns)
     wrong = Dataset.from_dict({"text": ["a", "b"], "label": [0, 1], "teacher_logits": [[0.0] * 3, [1.0] * 3]})
-    refused(tmp_path, "teacher_logits has 3 classes and the data 2", train_dataset=wrong, teacher_model=None)
+    words = ("teacher_logits has 3 classes and the data 2", ": another teacher made the column")
+    refused(tmp_path, *words, train_dataset=wrong, teacher_model=None)
 
 
 def test_a_collator_that_drops_the_teacher_s_columns(tmp_path: Path) -> None:

@@ -1,0 +1,150 @@
+"""Columns that come with the data under the names of ours: are their values what the loss and the student can take?
+
+Each check reads the column in pieces, before anything is trained on it, and names the first row that is wrong.
+"""
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from datasets import Dataset
+from numpy.typing import NDArray
+from transformers import PreTrainedModel
+
+PIECE_ROWS = 4096
+
+
+def check_numbers(dataset: Dataset, column: str, dimensions: int) -> tuple[int, ...]:
+    """Check that every row of a column holds finite numbers in lists, all of one shape; returns the shape.
+
+    Args:
+        dataset: with the column.
+        column: its name.
+        dimensions: 1 for lists of numbers, 2 for lists of such.
+
+    Raises:
+        ValueError: if the column is of another type, a row of another shape or not finite, or there is no row.
+    """
+    if not len(dataset):
+        raise ValueError(f"The column {column} has no rows: there is nothing to train on.")
+    check_type(dataset, column, dimensions)
+    shape: tuple[int, ...] | None = None
+    start = 0
+    for batch in dataset.select_columns([column]).with_format("numpy").iter(PIECE_ROWS):
+        values = as_array(batch[column], column, dimensions, start)
+        shape = values.shape[1:] if shape is None else shape
+        if values.shape[1:] != shape:
+            raise ValueError(
+                f"Row {start} of the column {column} has shape {values.shape[1:]}, where others have {shape}. Make the"
+                " column again, or drop that row."
+            )
+        check_finite(values, column, start)
+        start += len(values)
+    assert shape is not None
+    return shape
+
+
+def check_type(dataset: Dataset, column: str, dimensions: int, *, whole: bool = False) -> None:
+    """Check that a column is declared to hold numbers in lists, and lacks no row.
+
+    Args:
+        dataset: with the column.
+        column: its name.
+        dimensions: how deep the lists are.
+        whole: whether the numbers must be whole.
+
+    Raises:
+        ValueError: if it is declared as something else, or a row is missing.
+    """
+    type_ = dataset.features.arrow_schema.field(column).type
+    depth = 0
+    while isinstance(type_, pa.ExtensionType) or hasattr(type_, "value_type"):
+        depth += not isinstance(type_, pa.ExtensionType)
+        type_ = type_.storage_type if isinstance(type_, pa.ExtensionType) else type_.value_type
+    if depth != dimensions or not (pa.types.is_integer(type_) or (not whole and pa.types.is_floating(type_))):
+        expected = f"{'lists of ' * dimensions}{'whole ' if whole else ''}numbers"
+        raise ValueError(
+            f"The column {column} holds {dataset.features[column]}, and {expected} are expected under that name."
+            " Make it again, or rename it if it is something else."
+        )
+    if dataset.data.column(column).null_count:  # of these rows, or of others of a dataset that this is a part of
+        values = dataset.select_columns([column]).with_format(None)[:][column]
+        row = next((row for row, value in enumerate(values) if value is None), None)
+        if row is not None:
+            raise ValueError(f"Row {row} of the column {column} is missing. Make the column again, or drop that row.")
+
+
+def as_array(values: Any, column: str, dimensions: int, first_row: int) -> NDArray[np.float64]:
+    """Rows of a column, (n, ...), float64.
+
+    Args:
+        values: n rows, as the "numpy" format of datasets gives them.
+        column: for messages.
+        dimensions: of a row.
+        first_row: number of the first one, for messages.
+
+    Raises:
+        ValueError: if a row is not of the first one's shape.
+    """
+    try:
+        array = np.asarray(values)
+        array = array if array.dtype.kind == "f" else array.astype(np.float64)
+    except (TypeError, ValueError):  # rows of several shapes
+        array = np.empty(0)
+    if array.ndim == 1 + dimensions:
+        return array
+    shapes = [np.shape(value) for value in values]
+    first = next((shape for shape in shapes if len(shape) == dimensions), ())
+    row = next((row for row, shape in enumerate(shapes) if shape != first), 0)
+    raise ValueError(
+        f"Row {first_row + row} of the column {column} has shape {shapes[row]}, where others have {first}. Make the"
+        " column again, or drop that row."
+    )
+
+
+def check_finite(values: NDArray[np.floating], column: str, first_row: int) -> None:
+    """Check that no row of (n, ...) holds NaN or infinity.
+
+    Raises:
+        ValueError: naming the first one that does.
+    """
+    finite = np.isfinite(values).reshape(len(values), -1).all(-1)
+    if not finite.all():
+        raise ValueError(
+            f"The {column.replace('_', ' ')} of row {first_row + int(finite.argmin())} is not finite (NaN, infinite or"
+            " missing). Check what the teacher read there, or run it in float32 (teacher_dtype)."
+        )
+
+
+def check_tokens(dataset: Any, model: PreTrainedModel) -> None:
+    """Check `input_ids` that come with a dataset: tokens of the model's vocabulary. Anything without them passes.
+
+    Raises:
+        ValueError: if the column holds something else, or tokens that the model does not have.
+    """
+    if (
+        not isinstance(dataset, Dataset)
+        or "input_ids" not in dataset.column_names
+        or dataset.format["type"] == "custom"
+    ):
+        return
+    check_type(dataset, "input_ids", 1, whole=True)
+    size = getattr(model.config.get_text_config(), "vocab_size", None)
+    start = 0
+    for table in dataset.select_columns(["input_ids"]).with_format("arrow").iter(PIECE_ROWS):
+        tokens = table["input_ids"].combine_chunks()
+        found = pc.min_max(tokens.flatten()).as_py()
+        if found["min"] is not None and (found["min"] < 0 or (size is not None and found["max"] >= size)):
+            row = next(row for row, of_row in enumerate(tokens.to_pylist()) if not _in_range(of_row, size))
+            of_row = tokens[row].as_py()
+            raise ValueError(
+                f"The input_ids of row {start + row} go from {min(of_row)} to {max(of_row)}, and the student's"
+                f" vocabulary from 0 to {size - 1 if size else 'its end'}. Make them with the student's tokenizer, or"
+                " rename the column if it is something else."
+            )
+        start += len(tokens)
+
+
+def _in_range(tokens: list[int], size: int | None) -> bool:
+    return all(token >= 0 and (size is None or token < size) for token in tokens)

@@ -1,0 +1,51 @@
+"""Every message of the library's errors, read from its source; and what the tests say of messages."""
+
+import ast
+import re
+from pathlib import Path
+
+import hf_lelp
+
+PACKAGE = Path(hf_lelp.__file__).parent
+TABLE = PACKAGE.parent / "docs" / "errors.md"
+VALUE = "…"  # stands for what is filled in
+
+
+def raised() -> dict[str, str]:
+    """Of every `raise` with a message of its own: its place, and the message with … for values."""
+    found = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call) and node.exc.args:
+                found[f"hf_lelp/{path.name}:{node.lineno}"] = _template(node.exc.args[0])
+    return found
+
+
+def _template(node: ast.expr) -> str:
+    if isinstance(node, ast.Constant):
+        return str(node.value)
+    if isinstance(node, ast.JoinedStr):
+        return "".join(_template(value) for value in node.values)
+    if isinstance(node, ast.BinOp):
+        return _template(node.left) + _template(node.right)
+    return VALUE
+
+
+def rows() -> list[tuple[str, str, str]]:
+    """What it says, why, what to do: the rows of docs/errors.md."""
+    lines = TABLE.read_text(encoding="utf-8").splitlines()
+    cells = [re.split(r"(?<!\\) \| ", line.strip("| ")) for line in lines if line.startswith("| `")]
+    assert all(len(row) == 3 for row in cells), [row for row in cells if len(row) != 3]
+    return [(said.strip("` "), why.strip(), do.strip()) for said, why, do in cells]
+
+
+def asserted() -> str:
+    """All strings in the tests, without the backslashes of regular expressions: what they expect of messages."""
+    strings = []
+    for path in sorted(Path(__file__).parent.rglob("test_*.py")):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings:
+                strings.append(re.sub(r"\\(?=[^\w\s])", "", node.value))
+    return "\n".join(strings)
