@@ -163,7 +163,6 @@ class Memory:
 
 def run_stage(name: str, folder: Path) -> dict[str, float]:
     """Seconds and memory of one stage, in this process."""
-    resource.setrlimit(resource.RLIMIT_DATA, (PRIVATE_BYTES, PRIVATE_BYTES))
     work, memory = stage(name, folder), Memory()
     start, processor = time.perf_counter(), time.process_time()
     work()
@@ -238,6 +237,7 @@ def main() -> None:
     parser.add_argument("--stage", choices=[*STAGES, "stream"], help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.stage is not None:
+        resource.setrlimit(resource.RLIMIT_DATA, (PRIVATE_BYTES, PRIVATE_BYTES))
         print(json.dumps(run_stage(options.stage, options.folder)))
         return
     sizes, halves = [], None
