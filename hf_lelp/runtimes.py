@@ -90,13 +90,12 @@ def load_torch_export(path: Path) -> Runtime:
         FileNotFoundError: if there is none.
         ValueError: if it is damaged.
     """
+    _require_file(path)
     try:
         with zipfile.ZipFile(path) as archive:
             if changed := archive.testzip():
                 raise ValueError(f"{changed} in it has changed")
         module = torch.export.load(path).module()
-    except FileNotFoundError:
-        raise
     except Exception as error:  # of damaged files torch raises any kind
         raise ValueError(f"{path} is no whole torch.export program ({error}). Export it again.") from error
 
@@ -172,9 +171,7 @@ def load_onnx(path: Path, name: str = "ONNX") -> Runtime:
     _require_onnx()
     import onnxruntime
 
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no file {path}.")
-
+    _require_file(path)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3
@@ -348,3 +345,8 @@ def _quiet(name: str) -> Iterator[None]:
         yield
     finally:
         logger.setLevel(level)
+
+
+def _require_file(path: Path) -> None:
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no file {path}.")

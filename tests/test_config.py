@@ -40,6 +40,7 @@ class TestRanges:
             *[("alpha", value) for value in (-0.1, 1.1)],
             ("rotation_seed", -1),
             ("student_head", "both"),
+            ("columns_dtype", "int8"),
             ("num_directions", 7),  # num_subclasses is 8
             ("input_columns", []),
             ("input_columns", ["a", "b", "c"]),
@@ -66,6 +67,10 @@ class TestRanges:
     def test_in_range(self, settings: dict[str, Any]) -> None:
         found = config(**settings)
         assert {name: getattr(found, name) for name in settings} == settings
+
+    def test_the_types_that_columns_can_be_kept_in_are_named(self) -> None:
+        with pytest.raises(ValueError, match="columns_dtype='bfloat16': 'float32' or 'float16'"):
+            config(columns_dtype="bfloat16")
 
     def test_the_trainers_own_settings_are_checked_too(self) -> None:
         with pytest.raises(ValueError, match="no-such-strategy"):

@@ -175,14 +175,14 @@ class TestRuntimes:
         changed = bytearray(content)
         changed[largest.header_offset + 30 + largest.file_size // 2] ^= 1
         (tmp_path / "changed.pt2").write_bytes(changed)
-        for name in ("cut.pt2", "changed.pt2"):
-            with pytest.raises(ValueError, match=f"{name} is no whole torch.export program .*Export it again"):
+        for name, words in (("cut.pt2", ""), ("changed.pt2", "in it has changed")):
+            with pytest.raises(ValueError, match=f"{name} is no whole torch.export program .*{words}.*Export it again"):
                 load_torch_export(tmp_path / name)
         (tmp_path / "cut.onnx").write_bytes((folder / "model.onnx").read_bytes()[:-100])
         with pytest.raises(ValueError, match=r"cut\.onnx cannot be read by ONNX Runtime .*Export it again"):
             load_onnx(tmp_path / "cut.onnx")
         for load in (load_torch_export, load_onnx):
-            with pytest.raises(FileNotFoundError, match="none"):
+            with pytest.raises(FileNotFoundError, match=r"There is no file .*none"):
                 load(tmp_path / "none")
 
     def test_int8_holds_its_weights_in_a_byte(self, exported: tuple[Any, ...]) -> None:

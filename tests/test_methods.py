@@ -167,10 +167,10 @@ def test_subclass_distillation_learns_all_outputs_of_the_retrained_teacher(tmp_p
 
 
 def test_subclass_distillation_needs_its_teacher_and_a_temperature(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="column retrained_teacher_logits"):
+    with pytest.raises(ValueError, match="Subclass Distillation needs a teacher retrained with subclasses of its own"):
         trained("subclass_distillation", tmp_path, tasks.task())
     for text in ("subclass_distillation:temperature=auto", "subclass_distillation:num_subclasses=auto"):
-        with pytest.raises(ValueError, match="set numbers"):
+        with pytest.raises(ValueError, match="its teacher has the subclasses, for one temperature; set numbers"):
             Method.parse(text).check()
 
 

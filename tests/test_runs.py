@@ -287,8 +287,11 @@ def test_a_killed_command_goes_on_where_it_was(tmp_path: Path) -> None:
     assert_same_runs({"one": resumed["one"][:1]}, whole, but=("train_seconds",))
 
 
-@pytest.mark.parametrize("place", [0.3, 0.95])  # in the header, in the logits
-def test_a_damaged_run_is_made_again(tmp_path: Path, place: float, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(("place", "words"), [(0.3, "is damaged ("), (0.95, "its contents have changed")])
+def test_a_damaged_run_is_made_again(
+    tmp_path: Path, place: float, words: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    # Changed in the header, and in the logits.
     before = run_all(LOADERS, ["kd"], [0], tmp_path)
     (file,) = tmp_path.glob("*.safetensors")
     content = bytearray(file.read_bytes())
@@ -297,7 +300,7 @@ def test_a_damaged_run_is_made_again(tmp_path: Path, place: float, caplog: pytes
     PASSES.clear()
     assert_same_runs(run_all(LOADERS, ["kd"], [0], tmp_path), before, but=("train_seconds",))
     assert len(PASSES) == ONE_RUN
-    assert "The run kd with seed 0 is made again" in caplog.text and "is damaged" in caplog.text
+    assert "The run kd with seed 0 is made again" in caplog.text and words in caplog.text
     PASSES.clear()
     run_all(LOADERS, ["kd"], [0], tmp_path)
     assert not PASSES
