@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from hf_lelp.files import remove_leftovers
 from hf_lelp.pca import Moments
 from hf_lelp.projections import EMBEDDING_COLUMN, LOGITS_COLUMN, PROJECTIONS_COLUMN, ClassProjections
-from hf_lelp.shards import content_hash, cut, fill, media, open_shards
+from hf_lelp.shards import content_hash, cut, fill, mapped_anew, media, open_shards
 from hf_lelp.teacher_like import TeacherLike
 
 logger = logging.getLogger(__name__)
@@ -281,12 +281,13 @@ def projection_columns(
     key = xxhash.xxh3_128_hexdigest(f"{columns._fingerprint} {projections.fingerprint} {dtype}".encode())
     (key,) = broadcast_object_list([key])  # as in `fit_projections`
     folder = Path(cache_dir or default_cache_dir()) / "projected" / key
-    parts = cut(columns.select_columns([EMBEDDING_COLUMN]).with_format("numpy"), PROJECTED_ROWS)
+    parts = cut(columns.select_columns([EMBEDDING_COLUMN]), PROJECTED_ROWS)
 
     def project(place: int) -> dict[str, NDArray]:
         shape = (len(parts[place]), projections.num_classes, projections.num_directions)
         values = np.empty(shape, dtype=np.float32)
-        for number, batch in enumerate(parts[place].iter(PROJECTED_BATCH)):
+        part = mapped_anew(parts[place]).with_format("numpy")
+        for number, batch in enumerate(part.iter(PROJECTED_BATCH)):
             first = number * PROJECTED_BATCH
             values[first : first + PROJECTED_BATCH] = projections(batch)[PROJECTIONS_COLUMN]
         return {PROJECTIONS_COLUMN: narrowed(values, dtype, PROJECTIONS_COLUMN)}

@@ -7,7 +7,7 @@ temperatures can change without touching the data.
 
 import json
 import shutil
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -29,6 +29,7 @@ from hf_lelp.inputs import column_names
 from hf_lelp.labels import NO_LABEL, Classes
 from hf_lelp.markup import escape
 from hf_lelp.pca import Moments, principal_directions, row_space
+from hf_lelp.shards import cut, mapped_anew
 
 EMBEDDING_COLUMN = "teacher_embedding"
 LOGITS_COLUMN = "teacher_logits"
@@ -43,6 +44,7 @@ METADATA_NAME = "config.json"
 CARD_NAME = "README.md"
 CARD_TEMPLATE = Path(__file__).parent / "templates" / "projections_card.md"
 FORMAT_VERSION = 1
+PART_BATCHES = 16  # of the rows that a fit reads at a time
 
 
 @dataclass
@@ -131,7 +133,7 @@ class ClassProjections(
             leave=False,
             disable=are_progress_bars_disabled(),
         ) as progress:
-            for batch in dataset.select_columns(columns).with_format("numpy").iter(batch_size):
+            for batch in _batches(dataset.select_columns(columns), batch_size):
                 if TEACHER_MARK in batch:
                     check_mark(set(batch[TEACHER_MARK]), head.fingerprint, "teacher")
                 embedding = as_array(batch[EMBEDDING_COLUMN], EMBEDDING_COLUMN, 1, rows)
@@ -317,6 +319,15 @@ class ClassProjections(
         if further and metadata.get("fingerprint") != loaded.fingerprint:
             raise ValueError(f"{WEIGHTS_NAME} and {METADATA_NAME} do not belong together, or one of them has changed")
         return loaded
+
+
+def _batches(dataset: Dataset | IterableDataset, batch_size: int) -> Iterator[dict[str, Any]]:
+    """Batches of arrays; of files no more is mapped at a time than a few of them."""
+    parts: Iterable[Dataset | IterableDataset] = [dataset]
+    if isinstance(dataset, Dataset):
+        parts = map(mapped_anew, cut(dataset, PART_BATCHES * batch_size))
+    for part in parts:
+        yield from part.with_format("numpy").iter(batch_size)
 
 
 def _check_embedding(embedding: NDArray[np.floating], size: int, first_row: int) -> None:

@@ -14,7 +14,7 @@ import pyarrow as pa
 import xxhash
 from accelerate import PartialState
 from datasets import Audio, Dataset, Features, Image
-from datasets.table import MemoryMappedTable, concat_tables, embed_table_storage
+from datasets.table import ConcatenationTable, MemoryMappedTable, Table, concat_tables, embed_table_storage
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
@@ -31,6 +31,23 @@ def cut(dataset: Dataset, rows: int) -> list[Dataset]:
     """The dataset in parts of so many rows, the last one shorter."""
     starts = range(0, len(dataset), rows)
     return [dataset.select(range(start, min(start + rows, len(dataset)))) for start in starts]
+
+
+def mapped_anew(part: Dataset) -> Dataset:
+    """The same rows through memory maps of their own, which go when it goes; without a format.
+
+    Pages of a file that were read count as this process's memory for as long as the map is there that they were read
+    through: with the maps of a whole dataset, all of it would in the end.
+    """
+    if part._indices is not None:  # a selection of rows here and there
+        return part.with_format(None)
+    return Dataset(_mapped_anew(part.data), info=part.info, fingerprint=part._fingerprint)
+
+
+def _mapped_anew(table: Table) -> Table:
+    if isinstance(table, ConcatenationTable):
+        return ConcatenationTable.from_blocks([[_mapped_anew(block) for block in row] for row in table.blocks])
+    return MemoryMappedTable.from_file(table.path, table.replays) if isinstance(table, MemoryMappedTable) else table
 
 
 def content_hash(part: Dataset) -> str:

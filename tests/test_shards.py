@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from datasets import Dataset
+from datasets import Dataset, concatenate_datasets
 from numpy.typing import NDArray
 
-from hf_lelp.shards import DIGEST_BYTES, RECORD_NAME, check_shard, cut, fill, open_shards, write_shard
+from hf_lelp.shards import DIGEST_BYTES, RECORD_NAME, check_shard, cut, fill, mapped_anew, open_shards, write_shard
 
 ROWS = [3, 3, 1]
 
@@ -184,3 +184,45 @@ def test_numbers_are_kept_to_the_bit(tmp_path: Path) -> None:
 def test_cut() -> None:
     parts = cut(Dataset.from_dict({"x": list(range(7))}), 3)
     assert [part[:]["x"] for part in parts] == [[0, 1, 2], [3, 4, 5], [6]]
+
+
+def resident_file_pages() -> int:
+    """Bytes of mapped files that are in this process's memory."""
+    return int(Path("/proc/self/status").read_text().split("RssFile:")[1].split()[0]) * 1024
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="what is in memory is told by Linux alone")
+def test_rows_mapped_anew_leave_memory_when_they_were_read(tmp_path: Path) -> None:
+    files = [tmp_path / f"{number}.arrow" for number in range(8)]
+    for number, file in enumerate(files):
+        write_shard(file, {"values": np.full((2048, 1024), number, dtype=np.float32)})  # 8 MB
+    whole = open_shards(files)
+    before = resident_file_pages()
+    parts = cut(whole, 4096)
+    total = 0.0
+    for part in parts:
+        again = mapped_anew(part)
+        total += sum(batch["values"].sum(dtype=np.float64) for batch in again.with_format("numpy").iter(1024))
+        del again
+    assert total == sum(range(8)) * 2048 * 1024
+    assert resident_file_pages() - before < 12e6
+    # Through its own maps the dataset stays.
+    assert whole.with_format("numpy")[:]["values"].sum(dtype=np.float64) == total
+    assert resident_file_pages() - before > 50e6
+
+
+def test_rows_mapped_anew_are_the_same_rows(tmp_path: Path) -> None:
+    files = [tmp_path / f"{number}.arrow" for number in range(3)]
+    for number, file in enumerate(files):
+        write_shard(file, {"a": np.arange(10) + 10 * number, "b": np.ones((10, 2), dtype=np.float32) * number})
+    mapped = open_shards(files)
+    beside = concatenate_datasets([mapped.select_columns("a"), Dataset.from_dict({"c": [*range(30)]})], axis=1)
+    for dataset in (
+        mapped,
+        mapped.select(range(5, 25)),
+        mapped.select([3, 1, 29]),
+        beside,
+        Dataset.from_dict({"a": [1]}),
+    ):
+        assert mapped_anew(dataset)[:] == dataset[:]
+        assert mapped_anew(dataset).features == dataset.features
