@@ -21,6 +21,7 @@ from hf_lelp.columns import fit_projections, teacher_columns
 from hf_lelp.compare import CompareArguments, compare
 from hf_lelp.distill import DistillArguments, distill
 from hf_lelp.export import ExportArguments, export
+from hf_lelp.shards import RECORD_NAME
 
 CHECKPOINTS: dict[str, Any] = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2, "optim": "adamw_torch"}
 
@@ -45,7 +46,9 @@ def fill(disk: Path, but: int = 0) -> Path:
 
 
 def content(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    """Every file, but for the record of the times at which shards were found whole."""
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != RECORD_NAME]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
 def many(rows: int = 5000) -> Dataset:

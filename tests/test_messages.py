@@ -41,13 +41,16 @@ def unlabelled(folder: Path) -> Path:
     return folder / "texts.csv"
 
 
+COUNT = torch.zeros(2, dtype=torch.int64)
+
+
 def fitted() -> ClassProjections:
-    return ClassProjections(torch.zeros(2, 3), torch.zeros(2, 1, 3), torch.zeros(2, 1), torch.zeros(2), True, "teacher")
+    return ClassProjections(torch.zeros(2, 3), torch.zeros(2, 1, 3), torch.zeros(2, 1), COUNT, True, "teacher")
 
 
 def damaged() -> ClassProjections:
     one = torch.zeros(2, 3)
-    return ClassProjections(one, torch.zeros(2, 2, 4), torch.zeros(2, 2), torch.zeros(2), True, "teacher")
+    return ClassProjections(one, torch.zeros(2, 2, 4), torch.zeros(2, 2), COUNT, True, "teacher")
 
 
 def batches() -> list[dict[str, torch.Tensor]]:

@@ -341,6 +341,7 @@ def test_labels_that_are_no_classes(tmp_path: Path) -> None:
 def test_the_classes_are_unknown(tmp_path: Path) -> None:
     stream = runs.data().select_columns(["text"]).to_iterable_dataset()
     model_init = {"model_init": lambda: runs.student(), "teacher_model": None, "train_dataset": stream}
+    model_init["settings"] = {"alpha": 1.0}
     refused(tmp_path, "Neither a teacher nor labels in a column 'label'", "classes are unknown", **model_init)
 
 
