@@ -317,10 +317,8 @@ def main(
         for epoch in epochs:
             at = [one[epoch - 1] for one in runs]
             base = [one[epoch - 1] for one in ends["LELP (ours)"]]
-            row |= {
-                f"{epoch} epochs, s": middle(at).cpu,
-                f"{epoch} epochs, times ours": ratio(at, base).cpu,
-            }
+            label = f"{epoch} epoch{'s' if epoch > 1 else ''}"
+            row |= {f"{label}, s": middle(at).cpu, f"{label}, times ours": ratio(at, base).cpu}
         floor = max(epochs) * 3 * student + (1 if once else max(epochs)) * teacher
         table.append(row | {f"floor of {max(epochs)} epochs, s": floor})
     speed.write("speed_online", table, folder, gigaflops=rate, rounds=rounds, rows_of_data=rows, tokens=count)

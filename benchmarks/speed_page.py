@@ -21,9 +21,9 @@ def table(result: dict[str, Any]) -> str:
     """The rows of a result and the machine they come from."""
     rows = result["rows"]
     body = [[cell(value) for value in row.values()] for row in rows]
-    return (
-        f"\n{markdown_table(list(rows[0]), body)}\n\n({result['machine']}; load {result['load']:.1f} at the end.)\n\n"
-    )
+    rounds = f"rounds: {result['rounds']}; " if "rounds" in result else ""
+    said = f"({result['machine']}; {rounds}load {result['load']:.1f} at the end.)"
+    return f"\n{markdown_table(list(rows[0]), body)}\n\n{said}\n\n"
 
 
 def cell(value: str | float) -> str:

@@ -96,18 +96,20 @@ def timed(kind: str, *arguments: Any) -> list[Seconds]:
     return clock.steps()
 
 
-def memory(kind: str, size: str, num_classes: int, steps: int) -> int:
-    """Peak bytes of a fresh process that trains."""
-    code = f"from benchmarks.step import peak_of; peak_of({kind!r}, {size!r}, {num_classes}, {steps})"
+def memory(kind: str, size: str, steps: int, data_folder: Path) -> int:
+    """Peak bytes of a fresh process that reads the data and trains."""
+    code = f"from benchmarks.step import peak_of; peak_of({kind!r}, {size!r}, {steps}, {str(data_folder)!r})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return int(json.loads(done.stdout.splitlines()[-1]))
 
 
-def peak_of(kind: str, size: str, num_classes: int, steps: int) -> None:
+def peak_of(kind: str, size: str, steps: int, data_folder: str) -> None:
     """Train, and print this process's peak."""
     torch.set_num_threads(1)
+    dataset = Dataset.load_from_disk(Path(data_folder) / "rows")
+    projections = ClassProjections.from_pretrained(Path(data_folder) / "projections")
     with tempfile.TemporaryDirectory() as folder:
-        train(kind, size, *data(ROWS, num_classes), steps, folder)
+        train(kind, size, dataset, projections, steps, folder)
     print(json.dumps(peak_memory()))
 
 
@@ -127,7 +129,10 @@ def main(cases: list[tuple[str, int]] = CASES, steps: int = 42, rounds: int = 3,
             for _ in range(rounds):
                 for kind in KINDS:
                     medians[kind].append(middle(timed(kind, size, dataset, projections, count, scratch)))
-        peaks = {kind: memory(kind, size, num_classes, 4) for kind in KINDS}
+        with tempfile.TemporaryDirectory() as scratch:
+            dataset.save_to_disk(f"{scratch}/rows")
+            projections.save_pretrained(f"{scratch}/projections")
+            peaks = {kind: memory(kind, size, 4, Path(scratch)) for kind in KINDS}
         times = ratio(medians["lelp"], medians["plain"])
         rows.append(
             {
