@@ -21,7 +21,6 @@ from transformers.utils import SAFE_WEIGHTS_NAME
 
 from hf_lelp.checksums import check_checksums
 from hf_lelp.files import write_atomically
-from hf_lelp.projections import ClassProjections
 from hf_lelp.students import AuxiliaryHead, StudentHead
 
 PROJECTIONS_FOLDER = "class_projections"
@@ -174,9 +173,3 @@ def check_settings(checkpoint: str, settings: dict[str, Any]) -> None:
             " of its weights, data type and order of classes; seed is rotation_seed, or else seed). Resume it with its"
             " own settings."
         )
-
-
-def saved_projections(checkpoint: str) -> ClassProjections | None:
-    """The projections that a checkpoint was trained with; `None` if it has none."""
-    folder = Path(checkpoint) / PROJECTIONS_FOLDER
-    return ClassProjections.from_pretrained(str(folder)) if folder.exists() else None

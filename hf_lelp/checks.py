@@ -75,8 +75,8 @@ def check_type(dataset: Dataset, column: str, dimensions: int, *, whole: bool = 
             raise ValueError(f"Row {row} of the column {column} is missing. Make the column again, or drop that row.")
 
 
-def as_array(values: Any, column: str, dimensions: int, first_row: int) -> NDArray[np.float64]:
-    """Rows of a column, (n, ...), float64.
+def as_array(values: Any, column: str, dimensions: int, first_row: int) -> NDArray[np.floating]:
+    """Rows of a column, (n, ...), of a floating type: their own, or else float64.
 
     Args:
         values: n rows, as the "numpy" format of datasets gives them.

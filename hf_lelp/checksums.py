@@ -1,6 +1,7 @@
 """Checksums of a saved student or checkpoint: safetensors notices a file that was cut short, but no changed bit."""
 
 import json
+from fnmatch import fnmatch
 from pathlib import Path
 
 import xxhash
@@ -8,11 +9,19 @@ import xxhash
 from hf_lelp.files import write_atomically
 
 CHECKSUMS_NAME = "checksums.json"
+WEIGHTS = "*model*.safetensors"  # of a student; its other files are for people to change, and to save again
 
 
-def write_checksums(folder: Path) -> None:
-    """Write checksums.json: for every file of the folder but cards, by its relative path, the xxh3-128 of its bytes."""
-    found = {name: _file_checksum(path) for name, path in _files(folder).items()}
+def write_checksums(folder: Path, names: str = "*", of: Path | None = None) -> None:
+    """Write checksums.json: for every file of a folder but cards, by its relative path, the xxh3-128 of its bytes.
+
+    Args:
+        folder: where it goes.
+        names: pattern of the files that are meant.
+        of: their folder, where it is another.
+    """
+    files = _files(of or folder)
+    found = {name: _file_checksum(path) for name, path in files.items() if fnmatch(path.name, names)}
     write_atomically(folder / CHECKSUMS_NAME, lambda path: path.write_text(json.dumps(found, indent=1) + "\n"))
 
 

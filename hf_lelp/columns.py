@@ -7,6 +7,7 @@ same rows shares them, and several processes or machines share the work; the res
 
 import logging
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 import datasets
@@ -160,12 +161,15 @@ def _fault(error: Exception, part: Dataset, first: int, teacher: TeacherLike) ->
         # Files are decoded many at a time: only reading each alone tells which it was.
         for row in range(len(part)):
             try:
-                teacher(part[row : row + 1])
-            except ValueError as alone:
-                return f"Row {first + row}", str(alone)
+                values = part[row : row + 1]
             except Exception as alone:
                 reason = f"it cannot be read ({type(alone).__name__}: {alone}). Repair or drop it."
                 return f"Row {first + row}", reason
+            with suppress(Exception):  # but for the values, an error is the teacher's
+                try:
+                    teacher(values)
+                except ValueError as alone:
+                    return f"Row {first + row}", str(alone)
     return f"Rows {first} to {first + len(part) - 1}", str(error) if isinstance(error, ValueError) else None
 
 
@@ -175,6 +179,8 @@ def narrowed(values: NDArray[np.float32], dtype: str, name: str) -> NDArray:
     Raises:
         ValueError: if a finite value is too large for it.
     """
+    if values.dtype == dtype:
+        return values
     largest = np.abs(values).max(initial=0.0, where=np.isfinite(values))
     if largest > np.finfo(dtype).max:
         raise ValueError(
@@ -197,7 +203,8 @@ def fit_projections(
     In several processes each sums up its part of the rows, and one saves what all read.
 
     Args:
-        columns: result of `teacher_columns`, N rows; or any with its columns, taken to be those of its fingerprint.
+        columns: result of `teacher_columns`, N rows; or any with its columns, taken to be those of its fingerprint
+            (which is another each time for rows that come from a `map` which datasets cannot hash).
         labels: (N,), −100 for none; `None` where no row has one.
         teacher: that made the columns.
         num_directions: K.
@@ -215,7 +222,15 @@ def fit_projections(
     folder, there = broadcast_object_list([folder, _are_whole(folder)])
     if not there:
         part = columns.shard(state.num_processes, state.process_index, contiguous=True)
-        fitted = ClassProjections.fit(part, teacher.head, num_directions, null_space=null_space, reduce=_over_processes)
+        each, more = divmod(len(columns), state.num_processes)
+        fitted = ClassProjections.fit(
+            part,
+            teacher.head,
+            num_directions,
+            null_space=null_space,
+            reduce=_over_processes,
+            first_row=each * state.process_index + min(more, state.process_index),
+        )
         if state.is_main_process:
             _save(fitted, folder)
     state.wait_for_everyone()
@@ -278,7 +293,9 @@ def projection_columns(
     Raises:
         ValueError: if a value is too large for float16.
     """
-    key = xxhash.xxh3_128_hexdigest(f"{columns._fingerprint} {projections.fingerprint} {dtype}".encode())
+    key = xxhash.xxh3_128_hexdigest(
+        f"{columns._fingerprint} {projections.fingerprint} {dtype} {PROJECTED_ROWS}".encode()
+    )
     (key,) = broadcast_object_list([key])  # as in `fit_projections`
     folder = Path(cache_dir or default_cache_dir()) / "projected" / key
     parts = cut(columns.select_columns([EMBEDDING_COLUMN]), PROJECTED_ROWS)

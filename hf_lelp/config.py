@@ -2,6 +2,8 @@
 
 import copy
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -109,9 +111,20 @@ class LELPConfig(TrainingArguments):
         default="float32", metadata={"help": "Type of the columns as they are kept; float16 takes half the space."}
     )
 
+    _published = False  # see shown_as_published
+
     def __getstate__(self) -> dict[str, Any]:
         """Without the token: training_args.bin is this object pickled, and it goes to the Hub with the student."""
-        return {**vars(self), "hub_token": None}
+        return {**vars(self.published() if self._published else self), "hub_token": None}
+
+    @contextmanager
+    def shown_as_published(self) -> Iterator[None]:
+        """Within the block this object is pickled as `published` has it."""
+        self._published = True
+        try:
+            yield
+        finally:
+            self._published = False
 
     def published(self) -> "LELPConfig":
         """A copy for training_args.bin, without the token and with the last name alone of local folders."""

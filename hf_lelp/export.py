@@ -18,7 +18,7 @@ from transformers import HfArgumentParser, PreTrainedModel, PreTrainedTokenizerB
 from transformers.utils import CONFIG_NAME
 from transformers.utils.logging import disable_progress_bar
 
-from hf_lelp.checksums import write_checksums
+from hf_lelp.checksums import WEIGHTS, write_checksums
 from hf_lelp.distill import DataArguments, load_data
 from hf_lelp.files import check_writable, new_files, write_atomically
 from hf_lelp.inputs import resolve_input_columns
@@ -26,6 +26,7 @@ from hf_lelp.labels import NO_LABEL, resolve_classes
 from hf_lelp.model_card import CARD_NAME, add_runtimes
 from hf_lelp.modeling_lelp import SubclassHead
 from hf_lelp.plain import plain_student
+from hf_lelp.prepare import column_values
 from hf_lelp.runtimes import measure, runtimes_table, save_int8, save_onnx, save_torch_export, torch_runtime
 from hf_lelp.students import load_student, student_head
 from hf_lelp.teacher import class_names, load_processor
@@ -156,7 +157,7 @@ def _labels(model: PreTrainedModel, dataset: Dataset, label_column: str) -> list
         dataset, label_column, teacher_names=class_names(model.config), num_teacher_classes=model.config.num_labels
     )
     assert classes.teacher_order is not None
-    encoded = classes.encode(dataset[label_column])
+    encoded = classes.encode(column_values(dataset, label_column))
     return [label if label == NO_LABEL else classes.teacher_order[label] for label in encoded]
 
 
@@ -164,7 +165,7 @@ def _save(model: PreTrainedModel, processing_class: PreTrainedTokenizerBase, fol
     with new_files(folder, last=CONFIG_NAME) as temporary:
         model.save_pretrained(temporary)
         processing_class.save_pretrained(temporary)
-        write_checksums(temporary)
+        write_checksums(temporary, WEIGHTS)
 
 
 def _said_of(report: dict[str, float]) -> str:

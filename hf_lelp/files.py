@@ -44,7 +44,7 @@ def remove_leftovers(folder: Path, age: float = 3600.0) -> None:
         try:
             if time.time() - path.stat().st_mtime > age:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
-        except FileNotFoundError:  # another process was faster
+        except OSError:  # another process was faster; or it is another user's, or in use
             continue
 
 

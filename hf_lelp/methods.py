@@ -177,15 +177,11 @@ def _with_retrained_teacher(train: Dataset, config: LELPConfig) -> tuple[Dataset
     logits, scores = subclass_makers.teacher_subclasses(outputs, float(config.temperature))
     features = Features({LOGITS_COLUMN: List(Value("float32"), length=logits.shape[-1])})
     columns = Dataset.from_dict({LOGITS_COLUMN: logits.numpy()}, features=features)
-    form = train.format["type"]
-    train = beside(train.remove_columns(SUBCLASS_LOGITS_COLUMN), columns)
-    return _with_scores(train.with_format(form) if form == "torch" else train, scores.numpy(), config)
+    return _with_scores(beside(train.remove_columns(SUBCLASS_LOGITS_COLUMN), columns), scores.numpy(), config)
 
 
 def _with_scores(train: Dataset, scores: NDArray[np.float32], config: LELPConfig) -> tuple[Dataset, None]:
     _, num_classes, num_subclasses = scores.shape
     config.num_subclasses = num_subclasses
     features = Features({PROJECTIONS_COLUMN: List(List(Value("float32"), length=num_subclasses), length=num_classes)})
-    form = train.format["type"]
-    joined = beside(train, Dataset.from_dict({PROJECTIONS_COLUMN: scores}, features=features))
-    return joined.with_format(form) if form == "torch" else joined, None
+    return beside(train, Dataset.from_dict({PROJECTIONS_COLUMN: scores}, features=features)), None

@@ -224,8 +224,14 @@ def student_columns(
         return dataset.map(encode_rows, batched=True, with_indices=True, remove_columns=removed)
     dataset = dataset.with_format(None)
     if transform is None and (prepared or isinstance(processing_class, PreTrainedTokenizerBase)):
+        # Without the teacher's columns: they would be copied, and another teacher's rows tokenized anew.
+        teacher = [name for name in TEACHER_COLUMNS if name in present]
+        removed = [name for name in removed if name not in teacher]
         with PartialState().main_process_first():
-            return dataset.map(encode_rows, batched=True, with_indices=True, remove_columns=removed, desc="Tokenizing")
+            own = dataset.remove_columns(teacher).map(
+                encode_rows, batched=True, with_indices=True, remove_columns=removed, desc="Tokenizing"
+            )
+        return beside(own, dataset.select_columns(teacher)) if teacher else own
     if label_column in present:
         dataset = beside(dataset, Dataset.from_dict({"labels": encode_labels(column_values(dataset, label_column))}))
     kept: list[str] = [name for name in ("labels", *TEACHER_COLUMNS) if name in dataset.column_names]
@@ -265,9 +271,9 @@ def classes_of(dataset: Dataset) -> NDArray[np.int64]:
 
 
 def beside(dataset: Dataset, columns: Dataset) -> Dataset:
-    """The dataset with further columns, row by row; columns of the same name are replaced, a transform stays."""
-    transform = transform_of(dataset)
-    own = dataset if transform is None else dataset.with_format(None)
+    """The dataset with further columns, row by row; columns of the same name are replaced, its format stays."""
+    form = dataset.format
+    own = dataset.with_format(None)
     replaced = [name for name in columns.column_names if name in own.column_names]
-    joined = concatenate_datasets([own.remove_columns(replaced), columns], axis=1)
-    return joined if transform is None else joined.with_transform(transform)
+    joined = concatenate_datasets([own.remove_columns(replaced), columns.with_format(None)], axis=1)
+    return joined.with_format(form["type"], **form["format_kwargs"])

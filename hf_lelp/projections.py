@@ -93,6 +93,7 @@ class ClassProjections(
         label_column: str | None = None,
         batch_size: int = 4096,
         reduce: Callable[[list[Moments]], list[Moments]] | None = None,
+        first_row: int = 0,
     ) -> Self:
         """Fit on the columns that the teacher added: one pass, memory flat in the number of rows, float64 inside.
 
@@ -108,6 +109,7 @@ class ClassProjections(
             batch_size: rows read at a time.
             reduce: of several processes that each read a part of the rows: the moments of each class, summed over all
                 processes (`Moments.merge`), for those of this one.
+            first_row: number of the first row, for messages.
 
         Raises:
             ValueError: if columns are missing or another teacher's, a label is no class, an embedding is not finite
@@ -125,7 +127,7 @@ class ClassProjections(
         encoder = Classes(num_classes, names=None, teacher_order=None)
         columns = [EMBEDDING_COLUMN, LOGITS_COLUMN, *([label_column] if label_column else [])]
         columns += [TEACHER_MARK] if TEACHER_MARK in present else []
-        rows = 0
+        rows = first_row
         with tqdm(
             total=len(dataset) if isinstance(dataset, Dataset) else None,
             desc="Fitting class projections",

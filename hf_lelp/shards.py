@@ -8,6 +8,7 @@ once, and again when its size or time of change is not what they were.
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import pyarrow as pa
@@ -148,7 +149,8 @@ def fill(
         stamps = {file.name: _stamp(file) for file in of_share}
         if not stamps.items() <= record.items():
             merged = json.dumps(_read_record(folder) | stamps, indent=0)
-            write_atomically(folder / RECORD_NAME, lambda path: path.write_text(merged))
+            with suppress(OSError):  # it saves time alone, and a cache may be there to be read only
+                write_atomically(folder / RECORD_NAME, lambda path: path.write_text(merged))
     return total
 
 

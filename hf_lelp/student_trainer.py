@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel, SequenceFeatureExtractor, Trainer
 from transformers.trainer import TRAINING_ARGS_NAME
+from transformers.trainer_utils import HubStrategy
 from transformers.utils import CONFIG_NAME
 
 from hf_lelp.checkpoints import (
@@ -20,10 +21,9 @@ from hf_lelp.checkpoints import (
     load_rest,
     mend_times,
     save_for_resuming,
-    saved_projections,
     whole_or_gone,
 )
-from hf_lelp.checksums import CHECKSUMS_NAME, write_checksums
+from hf_lelp.checksums import WEIGHTS, write_checksums
 from hf_lelp.config import LELPConfig
 from hf_lelp.describe import card_of, describe
 from hf_lelp.files import check_writable, new_files
@@ -71,6 +71,10 @@ class StudentTrainer(Trainer):
                 raise ValueError(f"There is no whole checkpoint in {folder} to resume from.")
         elif resume_from_checkpoint:
             check_checkpoint(Path(resume_from_checkpoint))
+        if resume_from_checkpoint:
+            # Before Trainer reads the data, which it does first with FSDP, and whatever loads the model.
+            check_settings(resume_from_checkpoint, self._settings_to_resume())
+            self._take_projections(Path(resume_from_checkpoint) / PROJECTIONS_FOLDER)
         return super().train(resume_from_checkpoint, *args, **kwargs)
 
     def evaluate(
@@ -134,9 +138,10 @@ class StudentTrainer(Trainer):
             if self.projections is not None:
                 self.projections.save_pretrained(temporary / PROJECTIONS_FOLDER)
             if self.is_in_train:
-                save_for_resuming(temporary, self._head, self._settings_to_resume())
+                save_for_resuming(temporary, self._own_head(), self._settings_to_resume())
                 (folder / STATE_NAME).unlink(missing_ok=True)  # of a checkpoint that this one replaces
-            write_checksums(temporary)
+            else:
+                write_checksums(temporary, WEIGHTS)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
@@ -150,30 +155,40 @@ class StudentTrainer(Trainer):
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
         # Trainer copies weights and configuration alone; a subclass student does not load without its modelling file.
-        if self.is_world_process_zero():
+        job: Any = self.push_in_progress
+        busy = job is not None and not job.is_done() and not self.args.hub_always_push
+        skipped = self.args.hub_strategy == HubStrategy.END or busy  # by Trainer
+        if self.is_world_process_zero() and not skipped:
             folder = Path(self.args.output_dir or ".")
             for path in Path(checkpoint_folder).glob("*.py"):
                 shutil.copy(path, folder / path.name)
-            (folder / CHECKSUMS_NAME).unlink(missing_ok=True)  # of a student that was saved there before
+            write_checksums(folder, WEIGHTS, of=Path(checkpoint_folder))
             if self.projections is not None:
                 self.projections.save_pretrained(folder / PROJECTIONS_FOLDER)
             self.student_card().save(folder / CARD_NAME)
-        super()._push_from_checkpoint(checkpoint_folder)
+        with self.args.shown_as_published():  # training_args.bin goes with it
+            super()._push_from_checkpoint(checkpoint_folder)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        check_settings(resume_from_checkpoint, self._settings_to_resume())
         super()._load_from_checkpoint(resume_from_checkpoint, model)
-        load_rest(resume_from_checkpoint, self.accelerator.unwrap_model(self.model), self._head)
-        saved = saved_projections(resume_from_checkpoint) if self.projections is not None else None
-        if saved is None or self.projections is None or saved.fingerprint == self.projections.fingerprint:
+        load_rest(resume_from_checkpoint, self.accelerator.unwrap_model(self.model), self._own_head())
+
+    def _own_head(self) -> StudentHead | None:
+        """The head whose auxiliary layer is ours to save: FSDP and DeepSpeed cut it up, and save it with the model."""
+        return None if self.is_fsdp_enabled or self.is_deepspeed_enabled else self._head
+
+    def _take_projections(self, folder: Path) -> None:
+        """Those of a checkpoint for the ones at hand: a refit can flip a sign, and so relabel every subclass."""
+        if self.projections is None or not folder.exists():
             return
-        # A refit can flip a direction's sign, and so relabel every subclass.
-        folder = Path(resume_from_checkpoint) / PROJECTIONS_FOLDER
+        saved = ClassProjections.from_pretrained(str(folder))
+        if saved.fingerprint == self.projections.fingerprint:
+            return
         data = self._teacher_data
         if data is None or data.embeddings is None:
             raise ValueError(
-                f"The checkpoint {resume_from_checkpoint} was trained with other class projections than the training"
-                f" data's. Prepare the data with ClassProjections.from_pretrained({str(folder)!r}) to resume it."
+                f"The checkpoint {folder.parent} was trained with other class projections than the training data's."
+                f" Prepare the data with ClassProjections.from_pretrained({str(folder)!r}) to resume it."
             )
         logger.info(f"Class projections of {folder} take the place of the ones fitted now")
         self.projections = saved
@@ -186,4 +201,4 @@ class StudentTrainer(Trainer):
         self._measured = {self.state.global_step: self._measured.get(self.state.best_global_step or -1, {})}
         if self.state.best_model_checkpoint is not None:
             checkpoint = self.state.best_model_checkpoint
-            load_rest(checkpoint, self.accelerator.unwrap_model(self.model), self._head)
+            load_rest(checkpoint, self.accelerator.unwrap_model(self.model), self._own_head())

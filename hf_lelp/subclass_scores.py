@@ -49,8 +49,9 @@ class SubclassScores:
         settings = self.settings()
         if self.projections is None and not (settings["random_rotation"] or settings["scale"]):
             return used
-        if self._drawn is None or self._drawn[0] != settings:
-            self._drawn = (settings, self._rotation(column))
+        drawn_for = {**settings, "device": column.device}
+        if self._drawn is None or self._drawn[0] != drawn_for:
+            self._drawn = (drawn_for, self._rotation(column).to(column.device))
         return torch.einsum("nck,cks->ncs", used, self._drawn[1])
 
     def _rotation(self, column: torch.Tensor) -> torch.Tensor:
@@ -66,4 +67,4 @@ class SubclassScores:
                 f"{PROJECTIONS_COLUMN} has shape {tuple(column.shape[1:])} per row, and these projections give {size}:"
                 " they are not the ones that made the column."
             )
-        return self.projections.rotation(**self.settings()).to(column.device)
+        return self.projections.rotation(**self.settings())

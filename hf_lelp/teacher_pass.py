@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from datasets import Dataset
 from transformers.utils.logging import disable_progress_bar
@@ -58,6 +59,8 @@ class PassArguments(DistillArguments):
             raise ValueError("A share is run, or shares are merged: give share or merge.")
         if not self.teacher_model:
             raise ValueError("teacher_model is missing: a Hub id or folder of a fine-tuned classifier.")
+        merge: Any = self.merge
+        self.merge = [merge] if isinstance(merge, str) else merge  # YAML may have one as text
 
 
 def run_share(arguments: PassArguments, config: LELPConfig) -> None:
@@ -70,6 +73,8 @@ def run_share(arguments: PassArguments, config: LELPConfig) -> None:
     Raises:
         ValueError: see `merge_shares`, `teacher_columns` and `settle_teacher`.
     """
+    if config.alpha == 1:
+        raise ValueError("alpha=1 leaves nothing to distil: no teacher is run.")
     train, evaluation = load_data(arguments, config.seed)
     teacher, _ = settle_teacher(expand(str(arguments.teacher_model)), None, config, train, None)
     assert teacher is not None

@@ -143,8 +143,9 @@ class LELPTrainer(StudentTrainer):
         if processing_class is None and data_collator is None and model is not None:
             check_prepared(train_dataset, model.main_input_name)
         if data_collator is None and model is not None:
-            check_tokens(train_dataset, model)
-            check_tokens(eval_dataset, model)
+            evaluated = eval_dataset.values() if isinstance(eval_dataset, dict) else [eval_dataset]
+            for dataset in (train_dataset, *evaluated):
+                check_tokens(dataset, model)
         if train_dataset is not None:
             train_dataset = self._prepare(train_dataset)
         if form["type"] == "torch" and processing_class is None and transform_of(train_dataset) is None:
@@ -250,10 +251,8 @@ class LELPTrainer(StudentTrainer):
             return super()._remove_unused_columns(dataset, description)
         # What inputs are made of when they are read is no argument of the model, but needed until then.
         self._set_signature_columns_if_needed()
-        arguments: set[str] = {*(self._signature_columns or ())} - {
-            "label",
-            "label_ids",
-        }  # as they are in the data, not encoded
+        # As they are in the data, these two are not encoded.
+        arguments: set[str] = {*(self._signature_columns or ())} - {"label", "label_ids"}
         return dataset.with_transform(replace(transform, wanted=arguments))
 
     def _set_signature_columns_if_needed(self) -> None:

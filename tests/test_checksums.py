@@ -73,3 +73,10 @@ def test_temporary_files_are_no_part_of_it(folder: Path) -> None:
     (folder / ".config.json.x.json").write_text("half")
     write_checksums(folder)
     assert set(json.loads((folder / CHECKSUMS_NAME).read_text())) == {"weights", "inner/config.json"}
+
+
+def test_some_files_of_another_folder(folder: Path, tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    target.mkdir()
+    write_checksums(target, "*.json", of=folder)
+    assert set(json.loads((target / CHECKSUMS_NAME).read_text())) == {"inner/config.json"}

@@ -58,6 +58,13 @@ def test_changes_of_the_settings_are_followed() -> None:
     assert scores(COLUMN).equal(first)
 
 
+def test_columns_may_come_on_one_device_and_then_on_another() -> None:
+    scores = SubclassScores(config(), PROJECTIONS)
+    on_cpu = scores(COLUMN)
+    assert scores(COLUMN.to("meta")).device.type == "meta"
+    assert scores(COLUMN).equal(on_cpu)
+
+
 def test_half_precision_columns_give_scores_in_float32() -> None:
     assert SubclassScores(config(), PROJECTIONS)(COLUMN.half()).dtype == torch.float32
 
