@@ -212,7 +212,8 @@ def measure(rows: int, folder: Path) -> dict[str, Any]:
     figures: dict[str, Any] = {"rows": rows}
     for name in [*STAGES, *(["stream"] if rows <= STREAM_ROWS else [])]:
         command = [sys.executable, "-m", "benchmarks.scale", "--stage", name, "--folder", str(folder)]
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+        one_thread = os.environ | {"OMP_NUM_THREADS": "1"}
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=one_thread)
         figures[name] = json.loads(done.stdout.splitlines()[-1])
         print(f"{rows:,} rows, {name}: {figures[name]}", flush=True)
     for name in ("teacher", "projected"):
@@ -240,7 +241,8 @@ def main() -> None:
         resource.setrlimit(resource.RLIMIT_DATA, (PRIVATE_BYTES, PRIVATE_BYTES))
         print(json.dumps(run_stage(options.stage, options.folder)))
         return
-    sizes, halves = [], None
+    sizes: list[dict[str, Any]] = []
+    halves = None
     for rows in sorted(options.rows):
         with tempfile.TemporaryDirectory(dir=options.folder) as folder:
             os.environ["HF_HOME"] = folder

@@ -14,6 +14,14 @@ from hf_lelp.files import write_atomically
 from hf_lelp.report import markdown_table
 
 PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
+SCALE_STAGES = {
+    "teacher": "teacher's pass (a synthetic teacher: hashing, writing)",
+    "find": "finding every shard, at each later start",
+    "fit": "fit",
+    "project": "projection",
+    "train": "trainer: everything found, texts tokenized, 50 steps",
+    "stream": "stream: teacher, fit, teacher again, 50 steps; nothing stored",
+}
 TABLE = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -24,6 +32,23 @@ def table(result: dict[str, Any]) -> str:
     rounds = f"rounds: {result['rounds']}; " if "rounds" in result else ""
     said = f"({result['machine']}; {rounds}load {result['load']:.1f} at the end.)"
     return f"\n{markdown_table(list(rows[0]), body)}\n\n{said}\n\n"
+
+
+def scale_table(result: dict[str, Any]) -> str:
+    """Each stage at 100,000 rows and at the most."""
+    sizes = [size for size in result["sizes"] if size["rows"] >= 100_000]
+    small, large = sizes[0], sizes[-1]
+    counts = [f"{size['rows'] / 1e6:g}M" for size in (small, large)]
+    header = ["stage", *(f"processor s, {count}" for count in counts), "exponent", *(f"s, {count}" for count in counts)]
+    header += [f"{kind} MB, {count}" for kind in ("own", "resident") for count in counts]
+    body = []
+    for stage, words in SCALE_STAGES.items():
+        of_stage = [size.get(stage) for size in (small, large)]
+        exponent = result["exponents"]["processor_seconds"].get(stage)
+        kinds = ("processor_seconds", "seconds", "anonymous_mb", "resident_mb")
+        shown = [[cell(one[kind]) if one else "–" for one in of_stage] for kind in kinds]
+        body.append([words, *shown[0], f"{exponent:.2f}" if exponent else "–", *shown[1], *shown[2], *shown[3]])
+    return f"\n{markdown_table(header, body)}\n\n({result['machine']}.)\n\n"
 
 
 def cell(value: str | float) -> str:
@@ -38,7 +63,10 @@ def filled(page: str, folder: Path = RESULTS) -> str:
 
     def fill(match: re.Match[str]) -> str:
         file = folder / f"{match[2]}.json"
-        return match[1] + table(json.loads(file.read_text(encoding="utf-8"))) + match[3] if file.exists() else match[0]
+        if not file.exists():
+            return match[0]
+        result = json.loads(file.read_text(encoding="utf-8"))
+        return match[1] + (scale_table if "sizes" in result else table)(result) + match[3]
 
     return TABLE.sub(fill, page)
 

@@ -84,6 +84,8 @@ def test_what_is_pushed_in_training_is_a_whole_student(published: Published) -> 
     files = published.hub.files("someone/training")
     assert {"config.json", "model.safetensors", "modeling_lelp.py", "README.md", "tokenizer.json"} <= files.keys()
     assert "class_projections/class_projections.safetensors" in files
+    assert {*json.loads(files["checksums.json"])} == {"model.safetensors"}
+    assert str(published.folder).encode() not in files["training_args.bin"]
 
 
 def test_the_card_on_the_hub(published: Published) -> None:

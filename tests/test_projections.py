@@ -320,6 +320,13 @@ class TestRefusals:
             with pytest.raises(ValueError, match=f"row {row} is not finite"):
                 ClassProjections.fit(rows, HEAD, S, batch_size=16)
 
+    def test_rows_are_counted_from_the_one_that_is_first(self) -> None:
+        broken = EMBEDDING.copy()
+        broken[31, 3] = np.nan
+        dataset = Dataset.from_dict({"teacher_embedding": broken, "teacher_logits": LOGITS})
+        with pytest.raises(ValueError, match="row 900031 is not finite"):
+            ClassProjections.fit(dataset, HEAD, S, first_row=900_000)
+
     def test_another_teachers_rows(self) -> None:
         dataset = DATASET.add_column("teacher_fingerprint", ["a teacher"] * (N - 1) + ["another"])
         for rows in (dataset, dataset.to_iterable_dataset()):
