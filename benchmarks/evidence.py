@@ -92,6 +92,18 @@ RATES = {
     for rate in (0.001, 0.003, 0.006, 0.012, 0.024)
     for name, method in (("KD, τ = 4", CORE["KD, τ = 4"]), ("LELP, base", CORE["LELP, base"]))
 }
+SUBCLASSES = {
+    **{
+        f"S = {s}, β = {b}": f"lelp:{HEAD},temperature=4,subclass_temperature={b},num_subclasses={s}"
+        for s in (8, 32, 64, 128)
+        for b in ((0.25, 0.5, 1) if s < 128 else (0.5, 1))
+    },
+    "random directions, S = 64, β = 0.5": (
+        f"random_directions:{HEAD},temperature=4,subclass_temperature=0.5,num_subclasses=64"
+    ),
+    **{f"K-means, S = {s}": f"kmeans:{HEAD},temperature=4,num_subclasses={s}" for s in (8, 32)},
+    **{name: BASELINES[name] for name in ("CRD", "embedding MSE", "RKD")},
+}
 EPOCHS = {
     f"{name}, {n} epochs": f"{method},num_train_epochs={n}"
     for n in (4, 8, 16, 32)
@@ -148,6 +160,11 @@ PARTS = {
     ),
     "learning_rate": Part(
         {name: IMAGES[name] for name in ("pairs, 100 fine classes",)}, {KD_AUTO: CORE[KD_AUTO], **RATES}, 3
+    ),
+    "subclasses": Part(
+        {"20 Newsgroups, parity": partial(newsgroups, "parity", student="mlp")},
+        {KD_AUTO: CORE[KD_AUTO], "KD, τ = 4": CORE["KD, τ = 4"], **SUBCLASSES},
+        2,
     ),
     "epochs": Part(
         {"pairs, 100 fine classes": IMAGES["pairs, 100 fine classes"]}, {KD_AUTO: CORE[KD_AUTO], **EPOCHS}, 3

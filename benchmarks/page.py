@@ -35,6 +35,7 @@ TITLES = {
     "mlp_more": "Texts, MLP student: other methods",
     "learning_rate": "The student's learning rate",
     "settings": "Settings of LELP",
+    "subclasses": "How many subclasses, and of what (MLP student)",
     "epochs": "Longer training",
     "teachers": "A teacher that was stopped earlier",
     "subclass_distillation": "Subclass Distillation: a teacher retrained to have subclasses",

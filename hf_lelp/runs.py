@@ -54,8 +54,10 @@ RUN_SETTINGS: dict[str, Any] = {
 }
 
 
-# Settings of TrainingArguments, of which a run is known by those that the task or the method sets; and a place.
-NOT_OURS = {item.name for item in fields(TrainingArguments)} | {"columns_cache_dir"}
+# Of the columns that a task has already: where and how they were kept.
+OF_COLUMNS = {"columns_cache_dir", "columns_dtype"}
+# Settings of TrainingArguments, of which a run is known by those that the task or the method sets.
+NOT_OURS = {item.name for item in fields(TrainingArguments)} | OF_COLUMNS
 
 
 @dataclass(frozen=True)
@@ -146,8 +148,8 @@ def run_or_read(task: Task, task_hash: str, method: str, seed: int, runs_dir: Pa
     config = parsed.config(task, **RUN_SETTINGS, seed=seed, output_dir="unused")
     # Ours in full: the same method with other defaults is another run.
     ours = {item.name: getattr(config, item.name) for item in fields(config) if item.name not in NOT_OURS}
-    together = {**task.settings, **parsed.settings, **ours, "kind": parsed.kind}
-    together.pop("columns_cache_dir", None)
+    given = {name: value for name, value in {**task.settings, **parsed.settings}.items() if name not in OF_COLUMNS}
+    together = {**given, **ours, "kind": parsed.kind}
     key = xxhash.xxh3_128(f"{task_hash} {seed} {json.dumps(together, sort_keys=True)}".encode()).hexdigest()
     file = runs_dir / f"v{RESULTS_VERSION}-{key}.safetensors"
     if file.exists():
