@@ -234,12 +234,13 @@ class ClassProjections(
                 f"num_subclasses={num_subclasses}, but these projections hold {self.num_directions} directions per"
                 f" class. Fit them with num_directions={num_subclasses} or more."
             )
-        from scipy.stats import ortho_group  # slow to import
-
         matrices = np.tile(np.eye(num_subclasses), (self.num_classes, 1, 1))
         if random_rotation and num_subclasses > 1:
             for index in range(self.num_classes):
-                matrices[index] = ortho_group.rvs(num_subclasses, random_state=np.random.default_rng([seed, index]))
+                # As scipy.stats.ortho_group draws it, which takes a second to import.
+                normal = np.random.default_rng([seed, index]).normal(size=(num_subclasses, num_subclasses))
+                q, r = np.linalg.qr(normal)
+                matrices[index] = q * np.sign(np.diag(r))  # or QR's own choice of signs would show
         if scale:
             variance = self.variance[:, :num_subclasses].double().numpy()
             matrices /= np.sqrt(variance.mean(-1))[:, None, None]

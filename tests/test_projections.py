@@ -14,6 +14,7 @@ import torch
 from datasets import ClassLabel, Dataset, IterableDataset
 from huggingface_hub import ModelHubMixin
 from safetensors.torch import load_file, save_file
+from scipy.stats import ortho_group
 
 from hf_lelp.heads import LinearHead
 from hf_lelp.losses import subclass_targets
@@ -241,6 +242,13 @@ class TestRotation:
         expected = np.broadcast_to(before.mean(-1, keepdims=True), (C, S))
         error = after.std(0) / np.sqrt(seeds)
         assert (np.abs(after.mean(0) - expected) < 4.5 * error).all()
+
+    @pytest.mark.parametrize("num_subclasses", [2, S])
+    def test_rotations_are_drawn_as_scipy_draws_them(self, num_subclasses: int) -> None:
+        rotation = FITTED.rotation(num_subclasses, scale=False, seed=7)
+        for index, found in enumerate(rotation):
+            expected = ortho_group.rvs(num_subclasses, random_state=np.random.default_rng([7, index]))
+            np.testing.assert_allclose(found, expected, atol=1e-6)
 
     @pytest.mark.parametrize("random_rotation", [True, False])
     @pytest.mark.parametrize("num_subclasses", [1, 2, S])
