@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,12 +43,12 @@ def unlabelled(folder: Path) -> Path:
 
 
 def fitted() -> ClassProjections:
-    return ClassProjections(torch.zeros(2, 3), torch.zeros(2, 1, 3), torch.zeros(2, 1), torch.zeros(2), True, "teacher")
+    zeros, count = torch.zeros(2, 1, 3), torch.zeros(2, dtype=torch.int64)
+    return ClassProjections(zeros[:, 0], zeros, zeros[..., 0], count, True, "teacher")
 
 
 def damaged() -> ClassProjections:
-    one = torch.zeros(2, 3)
-    return ClassProjections(one, torch.zeros(2, 2, 4), torch.zeros(2, 2), torch.zeros(2), True, "teacher")
+    return replace(fitted(), mean=torch.zeros(2, 4))
 
 
 def batches() -> list[dict[str, torch.Tensor]]:
