@@ -21,7 +21,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -144,18 +144,27 @@ STAGES = ("teacher", "find", "fit", "project", "train")
 
 
 class Memory:
-    """The most of this process that was resident, by kind, in MB, from a thread that looks every 10 ms."""
+    """The most of this process that was resident in a `with` block, by kind, in MB: a thread looks every 10 ms."""
 
     def __init__(self) -> None:
         self.peak: dict[str, float] = {}
-        threading.Thread(target=self._watch, daemon=True).start()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._ended.set()
+        self._thread.join()
+        self._look()
 
     def _watch(self) -> None:
-        while True:
-            self.look()
-            time.sleep(0.01)
+        while not self._ended.wait(0.01):
+            self._look()
 
-    def look(self) -> None:
+    def _look(self) -> None:
         lines = (line.split() for line in Path("/proc/self/status").read_text().splitlines())
         now = {line[0][:-1]: int(line[1]) * 1024 / MEGABYTE for line in lines if line[0] in ("VmRSS:", "RssAnon:")}
         self.peak = {name: max(value, self.peak.get(name, 0.0)) for name, value in now.items()}
@@ -163,11 +172,11 @@ class Memory:
 
 def run_stage(name: str, folder: Path) -> dict[str, float]:
     """Seconds and memory of one stage, in this process."""
-    work, memory = stage(name, folder), Memory()
-    start, processor = time.perf_counter(), time.process_time()
-    work()
-    seconds, processor = time.perf_counter() - start, time.process_time() - processor
-    memory.look()
+    work = stage(name, folder)
+    with Memory() as memory:
+        start, processor = time.perf_counter(), time.process_time()
+        work()
+        seconds, processor = time.perf_counter() - start, time.process_time() - processor
     return {
         "seconds": seconds,
         "processor_seconds": processor,

@@ -1,6 +1,12 @@
-"""A teacher pass in a process of its own, to be killed: `python killed_pass.py CACHE` over the rows of `data`."""
+"""A teacher pass in a process of its own, to be killed: `python killed_pass.py CACHE` over the rows of `data`.
 
+After `SHARDS` shards it waits, so that it cannot end before it is killed.
+"""
+
+import signal
 import sys
+from pathlib import Path
+from typing import Any
 
 import runs
 from datasets import Dataset
@@ -8,6 +14,7 @@ from datasets import Dataset
 import hf_lelp.columns
 
 SHARD_ROWS = 16
+SHARDS = 5
 
 
 def data() -> Dataset:
@@ -15,5 +22,13 @@ def data() -> Dataset:
 
 
 if __name__ == "__main__":
+    folder, teacher = Path(sys.argv[1]), runs.teacher()
+
+    def wait(*args: Any) -> None:
+        if len(list(folder.rglob("[!.]*.arrow"))) == SHARDS:
+            signal.alarm(300)  # its end, should nobody kill it
+            signal.pause()
+
+    teacher.model.register_forward_pre_hook(wait)
     hf_lelp.columns.SHARD_ROWS = SHARD_ROWS
-    hf_lelp.columns.teacher_columns(data(), runs.teacher(), sys.argv[1])
+    hf_lelp.columns.teacher_columns(data(), teacher, folder)

@@ -39,13 +39,13 @@ def rows() -> list[tuple[str, str, str]]:
     return [(said.strip("` "), why.strip(), do.strip()) for said, why, do in cells]
 
 
-def asserted() -> str:
-    """All strings in the tests, without the backslashes of regular expressions: what they expect of messages."""
+def asserted() -> list[str]:
+    """The strings in the tests, without the backslashes of regular expressions: what they expect of messages."""
     strings = []
     for path in sorted(Path(__file__).parent.rglob("test_*.py")):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
         for node in ast.walk(tree):
-            if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings:
-                strings.append(re.sub(r"\\(?=[^\w\s])", "", node.value))
-    return "\n".join(strings)
+            if isinstance(node, ast.Constant | ast.JoinedStr) and id(node) not in docstrings:
+                strings.append(re.sub(r"\\(?=[^\w\s])", "", _template(node)))
+    return strings

@@ -207,7 +207,7 @@ def test_load_data_refuses_an_unknown_format_and_no_rows(assets: Path, tmp_path:
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"method": ["svm"]}, "one or more of direct, kd, lelp"),
+        ({"method": ["svm"]}, "method=svm: one or more of direct, kd, lelp"),
         ({"student_model": None}, "student_model is missing"),
         ({"teacher_model": None}, "teacher_model is missing"),
         ({"dataset_name": "imdb"}, "either dataset_name or train_file"),

@@ -175,7 +175,7 @@ class TestRuntimes:
         changed = bytearray(content)
         changed[largest.header_offset + 30 + largest.file_size // 2] ^= 1
         (tmp_path / "changed.pt2").write_bytes(changed)
-        for name, words in (("cut.pt2", ""), ("changed.pt2", "in it has changed")):
+        for name, words in (("cut.pt2", ""), ("changed.pt2", r"\S+ in it has changed")):
             with pytest.raises(ValueError, match=f"{name} is no whole torch.export program .*{words}.*Export it again"):
                 load_torch_export(tmp_path / name)
         (tmp_path / "cut.onnx").write_bytes((folder / "model.onnx").read_bytes()[:-100])

@@ -132,7 +132,7 @@ def test_the_image_column() -> None:
     ):
         resolve_input_columns(two, None, "label", processor)
     assert resolve_input_columns(two.rename_column("mask", "image"), None, "label", processor) == ["image"]
-    with pytest.raises(ValueError, match="a model of image reads one column"):
+    with pytest.raises(ValueError, match=r"input_columns=\['img', 'mask'\]: a model of image reads one column"):
         resolve_input_columns(two, ["img", "mask"], "label", processor)
 
 

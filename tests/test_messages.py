@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,16 +42,13 @@ def unlabelled(folder: Path) -> Path:
     return folder / "texts.csv"
 
 
-COUNT = torch.zeros(2, dtype=torch.int64)
-
-
 def fitted() -> ClassProjections:
-    return ClassProjections(torch.zeros(2, 3), torch.zeros(2, 1, 3), torch.zeros(2, 1), COUNT, True, "teacher")
+    zeros, count = torch.zeros(2, 1, 3), torch.zeros(2, dtype=torch.int64)
+    return ClassProjections(zeros[:, 0], zeros, zeros[..., 0], count, True, "teacher")
 
 
 def damaged() -> ClassProjections:
-    one = torch.zeros(2, 3)
-    return ClassProjections(one, torch.zeros(2, 2, 4), torch.zeros(2, 2), COUNT, True, "teacher")
+    return replace(fitted(), mean=torch.zeros(2, 4))
 
 
 def batches() -> list[dict[str, torch.Tensor]]:

@@ -224,7 +224,7 @@ def test_the_oracle_without_a_fine_column(tmp_path: Path) -> None:
 
 
 def test_too_few_rows_for_the_clusters(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="num_subclasses=40 takes at least 40"):
+    with pytest.raises(ValueError, match=r"Class \d has \d+ rows, and num_subclasses=40 takes at least 40"):
         trained("random_partition:num_subclasses=40", tmp_path)
 
 

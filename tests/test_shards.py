@@ -187,8 +187,9 @@ def test_cut() -> None:
 
 
 def resident_file_pages() -> int:
-    """Bytes of mapped files that are in this process's memory."""
-    return int(Path("/proc/self/status").read_text().split("RssFile:")[1].split()[0]) * 1024
+    """Bytes of mapped files that are in this process's memory; those of a tmpfs count as shared memory."""
+    status = Path("/proc/self/status").read_text()
+    return sum(int(status.split(f"{kind}:")[1].split()[0]) * 1024 for kind in ("RssFile", "RssShmem"))
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="what is in memory is told by Linux alone")
@@ -205,10 +206,10 @@ def test_rows_mapped_anew_leave_memory_when_they_were_read(tmp_path: Path) -> No
         total += sum(batch["values"].sum(dtype=np.float64) for batch in again.with_format("numpy").iter(1024))
         del again
     assert total == sum(range(8)) * 2048 * 1024
-    assert resident_file_pages() - before < 12e6
+    through_parts = resident_file_pages() - before
     # Through its own maps the dataset stays.
     assert whole.with_format("numpy")[:]["values"].sum(dtype=np.float64) == total
-    assert resident_file_pages() - before > 50e6
+    assert through_parts < (resident_file_pages() - before) / 3
 
 
 def test_rows_mapped_anew_are_the_same_rows(tmp_path: Path) -> None:

@@ -154,7 +154,7 @@ def test_marks_and_projections_that_are_something_else(tmp_path: Path) -> None:
 def test_embeddings_beyond_float32(tmp_path: Path) -> None:
     columns = runs.data().map(runs.teacher(), batched=True)
     tiny_ones = columns.map(lambda row: {"teacher_embedding": [value * 1e-25 for value in row["teacher_embedding"]]})
-    refused(tmp_path, "variance of class 0's embeddings goes from", "beyond what float32", train_dataset=tiny_ones)
+    refused(tmp_path, "The variance of class 0's embeddings goes from", "beyond what float32", train_dataset=tiny_ones)
 
 
 def test_a_teacher_without_final_linear_layer(tmp_path: Path) -> None:
@@ -219,8 +219,8 @@ def test_prepared_data_without_the_teacher_s_columns(tmp_path: Path) -> None:
     refused(tmp_path, *words, train_dataset=columns, teacher_model=None)
     refused(tmp_path, *words, train_dataset=columns)
     wrong = Dataset.from_dict({"text": ["a", "b"], "label": [0, 1], "teacher_logits": [[0.0] * 3, [1.0] * 3]})
-    words = ("teacher_logits has 3 classes and the data 2", ": another teacher made the column")
-    refused(tmp_path, *words, train_dataset=wrong, teacher_model=None)
+    words = "teacher_logits has 3 classes and the data 2: another teacher made the column"
+    refused(tmp_path, words, train_dataset=wrong, teacher_model=None)
 
 
 def test_a_collator_that_drops_the_teacher_s_columns(tmp_path: Path) -> None:
@@ -273,7 +273,7 @@ def test_a_teacher_model_without_its_tokenizer(tmp_path: Path) -> None:
 
 
 def test_a_student_with_other_number_of_classes(tmp_path: Path) -> None:
-    words = ("student has 3 classes and the data 2", "num_labels=2")
+    words = ("The student has 3 classes and the data 2", "num_labels=2")
     refused(tmp_path, *words, model=runs.student(num_labels=3))
     run_init = {"model_init": lambda: runs.student(num_labels=3)}
     refused(tmp_path, *words, **run_init)

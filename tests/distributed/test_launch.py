@@ -13,6 +13,7 @@ import runs
 import tiny
 from accelerate.commands.config.config_args import load_config_from_file
 from datasets import Dataset
+from ports import free_port
 from safetensors.torch import load_file
 
 ROOT = Path(__file__).parent.parent.parent
@@ -48,11 +49,11 @@ def distill(launcher: list[str], assets: Path, name: str) -> subprocess.Complete
     return subprocess.run([*command, *arguments], cwd=assets, capture_output=True, text=True, timeout=300)
 
 
-def launched(config: str, port: int, *command: str) -> list[str]:
-    """The command line that `accelerate launch` takes; every test has a port of its own."""
+def launched(config: str, *command: str) -> list[str]:
+    """The command line that `accelerate launch` takes; every launch has a port of its own."""
     file = str(ROOT / "examples" / "accelerate" / config)
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", file]
-    return [*launch, "--main_process_port", str(port), *command]
+    return [*launch, "--main_process_port", str(free_port()), *command]
 
 
 def columns(folder: Path) -> dict[str, bytes]:
@@ -68,7 +69,7 @@ def projected(folder: Path) -> np.ndarray:
 def test_two_processes_give_the_columns_of_one_and_run_each_row_once(assets: Path) -> None:
     one = distill([sys.executable], assets, "one")
     assert one.returncode == 0, one.stderr
-    two = distill(launched("cpu.yaml", 29511), assets, "two")
+    two = distill(launched("cpu.yaml"), assets, "two")
     assert two.returncode == 0, two.stderr
 
     # Three shards of training rows, one of evaluation rows.
@@ -92,7 +93,7 @@ def test_two_processes_give_the_columns_of_one_and_run_each_row_once(assets: Pat
 def test_processes_that_do_not_know_of_each_other_are_refused(assets: Path) -> None:
     # Two processes, no GPU and no --use_cpu: each would think that it is alone.
     options = ["--teacher_model", "teacher", "--student_model", "student", "--train_file", "train.parquet"]
-    command = launched("cpu.yaml", 29512, str(ROOT / "run_distill.py"), *options, "--output_dir", "alone/out")
+    command = launched("cpu.yaml", str(ROOT / "run_distill.py"), *options, "--output_dir", "alone/out")
     done = subprocess.run(
         command,
         cwd=assets,
@@ -107,7 +108,7 @@ def test_processes_that_do_not_know_of_each_other_are_refused(assets: Path) -> N
 def test_several_processes_train_the_student_of_one_at_the_same_global_batch(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
     script = str(ROOT / "tests" / "distributed" / "train.py")
-    commands = [sys.executable, script, "one", "16"], launched("cpu.yaml", 29513, script, "two", "8")
+    commands = [sys.executable, script, "one", "16"], launched("cpu.yaml", script, "two", "8")
     for command in commands:
         done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from ports import free_port
+
 SCRIPT = Path(__file__).parent / "targets.py"
 LAUNCH = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
 
@@ -23,5 +25,6 @@ def test_one_process_two_and_restarts_give_the_same_targets(tmp_path: Path) -> N
     (first,) = digests(tmp_path / "one", seed=3)
     # What is kept is read again; elsewhere all is made again, in an order of sets and dictionaries of its own.
     assert digests(tmp_path / "one", seed=3, hash_seed=1) == [first]
-    assert digests(tmp_path / "two", 3, [*LAUNCH, "--main_process_port", "29513"], hash_seed=2) == [first, first]
+    launch = [*LAUNCH, "--main_process_port", str(free_port())]
+    assert digests(tmp_path / "two", seed=3, launcher=launch, hash_seed=2) == [first, first]
     assert digests(tmp_path / "one", seed=4) != [first]
