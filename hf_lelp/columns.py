@@ -6,6 +6,7 @@ same rows shares them, and several processes or machines share the work; the res
 """
 
 import logging
+import math
 import tempfile
 from contextlib import suppress
 from pathlib import Path
@@ -28,6 +29,8 @@ from hf_lelp.teacher_like import TeacherLike
 logger = logging.getLogger(__name__)
 
 SHARD_ROWS = 2048
+MOST_SHARDS = 256  # of a dataset: datasets takes milliseconds for each file in every operation
+MOST_SHARD_ROWS = 8 * SHARD_ROWS  # or a killed pass would lose too much
 DECODED_ROWS = 256  # images or sounds in memory at once
 PROJECTED_ROWS = 16 * SHARD_ROWS  # of a file
 PROJECTED_BATCH = 1024  # projected at once
@@ -108,7 +111,7 @@ def run_teacher(
         try:
             return _run_part(parts[place], teacher, dtype)
         except Exception as error:
-            rows, reason = _fault(error, parts[place], place * SHARD_ROWS, teacher)
+            rows, reason = _fault(error, parts[place], place * shard_rows(len(dataset)), teacher)
             if reason is None:
                 raise
             raise ValueError(f"{rows} of the dataset: {reason}") from error
@@ -119,6 +122,11 @@ def run_teacher(
     return files
 
 
+def shard_rows(rows: int) -> int:
+    """Rows of a shard, for a dataset of so many."""
+    return min(SHARD_ROWS * math.ceil(rows / (MOST_SHARDS * SHARD_ROWS)), MOST_SHARD_ROWS)
+
+
 def _parts(dataset: Dataset, teacher: TeacherLike) -> list[Dataset]:
     """The teacher's inputs, a shard's rows each."""
     missing = [column for column in teacher.input_columns if column not in dataset.column_names]
@@ -127,7 +135,7 @@ def _parts(dataset: Dataset, teacher: TeacherLike) -> list[Dataset]:
             f"The teacher reads {', '.join(teacher.input_columns)}; the dataset has {len(dataset)} rows of"
             f" {', '.join(dataset.column_names)}. Set input_columns, or teacher_input_columns, to what it should read."
         )
-    return cut(dataset.select_columns(teacher.input_columns).with_format(None), SHARD_ROWS)
+    return cut(dataset.select_columns(teacher.input_columns).with_format(None), shard_rows(len(dataset)))
 
 
 def _names(parts: list[Dataset]) -> list[str]:

@@ -21,7 +21,7 @@ import torch
 from datasets import Dataset, Image, concatenate_datasets, load_from_disk
 
 from hf_lelp import ClassProjections, Teacher
-from hf_lelp.columns import default_cache_dir, fit_projections, projection_columns, teacher_columns
+from hf_lelp.columns import default_cache_dir, fit_projections, projection_columns, shard_rows, teacher_columns
 
 
 @pytest.fixture
@@ -436,3 +436,8 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         teacher_columns(data, guide, tmp_path / "columns")
     paths[290].write_bytes(whole)
     assert len(teacher_columns(data, guide, tmp_path / "columns")) == 300
+
+
+def test_of_many_rows_shards_are_larger_rather_than_many() -> None:
+    assert [shard_rows(rows) for rows in (1, 2048, 2049, 256 * 2048)] == [2048] * 4
+    assert [shard_rows(rows) for rows in (256 * 2048 + 1, 1_600_000, 10**8)] == [4096, 8192, 16384]
