@@ -100,9 +100,11 @@ def outcome(case: Case) -> str:
 
 
 def is_our_own(error: BaseException) -> bool:
-    """Whether a `raise` of hf_lelp made it, and it says something."""
-    where = traceback.extract_tb(error.__traceback__)[-1].filename
-    return isinstance(error, ValueError) and Path(where).parent == Path(hf_lelp.__file__).parent and bool(str(error))
+    """Whether it is a ValueError or FileNotFoundError of a `raise` in hf_lelp, and says something."""
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    # Not where it passed through: numpy and open() have no frame of their own.
+    raised = Path(where.filename).parent == Path(hf_lelp.__file__).parent and str(where.line).startswith("raise ")
+    return isinstance(error, ValueError | FileNotFoundError) and raised and bool(str(error))
 
 
 def check(run: LELPTrainer, case: Case) -> None:
