@@ -46,6 +46,7 @@ from hf_lelp import export as export_command
 from hf_lelp.checkpoints import check_checkpoint
 from hf_lelp.columns import fit_projections, teacher_columns
 from hf_lelp.files import write_atomically
+from hf_lelp.shards import RECORD_NAME
 from hf_lelp.students import place_student_head, student_head
 
 RESULTS = Path(__file__).parent / "results" / "kills.json"
@@ -245,7 +246,7 @@ BUT = ("training_args.bin", "README.md", "checksums.json", "trainer_state.json")
 REPORTS = ("all_results.json", "tokenizer.json")
 STUDENT = ("out/*.safetensors", "out/*.json", "out/class_projections/*")
 STAGES = (
-    Stage("teacher", 12, run_teacher, files("columns/**/*")),
+    Stage("teacher", 12, run_teacher, files("columns/**/*", but=[RECORD_NAME])),  # the record has times
     Stage("fit", 8, run_fit, files("columns/**/*")),
     Stage("saving", 12, run_saving, files("model/**/*", but=BUT), check_saving),
     Stage(
