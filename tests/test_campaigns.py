@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from benchmarks.fuzz import Target, _watch, outcome
+from hf_lelp import ClassProjections
 
 ROOT = Path(__file__).parent.parent
 
@@ -58,6 +59,18 @@ def loses_its_words(folder: Path) -> Any:
     return {}["a key"]
 
 
+def lets_another_speak(folder: Path) -> Any:
+    return int("no number")
+
+
+def lets_the_system_speak(folder: Path) -> str:
+    return (folder / "nowhere").read_text()
+
+
+def refuses(folder: Path) -> Any:
+    return ClassProjections.from_pretrained(folder)
+
+
 def takes_no_notice(folder: Path) -> str:
     return "something else"
 
@@ -69,6 +82,9 @@ def takes_no_notice(folder: Path) -> str:
         (opens_another, "Breach: .*outside was opened"),
         (unpickles, "Breach: pickle.find_class"),
         (loses_its_words, "KeyError"),
+        (lets_another_speak, "ValueError: invalid literal"),
+        (lets_the_system_speak, "FileNotFoundError: .*No such file"),
+        (refuses, "refused"),
         (takes_no_notice, "another"),
     ],
 )
