@@ -1,7 +1,7 @@
 """Bad data through the whole of LELPTrainer: a correct run, or an error of the library's own before any training step.
 
-    python benchmarks/bad_data.py                  # all; writes benchmarks/results/bad_data.json
-    python benchmarks/bad_data.py --only images --examples 5
+    python -m benchmarks.bad_data                  # all; writes benchmarks/results/bad_data.json
+    python -m benchmarks.bad_data --only images --examples 5
 
 Hypothesis draws datasets of many kinds (labels, columns, texts, embeddings, images), and with each what must come of
 it. A run is *correct* if no row is lost, the student learns on the labels that were meant, the teacher's columns are
@@ -46,6 +46,7 @@ import hf_lelp
 from benchmarks.coverage import quiet
 from hf_lelp import ClassProjections, LELPTrainer, Teacher
 from hf_lelp.files import write_atomically
+from hf_lelp.labels import NO_LABEL
 
 RESULTS = Path(__file__).parent / "results" / "bad_data.json"
 ROWS = 32
@@ -100,9 +101,11 @@ def outcome(case: Case) -> str:
 
 
 def is_our_own(error: BaseException) -> bool:
-    """Whether a `raise` of hf_lelp made it, and it says something."""
-    where = traceback.extract_tb(error.__traceback__)[-1].filename
-    return isinstance(error, ValueError) and Path(where).parent == Path(hf_lelp.__file__).parent and bool(str(error))
+    """Whether it is a ValueError or FileNotFoundError of a `raise` in hf_lelp, and says something."""
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    # Not where it passed through: numpy and open() have no frame of their own.
+    raised = Path(where.filename).parent == Path(hf_lelp.__file__).parent and str(where.line).startswith("raise ")
+    return isinstance(error, ValueError | FileNotFoundError) and raised and bool(str(error))
 
 
 def check(run: LELPTrainer, case: Case) -> None:
@@ -171,18 +174,27 @@ def good_labels(draw: DrawFn, kind: str) -> Case:
     return Case(f"labels: {kind}", data, truth, options=options)
 
 
-BAD_LABELS: dict[str, tuple[st.SearchStrategy[Any], str]] = {
-    "out of range": (st.integers(2, 2**63 - 1) | st.integers(-(2**63), -2).filter(lambda value: value != -100), ""),
-    "fraction": (st.floats(-2, 2).filter(lambda value: value != int(value)), "Soft labels"),
-    "large float": (st.floats(2, 1e300), ""),
-    "infinite": (st.sampled_from([math.inf, -math.inf]), ""),
-    "text": (st.text(st.characters(codec="utf-8")), ""),
-    "list": (st.lists(st.integers(0, 1)), "class labels are integers or text"),
-    "dictionary": (st.fixed_dictionaries({"class": st.integers(0, 1)}), "class labels are integers or text"),
-    "bytes": (st.binary(), "class labels are integers or text"),
-    "time": (st.datetimes(datetime(1700, 1, 1), datetime(2200, 1, 1)), "class labels are integers or text"),
-    "decimal": (st.decimals(-9, 9, places=2).filter(lambda value: value != int(value)), "class labels are integers"),
+BAD_LABELS: dict[str, st.SearchStrategy[Any]] = {
+    "out of range": st.integers(2, 2**63 - 1) | st.integers(-(2**63), -2).filter(lambda value: value != -100),
+    "fraction": st.floats(-2, 2).filter(lambda value: value != int(value)),
+    "large float": st.floats(2, 1e300),
+    "infinite": st.sampled_from([math.inf, -math.inf]),
+    "text": st.text(st.characters(codec="utf-8")),
+    "list": st.lists(st.integers(0, 1)),
+    "dictionary": st.fixed_dictionaries({"class": st.integers(0, 1)}),
+    "bytes": st.binary(),
+    "time": st.datetimes(datetime(1700, 1, 1), datetime(2200, 1, 1)),
+    "decimal": st.decimals(-9, 9, places=2).filter(lambda value: value != int(value)),
 }
+
+
+def words_on(bad: Any) -> str:
+    """What is said of a label that is none, among 0 and 1 or two texts."""
+    if isinstance(bad, str) or bad == 2:  # it looks like a third class
+        return "The teacher has 2 classes (negative, positive) and the data 3"
+    if isinstance(bad, int) or (isinstance(bad, float) and bad.is_integer()):
+        return f"with 3 classes they must be 0 to 2 ({NO_LABEL} for no label)"
+    return "class labels are integers or text. Soft labels"
 
 
 @st.composite
@@ -194,13 +206,12 @@ def bad_labels(draw: DrawFn, name: str) -> Case:
     if name.startswith("one class"):
         label = draw(st.integers(0, 1))
         data = data.add_column("label", [label] * ROWS)
-        words = ""
+        words = "with 1 classes they must be 0 to 0" if label else "classes (negative, positive) and the data 1"
         if name != "one class":
             data = data.cast_column("label", ClassLabel(names=tiny.LABEL_NAMES))
             words = f"No example of class {1 - label}"
         return Case(f"labels: {name}", data, words=words)
-    strategy, words = BAD_LABELS[name]
-    bad = draw(strategy)
+    bad = draw(BAD_LABELS[name])
     if name in ("list", "dictionary", "bytes", "time"):
         values: list[Any] = [bad] * ROWS
     elif name == "text":
@@ -211,26 +222,41 @@ def bad_labels(draw: DrawFn, name: str) -> Case:
     else:
         values = [type(bad)(label) for label in truth]
         values[row] = bad
-    return Case(f"labels: {name}", data.add_column("label", pa.array(values)), words=words)
+    return Case(f"labels: {name}", data.add_column("label", pa.array(values)), words=words_on(bad))
 
 
 # ---- Columns ----
 
 ONE_ROW = st.integers(0, ROWS - 1)
-BAD_LOGITS: dict[str, Callable[[DrawFn, list[Any]], Any]] = {
-    "numbers, not lists": lambda draw, rows: [row[0] for row in rows],
-    "text": lambda draw, rows: ["0 1" for _ in rows],
-    "lists of text": lambda draw, rows: [["0", "1"] for _ in rows],
-    "three wide": lambda draw, rows: [[*row, 0.0] for row in rows],
-    "one wide": lambda draw, rows: [row[:1] for row in rows],
-    "empty": lambda draw, rows: [[] for _ in rows],
-    "matrices": lambda draw, rows: [[row, row] for row in rows],
-    "one too wide": lambda draw, rows: changed(rows, draw(ONE_ROW), [0.0, 1.0, 2.0]),
-    "one missing": lambda draw, rows: changed(rows, draw(ONE_ROW), None),
-    "all missing": lambda draw, rows: [None] * len(rows),
-    "one entry missing": lambda draw, rows: changed(rows, draw(ONE_ROW), [0.0, None]),
-    "one not finite": lambda draw, rows: changed(
-        rows, draw(ONE_ROW), [0.0, draw(st.sampled_from([math.nan, math.inf, -math.inf]))]
+NO_LISTS = "and lists of numbers are expected under that name"
+# The column, and what is said of it; `{row}` is the one that is changed.
+BAD_LOGITS: dict[str, tuple[Callable[[DrawFn, list[Any], int], Any], str]] = {
+    "numbers, not lists": (lambda draw, rows, row: [row[0] for row in rows], NO_LISTS),
+    "text": (lambda draw, rows, row: ["0 1" for _ in rows], NO_LISTS),
+    "lists of text": (lambda draw, rows, row: [["0", "1"] for _ in rows], NO_LISTS),
+    "three wide": (
+        lambda draw, rows, row: [[*row, 0.0] for row in rows],
+        "teacher_logits has 3 classes and the data 2",
+    ),
+    "one wide": (lambda draw, rows, row: [row[:1] for row in rows], "teacher_logits has 1 classes and the data 2"),
+    "empty": (lambda draw, rows, row: [[] for _ in rows], NO_LISTS),
+    "matrices": (lambda draw, rows, row: [[row, row] for row in rows], NO_LISTS),
+    "one too wide": (
+        lambda draw, rows, row: changed(rows, row, [0.0, 1.0, 2.0]),
+        "of the column teacher_logits has shape",
+    ),
+    "one missing": (
+        lambda draw, rows, row: changed(rows, row, None),
+        "Row {row} of the column teacher_logits is missing",
+    ),
+    "all missing": (lambda draw, rows, row: [None] * len(rows), NO_LISTS),
+    "one entry missing": (
+        lambda draw, rows, row: changed(rows, row, [0.0, None]),
+        "The teacher logits of row {row} is not finite",
+    ),
+    "one not finite": (
+        lambda draw, rows, row: changed(rows, row, [0.0, draw(st.sampled_from([math.nan, math.inf, -math.inf]))]),
+        "The teacher logits of row {row} is not finite",
     ),
 }
 
@@ -247,24 +273,43 @@ def our_columns(draw: DrawFn, name: str) -> Case:
     logits = [[float(label), float(1 - label)] for label in truth]
     options: dict[str, Any] = {"num_subclasses": 1}
     if name in BAD_LOGITS:
-        column = BAD_LOGITS[name](draw, logits)
-        words = "teacher" if "finite" in name or "entry" in name else "teacher_logits"
-        return Case(f"teacher_logits: {name}", data.add_column("teacher_logits", column), words=words, options=options)
+        make, words = BAD_LOGITS[name]
+        row = draw(ONE_ROW)
+        data = data.add_column("teacher_logits", make(draw, logits, row))
+        return Case(f"teacher_logits: {name}", data, words=words.format(row=row), options=options)
     if name == "whole numbers":
         column = [[int(value) for value in row] for row in logits]
         return Case(f"teacher_logits: {name}", data.add_column("teacher_logits", column), truth, options=options)
     if name == "embedding":
-        wrong = draw(st.sampled_from([["a"] * SIZE, [0.0] * 3, 1.0, None, [math.nan] * SIZE, [[0.0]]]))
+        wrong, words = draw(
+            st.sampled_from(
+                [
+                    (["a"] * SIZE, NO_LISTS),
+                    ([0.0] * 3, "teacher_embedding has shape (3,) per row"),
+                    (1.0, NO_LISTS),
+                    (None, NO_LISTS),
+                    ([math.nan] * SIZE, "The teacher embedding of row 0 is not finite"),
+                    ([[0.0]], NO_LISTS),
+                ]
+            )
+        )
         data = data.map(teacher(), batched=True).remove_columns("teacher_embedding")
         data = data.add_column("teacher_embedding", [wrong] * ROWS)
-        return Case("teacher_embedding of another type or width", data, words="teacher")
+        return Case("teacher_embedding of another type or width", data, words=words)
     if name == "projections":
-        wrong = draw(
-            st.sampled_from([1.0, [1.0, 2.0], "a", None, [["a", "b"]] * 2, [[0.0, math.nan]] * 2, [[0.0]] * 3])
+        no_lists = NO_LISTS.replace("lists", "lists of lists")
+        wrong, words = draw(
+            st.sampled_from(
+                [
+                    *((value, no_lists) for value in (1.0, [1.0, 2.0], "a", None, [["a", "b"]] * 2)),
+                    ([[0.0, math.nan]] * 2, "The teacher projections of row 0 is not finite"),
+                    ([[0.0]] * 3, "teacher_projections has shape (3, 1) per row and the data 2 classes"),
+                ]
+            )
         )
         data = data.add_column("teacher_logits", logits).add_column("teacher_projections", [wrong] * ROWS)
         options = {"num_subclasses": 2, "random_rotation": False, "scale_projections": False}
-        return Case("teacher_projections of another type or width", data, words="teacher", options=options)
+        return Case("teacher_projections of another type or width", data, words=words, options=options)
     if name == "mark":
         column = draw(st.sampled_from(["teacher_fingerprint", "projections_fingerprint"]))
         mark = draw(st.sampled_from(["another", "", 7, 1.5, None, ["a"]]))
@@ -292,7 +337,7 @@ def our_columns(draw: DrawFn, name: str) -> Case:
         return Case("a column input_ids", data.add_column("input_ids", column), truth if good else None, "input_ids")
     same = draw(st.booleans())
     other = truth if same else changed(truth, draw(ONE_ROW), draw(st.sampled_from([-100])))
-    return Case("label and labels", data.add_column("labels", other), truth if same else None, "labels", same)
+    return Case("label and labels", data.add_column("labels", other), truth if same else None, "and they differ")
 
 
 @st.composite
@@ -402,17 +447,20 @@ def embeddings(draw: DrawFn, kind: str) -> Case:
     elif kind == "scale":
         power = draw(st.integers(-44, 38))
         rows = rows * 10.0**power
-        either = not -15 < power < 15
-        words = ""
+        correct, either = abs(power) < 20, abs(power) == 19  # float32 holds no more of the squares
+        words = "The variance of class"
     elif kind == "mean":
-        rows = rows + 10.0 ** draw(st.integers(0, 9))
-        either = True
+        power = draw(st.integers(0, 9))
+        rows = rows + 10.0**power
+        either = power >= 6  # from there on float32 rounds them to steps as wide as they spread
     else:
         row = draw(ONE_ROW)
         rows[row, draw(st.integers(0, SIZE - 1))] = draw(st.sampled_from([math.nan, math.inf, -math.inf]))
-        correct, words = False, f"row {row} "
+        correct, words = False, f"The teacher embedding of row {row} is not finite"
     with np.errstate(over="ignore"):
         stored = rows.astype(np.float32)
+    if kind == "scale" and not np.isfinite(stored).all():
+        words = f"The teacher embedding of row {np.isfinite(stored).all(-1).argmin()} is not finite"
     logits = np.where(np.isfinite(stored).all(-1, keepdims=True), 0, 0) + np.eye(2, dtype=np.float32)[truth]
     wide = Features(
         {

@@ -5,8 +5,9 @@
 
 Each run is a process of its own, forked from this one, which has imported the libraries but started no thread: a run
 then takes a second, not ten. The moments are drawn, one in each of as many equal parts of the stage's duration as
-there are kills. After a kill the same command runs to its end, and what it leaves must be what an undisturbed run
-leaves: files byte by byte, reports without their times.
+there are kills. A run that was quicker and ended before its moment is made anew, with a moment drawn in the same part
+of the quicker run's duration. After a kill the same command runs to its end, and what it leaves must be what an
+undisturbed run leaves: files byte by byte, reports without their times.
 """
 
 import argparse
@@ -45,6 +46,7 @@ from hf_lelp import export as export_command
 from hf_lelp.checkpoints import check_checkpoint
 from hf_lelp.columns import fit_projections, teacher_columns
 from hf_lelp.files import write_atomically
+from hf_lelp.shards import RECORD_NAME
 from hf_lelp.students import place_student_head, student_head
 
 RESULTS = Path(__file__).parent / "results" / "kills.json"
@@ -244,7 +246,7 @@ BUT = ("training_args.bin", "README.md", "checksums.json", "trainer_state.json")
 REPORTS = ("all_results.json", "tokenizer.json")
 STUDENT = ("out/*.safetensors", "out/*.json", "out/class_projections/*")
 STAGES = (
-    Stage("teacher", 12, run_teacher, files("columns/**/*")),
+    Stage("teacher", 12, run_teacher, files("columns/**/*", but=[RECORD_NAME])),  # the record has times
     Stage("fit", 8, run_fit, files("columns/**/*")),
     Stage("saving", 12, run_saving, files("model/**/*", but=BUT), check_saving),
     Stage(
@@ -307,19 +309,24 @@ def start(work: Callable[[Started], None], log: Path, cache: Path) -> Process:
 def finish(process: Process, kill_after: float | None = None) -> tuple[bool, float]:
     """Wait for the end, or kill the process so many seconds after its work began; whether that killed it, and when.
 
+    The time of a process that ended before is that of its end.
+
     Raises:
         RuntimeError: if the process failed, with what it printed.
     """
     select.select([process.pipe], [], [], LONGEST)
     os.close(process.pipe)
     begin = time.perf_counter()
+    end = os.pidfd_open(process.number)
+    select.select([end], [], [], kill_after)
+    seconds = time.perf_counter() - begin
+    os.close(end)
     if kill_after is not None:
-        time.sleep(kill_after)
         os.killpg(process.number, signal.SIGKILL)
     status = os.waitpid(process.number, 0)[1]
     if os.WIFEXITED(status) and os.WEXITSTATUS(status):
         raise RuntimeError(process.log.read_text()[-4000:])
-    return os.WIFSIGNALED(status), time.perf_counter() - begin
+    return os.WIFSIGNALED(status), seconds
 
 
 def campaign(stage: Stage, kills: int, inputs: Path, folder: Path, generator: random.Random) -> dict[str, Any]:
@@ -338,11 +345,15 @@ def campaign(stage: Stage, kills: int, inputs: Path, folder: Path, generator: ra
     same = too_late = with_leftovers = 0
     for number in range(kills):
         place = folder / f"killed{number}"
-        moment = (number + generator.random()) / kills * duration
-        while not run(place.name, moment)[0]:  # it was quicker than the undisturbed ones
-            too_late, moment = too_late + 1, 0.7 * moment
-            shutil.rmtree(place)
-        moments.append(round(moment, 3))
+        killed, seconds = False, duration
+        while not killed:
+            of = seconds  # of the undisturbed runs, or of this one where it was quicker and ended before its moment
+            moment = (number + generator.random()) / kills * of
+            killed, seconds = run(place.name, moment)
+            if not killed:
+                too_late += 1
+                shutil.rmtree(place)
+        moments.append([round(moment, 3), round(of, 3)])
         with_leftovers += any(_temporary(path.relative_to(place)) for path in place.rglob("*") if path.is_file())
         check = stage.check
         if check is not None:
@@ -359,7 +370,7 @@ def campaign(stage: Stage, kills: int, inputs: Path, folder: Path, generator: ra
         "left_temporary_files": with_leftovers,
         "same_result": same,
         "seconds": round(duration, 3),
-        "moments": moments,
+        "moments": moments,  # seconds, and of how many
     }
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from benchmarks.fuzz import Target, _watch, outcome
+from hf_lelp import ClassProjections
 
 ROOT = Path(__file__).parent.parent
 
@@ -40,8 +41,7 @@ def test_loaders_refuse_what_is_not_whole(tmp_path: Path) -> None:
     found = campaign("fuzz", tmp_path / "fuzz.json", "--inputs", "30", "--seed", "1")
     assert found["inputs"] == 30 * len(found["loaders"]) and found["memory_grown_mb"] < 1024
     assert not any(result["failures"] for result in found["loaders"].values())
-    shards = found["loaders"].pop("teacher's shards")
-    assert shards["the same"] == shards["inputs"]  # what is not whole is made again
+    assert found["loaders"].pop("teacher's shards")["the same"] == 30  # made again where they are not whole
     assert all(result["refused"] for result in found["loaders"].values())
 
 
@@ -61,6 +61,18 @@ def loses_its_words(folder: Path) -> Any:
     return {}["a key"]
 
 
+def lets_another_speak(folder: Path) -> Any:
+    return int("no number")
+
+
+def lets_the_system_speak(folder: Path) -> str:
+    return (folder / "nowhere").read_text()
+
+
+def refuses(folder: Path) -> Any:
+    return ClassProjections.from_pretrained(folder)
+
+
 def takes_no_notice(folder: Path) -> str:
     return "something else"
 
@@ -72,6 +84,9 @@ def takes_no_notice(folder: Path) -> str:
         (opens_another, "Breach: .*outside was opened"),
         (unpickles, "Breach: pickle.find_class"),
         (loses_its_words, "KeyError"),
+        (lets_another_speak, "ValueError: invalid literal"),
+        (lets_the_system_speak, "FileNotFoundError: .*No such file"),
+        (refuses, "refused"),
         (takes_no_notice, "another"),
     ],
 )
