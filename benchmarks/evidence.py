@@ -68,8 +68,6 @@ MORE_MAKERS = {
 SETTINGS = {
     **{f"S = {s}": f"lelp:{HEAD},temperature=4,subclass_temperature=0.5,num_subclasses={s}" for s in (2, 4, 16, 32)},
     **{f"β = {b}": f"lelp:{HEAD},temperature=4,subclass_temperature={b},num_subclasses=8" for b in (0.25, 1, 2)},
-    "shared directions": f"shared_directions:{BASE}",
-    "whitened": f"whitened:{BASE}",
     **{f"weight {w}": f"lelp:{BASE},subclass_weight={w}" for w in (0.25, 4, 16)},
     **{f"τ = {t}": f"lelp:{HEAD},temperature={t},subclass_temperature=0.5,num_subclasses=8" for t in (1, 2)},
     "subclass head, τ = 4": "lelp:student_head=subclass,temperature=4,subclass_temperature=0.5,num_subclasses=8",
@@ -92,6 +90,7 @@ RATES = {
     for rate in (0.001, 0.003, 0.006, 0.012, 0.024)
     for name, method in (("KD, τ = 4", CORE["KD, τ = 4"]), ("LELP, base", CORE["LELP, base"]))
 }
+VARIANTS = {"shared directions": f"shared_directions:{BASE}", "whitened": f"whitened:{BASE}"}
 SUBCLASSES = {
     **{
         f"S = {s}, β = {b}": f"lelp:{HEAD},temperature=4,subclass_temperature={b},num_subclasses={s}"
@@ -156,6 +155,11 @@ PARTS = {
     "settings": Part(
         {"pairs, 100 fine classes": IMAGES["pairs, 100 fine classes"], **_students("mlp")},
         {KD_AUTO: CORE[KD_AUTO], "LELP, base": CORE["LELP, base"], **SETTINGS},
+        3,
+    ),
+    "variants": Part(
+        {"pairs, 100 fine classes": IMAGES["pairs, 100 fine classes"], **_students("mlp")},
+        {KD_AUTO: CORE[KD_AUTO], "LELP, base": CORE["LELP, base"], **VARIANTS},
         3,
     ),
     "learning_rate": Part(

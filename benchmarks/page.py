@@ -36,6 +36,7 @@ TITLES = {
     "learning_rate": "The student's learning rate",
     "settings": "Settings of LELP",
     "subclasses": "How many subclasses, and of what (MLP student)",
+    "variants": "Directions that the classes share, and whitened ones",
     "epochs": "Longer training",
     "teachers": "A teacher that was stopped earlier",
     "subclass_distillation": "Subclass Distillation: a teacher retrained to have subclasses",
