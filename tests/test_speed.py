@@ -13,8 +13,9 @@ import tiny
 import torch
 from datasets import Dataset
 
-from benchmarks import fit, import_time, online, speed, speed_page, step, teacher_pass
+from benchmarks import fit, import_time, online, processes, speed, speed_page, step, teacher_pass
 from benchmarks.speed import Seconds
+from benchmarks.suite.texts import Corpus, Texts
 
 
 @pytest.fixture(autouse=True)
@@ -99,6 +100,24 @@ def test_a_trainer_is_imported_without_what_it_seldom_needs() -> None:
     assert not {"sklearn", "evaluate", "matplotlib", "scipy.stats"} & {*loaded}
 
 
+def test_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def in_this_process(count: int, *arguments: Any) -> Seconds:
+        output = tmp_path / f"{count}.json"
+        processes.run(*arguments, output)
+        found = json.loads(output.read_text())
+        assert found["rows"] == 12
+        return Seconds(found["seconds"], found["seconds"])
+
+    monkeypatch.setattr(processes, "timed", in_this_process)
+    texts = Texts(tiny.texts(12), np.zeros(12, dtype=np.int64))
+    monkeypatch.setattr(processes, "read_corpus", lambda *_, **__: Corpus(texts, texts, ["one"]))
+    tiny.named(tiny.classifier()).save_pretrained(tmp_path / "teacher")
+    tiny.tokenizer().save_pretrained(tmp_path / "teacher")
+    processes.main(tmp_path / "teacher", rows=12, rounds=1, folder=tmp_path)
+    one, two = rows_of(tmp_path, "speed_processes")
+    assert (one["processes"], two["processes"]) == (1, 2) and one["times as fast as one"] == 1
+
+
 def test_the_page_has_a_table_for_every_result_and_keeps_its_text(tmp_path: Path) -> None:
     page = speed_page.PAGE.read_text(encoding="utf-8")
     assert {match[1] for match in speed_page.TABLE.findall(page)} == {
@@ -108,6 +127,8 @@ def test_the_page_has_a_table_for_every_result_and_keeps_its_text(tmp_path: Path
         "speed_teacher_bf16",
         "speed_fit",
         "speed_import",
+        "speed_processes",
+        "scale",
     }
     speed.write("speed_fit", [{"rows": 1200, "angle": 1.234e-8, "it": "–"}], tmp_path)
     filled = speed_page.filled("before\n<!-- table: speed_fit -->\nold\n<!-- end -->\nafter\n", tmp_path)
