@@ -67,6 +67,12 @@ def row_space(weight: torch.Tensor) -> NDArray[np.float64]:
     return rows[singular > singular.max() * max(weight.shape) * np.finfo(np.float32).eps].T
 
 
+def orthonormal(normal: NDArray[np.float64]) -> NDArray[np.float64]:
+    """From a matrix of independent normal numbers, (D, K), orthonormal columns of which no direction is favoured."""
+    q, r = np.linalg.qr(normal)
+    return np.asarray(q * np.sign(np.diag(r)))  # or QR's own choice of signs would show
+
+
 def principal_directions(
     moments: Moments, basis: NDArray[np.float64], num_directions: int, index: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -28,7 +28,7 @@ from hf_lelp.heads import LinearHead
 from hf_lelp.inputs import column_names
 from hf_lelp.labels import NO_LABEL, Classes
 from hf_lelp.markup import escape
-from hf_lelp.pca import Moments, principal_directions, row_space
+from hf_lelp.pca import Moments, orthonormal, principal_directions, row_space
 from hf_lelp.shards import cut, mapped_anew
 
 EMBEDDING_COLUMN = "teacher_embedding"
@@ -239,8 +239,7 @@ class ClassProjections(
             for index in range(self.num_classes):
                 # As scipy.stats.ortho_group draws it, which takes a second to import.
                 normal = np.random.default_rng([seed, index]).normal(size=(num_subclasses, num_subclasses))
-                q, r = np.linalg.qr(normal)
-                matrices[index] = q * np.sign(np.diag(r))  # or QR's own choice of signs would show
+                matrices[index] = orthonormal(normal)
         if scale:
             variance = self.variance[:, :num_subclasses].double().numpy()
             matrices /= np.sqrt(variance.mean(-1))[:, None, None]

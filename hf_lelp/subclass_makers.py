@@ -21,7 +21,7 @@ from sklearn.manifold import TSNE
 from torch import Tensor
 
 from hf_lelp.losses import widen
-from hf_lelp.pca import Moments, principal_directions, row_space
+from hf_lelp.pca import Moments, orthonormal, principal_directions, row_space
 from hf_lelp.projections import ClassProjections
 
 Array = NDArray[np.floating]
@@ -163,8 +163,7 @@ def random_directions(
     directions = []
     for index in range(projections.num_classes):
         normal = np.random.default_rng([seed, index]).normal(size=(len(basis), projections.num_directions))
-        q, r = np.linalg.qr(normal - basis @ (basis.T @ normal))
-        directions.append(q.T * np.sign(np.diag(r))[:, None])  # or QR's own choice of signs would show
+        directions.append(orthonormal(normal - basis @ (basis.T @ normal)).T)
     return _with_directions(projections, np.stack(directions), embedding, classes)
 
 
