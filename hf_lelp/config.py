@@ -124,12 +124,13 @@ class LELPConfig(TrainingArguments):
         try:
             yield
         finally:
-            self._published = False
+            del self._published
 
     def published(self) -> "LELPConfig":
         """A copy for training_args.bin, without the token and with the last name alone of local folders."""
         shown = copy.copy(self)
         shown.hub_token = None
+        vars(shown).pop("_published", None)
         for name, value in vars(self).items():
             if isinstance(value, str) and os.path.isabs(value):
                 setattr(shown, name, os.path.basename(value.rstrip(os.sep)))

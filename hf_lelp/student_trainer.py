@@ -5,10 +5,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 from transformers import PreTrainedModel, SequenceFeatureExtractor, Trainer
-from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_utils import HubStrategy
 from transformers.utils import CONFIG_NAME
 
@@ -133,8 +131,8 @@ class StudentTrainer(Trainer):
             return
         folder = Path(output_dir or self.args.output_dir or ".")
         with new_files(folder, last=CONFIG_NAME) as temporary:
-            super()._save(str(temporary), state_dict)
-            torch.save(self.args.published(), temporary / TRAINING_ARGS_NAME)  # it goes to the Hub with the student
+            with self.args.shown_as_published():  # training_args.bin goes to the Hub with the student
+                super()._save(str(temporary), state_dict)
             if self.projections is not None:
                 self.projections.save_pretrained(temporary / PROJECTIONS_FOLDER)
             if self.is_in_train:
@@ -166,7 +164,7 @@ class StudentTrainer(Trainer):
             if self.projections is not None:
                 self.projections.save_pretrained(folder / PROJECTIONS_FOLDER)
             self.student_card().save(folder / CARD_NAME)
-        with self.args.shown_as_published():  # training_args.bin goes with it
+        with self.args.shown_as_published():
             super()._push_from_checkpoint(checkpoint_folder)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
