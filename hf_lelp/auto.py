@@ -210,9 +210,7 @@ def _read(file: Path, key: str) -> list[dict[str, Any]]:
             found = [list(saved["trials"])] if saved["key"] == key else found
         except (ValueError, KeyError, TypeError) as error:
             logger.warning(f"{file} cannot be read ({error}); its trials are made again")
-    if PartialState().num_processes > 1:
-        broadcast_object_list(found)
-    return found[0]
+    return broadcast_object_list(found)[0]
 
 
 def _said_of(trial: dict[str, Any]) -> str:

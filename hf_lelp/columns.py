@@ -8,7 +8,6 @@ same rows shares them, and several processes or machines share the work; the res
 import logging
 import math
 import tempfile
-from contextlib import suppress
 from pathlib import Path
 
 import datasets
@@ -173,11 +172,12 @@ def _fault(error: Exception, part: Dataset, first: int, teacher: TeacherLike) ->
             except Exception as alone:
                 reason = f"it cannot be read ({type(alone).__name__}: {alone}). Repair or drop it."
                 return f"Row {first + row}", reason
-            with suppress(Exception):  # but for the values, an error is the teacher's
-                try:
-                    teacher(values)
-                except ValueError as alone:
-                    return f"Row {first + row}", str(alone)
+            try:
+                teacher(values)
+            except ValueError as alone:
+                return f"Row {first + row}", str(alone)
+            except Exception:  # the teacher's own fault, and not the row's
+                continue
     return f"Rows {first} to {first + len(part) - 1}", str(error) if isinstance(error, ValueError) else None
 
 

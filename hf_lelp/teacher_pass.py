@@ -32,8 +32,6 @@ from hf_lelp.settle import settle_teacher
 from hf_lelp.shards import check_shard
 from hf_lelp.teacher_like import TeacherLike
 
-logger = logging.getLogger(__name__)
-
 
 @dataclass
 class PassArguments(DistillArguments):

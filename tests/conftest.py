@@ -3,7 +3,6 @@
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
 
 import pytest
 
@@ -21,16 +20,6 @@ os.environ |= {
     "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
     "TQDM_DISABLE": "1",
 }
-
-
-@pytest.fixture(autouse=True)
-def threads() -> Iterator[None]:
-    """As many after a test as before it: sums are rounded otherwise by other numbers of threads."""
-    import torch  # after the settings above
-
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
