@@ -197,10 +197,13 @@ class LELPTrainer(StudentTrainer):
             compute_metrics=None,
             optimizer_cls_and_kwargs=kwargs.get("optimizer_cls_and_kwargs"),
         )
+        kind = getattr(model_init, "__qualname__", type(model_init).__qualname__)  # a callable object has no name
+        student = repr(model.config) if model_init is None else kind
         args._settled_classes = self._classes  # type: ignore[attr-defined]  # a part of the data may lack one
-        student = repr(model.config) if model_init is None else model_init.__qualname__
-        self.auto_trials = choose_settings(args, dataset, partial(fit_student, make_trainer, make_student), student)
-        del args._settled_classes  # type: ignore[attr-defined]
+        try:
+            self.auto_trials = choose_settings(args, dataset, partial(fit_student, make_trainer, make_student), student)
+        finally:
+            del args._settled_classes  # type: ignore[attr-defined]
 
     # ---- Data ----
 

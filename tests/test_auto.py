@@ -13,7 +13,7 @@ import runs
 import tiny
 import tiny_media
 import torch
-from datasets import Dataset
+from datasets import ClassLabel, Dataset
 from transformers import PreTrainedModel
 
 from hf_lelp import LELPConfig, LELPTrainer, Teacher
@@ -340,6 +340,27 @@ def test_unlabelled_data_and_a_student_made_by_model_init(tmp_path: Path) -> Non
     auto = trainer(tmp_path, {**arguments, "model": None}, **settings)
     assert len(auto.auto_trials) == 3
     auto.train()
+
+
+def test_a_student_made_by_an_object_and_a_search_that_fails(tmp_path: Path) -> None:
+    class Maker:
+        made = 0
+
+        def __call__(self) -> PreTrainedModel:
+            self.made += 1
+            if self.made == 2:
+                raise RuntimeError("no more students")
+            return runs.student()
+
+    args = runs.config(tmp_path, **{**AUTO, "max_steps": 1, "num_subclasses": 2, "temperature": 2.0})
+    given = {"model": None, "train_dataset": data(), "teacher_model": teacher_model()}
+    with pytest.raises(RuntimeError, match="no more students"):
+        runs.trainer(args, **given, model_init=Maker())
+    # What was settled for the trials does not outlive them: these data have other names of the classes.
+    renamed = data().cast_column("label", ClassLabel(names=["no", "yes"]))
+    other = {**given, "train_dataset": renamed, "teacher_model": tiny.named(teacher_model(), ["no", "yes"])}
+    again = runs.trainer(args, **other, model_init=lambda: runs.student())
+    assert list(again.model.config.id2label.values()) == ["no", "yes"]
 
 
 def test_images_that_are_read_anew_each_time(tmp_path: Path) -> None:
