@@ -18,7 +18,7 @@ import datasets
 import torch
 
 from benchmarks.suite.store import CACHE
-from benchmarks.suite.tasks import fashion_lookalikes, fashion_pairs, newsgroups, reuters, vader
+from benchmarks.suite.tasks import fashion_lookalikes, fashion_pairs, newsgroups, reuters, unit_embeddings, vader
 from hf_lelp.compare import summarise
 from hf_lelp.files import write_atomically
 from hf_lelp.report import comparison_table
@@ -30,6 +30,7 @@ RESULTS = Path(__file__).parent / "results"
 # The settings that the variants share; "auto" chooses among others.
 HEAD = "student_head=auxiliary"
 BASE = f"{HEAD},temperature=4,subclass_temperature=0.5,num_subclasses=8"
+MANY = f"{HEAD},temperature=4,subclass_temperature=0.5,num_subclasses=32"
 AUTO = "num_subclasses=auto,temperature=auto,subclass_temperature=auto"
 KD_AUTO = "KD, best τ"
 
@@ -40,6 +41,7 @@ CORE = {
     KD_AUTO: "kd:temperature=auto",
     "LELP, auto": f"lelp:{HEAD},{AUTO}",
     "LELP, base": f"lelp:{BASE}",
+    "LELP, S = 32": f"lelp:{MANY}",
     "LELP, paper's head, τ = 1, β = 1, S = 8": "lelp:student_head=subclass,subclass_temperature=1,num_subclasses=8",
     "oracle": f"oracle:{HEAD},temperature=4",
 }
@@ -105,10 +107,14 @@ SUBCLASSES = {
 }
 EPOCHS = {
     f"{name}, {n} epochs": f"{method},num_train_epochs={n}"
-    for n in (4, 8, 16, 32)
-    for name, method in (("KD, τ = 4", CORE["KD, τ = 4"]), ("LELP, base", CORE["LELP, base"]))
+    for n in (2, 4, 8, 16, 32)
+    for name, method in (
+        ("KD, τ = 1", f"{CORE['KD, τ = 1']}:temperature=1"),
+        ("KD, τ = 4", CORE["KD, τ = 4"]),
+        ("LELP, S = 32", CORE["LELP, S = 32"]),
+    )
 }
-SHORT = {name: CORE[name] for name in ("labels alone", "KD, τ = 1", KD_AUTO, "LELP, auto", "LELP, base")}
+SHORT = {name: CORE[name] for name in ("labels alone", "KD, τ = 1", KD_AUTO, "LELP, auto", "LELP, S = 32")}
 
 Loaders = Mapping[str, Callable[[], Task]]
 
@@ -162,6 +168,18 @@ PARTS = {
         {KD_AUTO: CORE[KD_AUTO], "LELP, base": CORE["LELP, base"], **VARIANTS},
         3,
     ),
+    "embeddings": Part(
+        {
+            "pairs, 100 fine classes, length 1": partial(unit_embeddings, IMAGES["pairs, 100 fine classes"]),
+            **{
+                f"pairs, 100 fine classes, stage {stage} of 3": partial(fashion_pairs, 10, student="small", stage=stage)
+                for stage in (1, 2)
+            },
+            **{f"{name}, length 1": partial(unit_embeddings, task) for name, task in _students("mlp").items()},
+        },
+        {KD_AUTO: CORE[KD_AUTO], "LELP, base": CORE["LELP, base"], "LELP, S = 32": CORE["LELP, S = 32"]},
+        3,
+    ),
     "learning_rate": Part(
         {name: IMAGES[name] for name in ("pairs, 100 fine classes",)}, {KD_AUTO: CORE[KD_AUTO], **RATES}, 3
     ),
@@ -171,7 +189,12 @@ PARTS = {
         2,
     ),
     "epochs": Part(
-        {"pairs, 100 fine classes": IMAGES["pairs, 100 fine classes"]}, {KD_AUTO: CORE[KD_AUTO], **EPOCHS}, 3
+        {
+            "pairs, 100 fine classes": IMAGES["pairs, 100 fine classes"],
+            "20 Newsgroups, parity": partial(newsgroups, "parity", student="mlp"),
+        },
+        {KD_AUTO: CORE[KD_AUTO], **EPOCHS},
+        3,
     ),
     "teachers": Part(
         {

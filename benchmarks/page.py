@@ -37,6 +37,7 @@ TITLES = {
     "settings": "Settings of LELP",
     "subclasses": "How many subclasses, and of what (MLP student)",
     "variants": "Directions that the classes share, and whitened ones",
+    "embeddings": "Embeddings of length 1, and of earlier layers of the teacher",
     "epochs": "Longer training",
     "teachers": "A teacher that was stopped earlier",
     "subclass_distillation": "Subclass Distillation: a teacher retrained to have subclasses",

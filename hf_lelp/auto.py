@@ -1,12 +1,13 @@
 """τ, S and β chosen for the user, on a validation part of the training data, over columns that are there already.
 
-1. Plain distillation at each temperature τ, with a third of the training; the best one stays.
-2. LELP at that τ with each S and β, with a third of the training; the best one stays.
-3. The best of each with all of the training: LELP is taken unless plain distillation does better.
+1. Plain distillation at each temperature τ; the best one stays.
+2. LELP at that τ with S = 32, or as many as the projections have directions, and each β; the best one stays.
+3. The better of the two: LELP unless plain distillation is above it.
 
-The teacher is not run, and the test data not touched. The cost is that of about four trainings. Each trial is kept in
-`auto.json` in the run's folder as soon as it is done: a run that is started again there, to be resumed for instance,
-does not try it again.
+Every trial is a whole training on the other part: shorter ones order the settings otherwise (docs/evidence.md, which
+also says why S is not searched for). The teacher is not run, and the test data not touched. The cost is that of about
+four trainings. Each trial is kept in `auto.json` in the run's folder as soon as it is done: a run that is started
+again there, to be resumed for instance, does not try it again.
 """
 
 import copy
@@ -15,7 +16,6 @@ import logging
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -32,16 +32,15 @@ from hf_lelp.config import AUTO, MOST_SUBCLASSES, LELPConfig
 from hf_lelp.files import write_atomically
 from hf_lelp.inputs import OnTheFly, transform_of
 from hf_lelp.prepare import classes_of, column_values
-from hf_lelp.projections import LOGITS_COLUMN
+from hf_lelp.projections import LOGITS_COLUMN, PROJECTIONS_COLUMN
 
 logger = logging.getLogger(__name__)
 
 TEMPERATURES = (1.0, 2.0, 4.0)
-SUBCLASSES = (4, MOST_SUBCLASSES)
 SUBCLASS_TEMPERATURES = (0.5, 1.0)
 VALIDATION_SHARE = 0.2
 MOST_VALIDATION_ROWS = 5000
-SHORT = 1 / 3  # of the training, for the first two steps
+SEARCH_VERSION = 2  # to be raised whenever the search changes: trials and runs of before are then not read
 
 TRIALS_NAME = "auto.json"
 # What a run is called, where it is kept and how often it says so change no trial.
@@ -71,9 +70,9 @@ def choose_settings(args: LELPConfig, dataset: Any, fit: Fit, student: str = "")
         student: says which student it is: trials of another are not taken for its.
 
     Returns:
-        What was tried, in order: settings, share of the training and validation accuracy; the last one with
-        `"chosen": True` was taken. The accuracy is with the labels, or where a row has none with the teacher's class.
-        Nothing with `alpha` 1, which has no use for these settings.
+        What was tried, in order: settings and validation accuracy; the last one, with `"chosen": True`, was taken.
+        The accuracy is with the labels, or where a row has none with the teacher's class. Nothing with `alpha` 1, which
+        has no use for these settings.
 
     Raises:
         ValueError: if the data is no `datasets.Dataset`, of which a part could be held back.
@@ -93,41 +92,34 @@ def choose_settings(args: LELPConfig, dataset: Any, fit: Fit, student: str = "")
     file, key = Path(args.output_dir or ".") / TRIALS_NAME, _key(args, dataset, student)
     known = _read(file, key)
 
-    def accuracy(settings: dict[str, Any], share: float) -> float:
-        wanted = {**settings, "share": share}
-        found = next((trial for trial in known if wanted.items() <= trial.items()), None)
+    def accuracy(settings: dict[str, Any]) -> float:
+        found = next((trial for trial in known if settings.items() <= trial.items()), None)
         if found is None:
-            logits = fit(_trial(args, settings, share), parts["train"], parts["test"])
-            found = {**wanted, "accuracy": float((logits.argmax(-1) == truth).mean())}
-        tried.append(found)
-        if PartialState().is_main_process and found not in known:
-            text = json.dumps(
-                {"key": key, "trials": [*known, *(trial for trial in tried if trial not in known)]}, indent=2
-            )
-            write_atomically(file, lambda path: path.write_text(text + "\n"))
-        logger.info(f"auto: {_said_of(found)}")
+            logits = fit(_trial(args, settings), parts["train"], parts["test"])
+            found = {**settings, "accuracy": float((logits.argmax(-1) == truth).mean())}
+            known.append(found)
+            if PartialState().is_main_process:
+                text = json.dumps({"key": key, "trials": known}, indent=2)
+                write_atomically(file, lambda path: path.write_text(text + "\n"))
+        if found not in tried:
+            tried.append(found)
+            logger.info(f"auto: {_said_of(found)}")
         return float(found["accuracy"])
 
     def best(candidates: list[dict[str, Any]]) -> dict[str, Any]:
-        if len(candidates) == 1:
-            return candidates[0]
-        return max(candidates, key=lambda settings: accuracy(settings, SHORT))  # the first of equals
+        return candidates[0] if len(candidates) == 1 else max(candidates, key=accuracy)  # the first of equals
 
     fall_back = args.num_subclasses == AUTO
     temperatures = TEMPERATURES if args.temperature == AUTO else (float(args.temperature),)
-    fixed = {"subclass_temperature": 1.0}
-    chosen = best([{"num_subclasses": 1, "temperature": temperature, **fixed} for temperature in temperatures])
-    if args.num_subclasses != 1:
-        subclasses = SUBCLASSES if fall_back else (int(args.num_subclasses),)
+    chosen = best(
+        [{"num_subclasses": 1, "temperature": temperature, "subclass_temperature": 1.0} for temperature in temperatures]
+    )
+    subclasses = min(_directions(dataset), MOST_SUBCLASSES) if fall_back else int(args.num_subclasses)
+    if subclasses > 1:
         given = args.subclass_temperature
         betas = SUBCLASS_TEMPERATURES if given == AUTO else (float(given),)
-        lelp = best(
-            [
-                {"num_subclasses": s, "temperature": chosen["temperature"], "subclass_temperature": beta}
-                for s, beta in product(subclasses, betas)
-            ]
-        )
-        if not fall_back or accuracy(lelp, 1.0) >= accuracy(chosen, 1.0):
+        lelp = best([{**chosen, "num_subclasses": subclasses, "subclass_temperature": beta} for beta in betas])
+        if not fall_back or accuracy(lelp) >= accuracy(chosen):
             chosen = lelp
     for name, value in chosen.items():
         setattr(args, name, value)
@@ -168,7 +160,7 @@ def fit_student(
         return np.asarray(trainer.predict(validation).predictions)
 
 
-def _trial(args: LELPConfig, settings: dict[str, Any], share: float) -> LELPConfig:
+def _trial(args: LELPConfig, settings: dict[str, Any]) -> LELPConfig:
     """A configuration for a run whose student is thrown away."""
     trial = copy.deepcopy(args)
     silent = {
@@ -182,20 +174,21 @@ def _trial(args: LELPConfig, settings: dict[str, Any], share: float) -> LELPConf
     }
     for name, value in {**silent, **settings}.items():
         setattr(trial, name, value)
-    trial.num_train_epochs *= share
     trial.check_teacher = False  # it was, on all rows
-    if trial.warmup_steps >= 1:  # below 1 it is a share already
-        trial.warmup_steps = max(1, round(trial.warmup_steps * share))
-    if trial.max_steps > 0:
-        trial.max_steps = max(1, round(trial.max_steps * share))
     return trial
+
+
+def _directions(dataset: Dataset) -> int:
+    """K of the column of projections."""
+    row = dataset.with_format(None).select_columns([PROJECTIONS_COLUMN])[0]
+    return len(row[PROJECTIONS_COLUMN][0])
 
 
 def _key(args: LELPConfig, dataset: Dataset, student: str) -> str:
     """Hash of all that the trials' results depend on, but for the student's own weights and its inputs."""
-    settings = _trial(args, {}, 1.0).to_dict()
+    settings = _trial(args, {}).to_dict()
     kept = {name: value for name, value in settings.items() if not name.startswith(_NO_PART_IN_TRIALS)}
-    key = xxhash.xxh3_128(json.dumps([kept, student], sort_keys=True, default=str).encode())
+    key = xxhash.xxh3_128(json.dumps([SEARCH_VERSION, kept, student], sort_keys=True, default=str).encode())
     key.update(classes_of(dataset).tobytes())
     key.update(np.ascontiguousarray(column_values(dataset.with_format("numpy"), LOGITS_COLUMN)).tobytes())
     return key.hexdigest()
@@ -217,5 +210,5 @@ def _said_of(trial: dict[str, Any]) -> str:
     name = "plain distillation"
     if trial["num_subclasses"] > 1:
         name = f"LELP with S={trial['num_subclasses']}, β={trial['subclass_temperature']:g}"
-    measured = f", {trial['share']:.0%} of the training: {trial['accuracy']:.4f}" if "accuracy" in trial else ""
+    measured = f": {trial['accuracy']:.4f}" if "accuracy" in trial else ""
     return f"{name}, τ={trial['temperature']:g}{measured}"

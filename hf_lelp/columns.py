@@ -203,6 +203,7 @@ def fit_projections(
     teacher: TeacherLike,
     num_directions: int,
     *,
+    at_least: int | None = None,
     null_space: bool = True,
     cache_dir: str | Path | None = None,
 ) -> ClassProjections:
@@ -216,11 +217,14 @@ def fit_projections(
         labels: (N,), −100 for none; `None` where no row has one.
         teacher: that made the columns.
         num_directions: K.
-        null_space: see `ClassProjections.fit`.
+        at_least: see `ClassProjections.fit`.
+        null_space: likewise.
         cache_dir: as for `teacher_columns`.
     """
     state = PartialState()
-    key = xxhash.xxh3_128(f"{teacher.head.fingerprint} {num_directions} {null_space} {columns._fingerprint}".encode())
+    key = xxhash.xxh3_128(
+        f"{teacher.head.fingerprint} {num_directions} {at_least} {null_space} {columns._fingerprint}".encode()
+    )
     columns = columns.select_columns([LOGITS_COLUMN, EMBEDDING_COLUMN])
     if labels is not None:
         key.update(np.ascontiguousarray(labels).tobytes())
@@ -235,6 +239,7 @@ def fit_projections(
             part,
             teacher.head,
             num_directions,
+            at_least=at_least,
             null_space=null_space,
             reduce=_over_processes,
             first_row=each * state.process_index + min(more, state.process_index),

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from transformers import TrainingArguments
 
 AUTO = "auto"
-MOST_SUBCLASSES = 16  # that "auto" tries
+MOST_SUBCLASSES = 32  # that "auto" tries
 
 
 @dataclass
@@ -168,6 +168,11 @@ class LELPConfig(TrainingArguments):
         most = MOST_SUBCLASSES if self.num_subclasses == AUTO else int(self.num_subclasses)
         return self.num_directions or most
 
+    @property
+    def fewest_directions(self) -> int:
+        """How many will do where a class does not give as many: "auto" chooses among what is there."""
+        return 1 if self.num_subclasses == AUTO else self.directions
+
     def check(self) -> None:
         """Check the ranges of the settings.
 
@@ -195,7 +200,7 @@ class LELPConfig(TrainingArguments):
             raise ValueError(f"student_head={self.student_head!r}: 'subclass' or 'auxiliary'.")
         if self.columns_dtype not in ("float32", "float16"):
             raise ValueError(f"columns_dtype={self.columns_dtype!r}: 'float32' or 'float16'.")
-        needed = MOST_SUBCLASSES if self.num_subclasses == AUTO else int(self.num_subclasses)
+        needed = 1 if self.num_subclasses == AUTO else int(self.num_subclasses)
         if self.num_directions is not None and self.num_directions < needed:
             raise ValueError(
                 f"num_directions={self.num_directions} is fewer than num_subclasses={self.num_subclasses}:"

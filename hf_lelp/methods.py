@@ -159,7 +159,9 @@ def _with_subclasses(task: Task, method: Method, config: LELPConfig) -> tuple[Da
             embedding, logits, classes, num_subclasses=int(config.num_subclasses), seed=seed, weight=weight
         )
         return _with_scores(task.train, scores, config)
-    fitted = ClassProjections.fit(task.train, task.head, config.directions, null_space=config.null_space)
+    fitted = ClassProjections.fit(
+        task.train, task.head, config.directions, at_least=config.fewest_directions, null_space=config.null_space
+    )
     if method.kind in DIRECTIONS:
         fitted = DIRECTIONS[method.kind](fitted, embedding, classes, seed=seed, weight=weight)
     return task.train, fitted

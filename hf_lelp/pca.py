@@ -74,7 +74,7 @@ def orthonormal(normal: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def principal_directions(
-    moments: Moments, basis: NDArray[np.float64], num_directions: int, index: int
+    moments: Moments, basis: NDArray[np.float64], num_directions: int, index: int, at_least: int | None = None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Leading principal directions of one class in the complement of `basis`, by falling variance.
 
@@ -83,13 +83,15 @@ def principal_directions(
         basis: orthonormal, (D, rank), of what to leave out; rank 0 leaves nothing out.
         num_directions: K.
         index: of the class, for messages.
+        at_least: how many will do where the embeddings span fewer than K; `None` is K.
 
     Returns:
-        Orthonormal directions, (K, D), and the variance along each, (K,).
+        Orthonormal directions, (K, D), and the variance along each, (K,); or as many as the embeddings span.
 
     Raises:
-        ValueError: if there is no example, or the embeddings span fewer than K directions.
+        ValueError: if there is no example, or the embeddings span fewer directions than will do.
     """
+    at_least = num_directions if at_least is None else at_least
     if moments.count == 0:
         raise ValueError(
             f"No example of class {index}: LELP fits every class. Check the labels, or drop the class from the teacher."
@@ -102,18 +104,19 @@ def principal_directions(
     # Rounding of the float32 embeddings leaves this much variance along directions that have none.
     floor = np.finfo(np.float32).eps * max(values[0], np.square(moments.mean).max() * np.finfo(np.float32).eps)
     most = min(moments.count - 1, len(basis) - basis.shape[1])
-    if num_directions > min(most, int((values > floor).sum())):
+    found = min(most, int((values > floor).sum()), num_directions)
+    if found < at_least:
         rank = min(most, int((np.linalg.eigvalsh(covariance) > floor).sum()))
         raise ValueError(
             f"Class {index} has {moments.count} examples whose embeddings span {rank} directions"
-            f" ({len(basis)} dimensions, {basis.shape[1]} of them read by the teacher's final layer); {num_directions}"
+            f" ({len(basis)} dimensions, {basis.shape[1]} of them read by the teacher's final layer); {at_least}"
             f" were asked for. Use num_subclasses={max(rank, 1)} or fewer, or more examples."
         )
-    directions = vectors[:, :num_directions].T
+    directions = vectors[:, :found].T
     # An eigenvector's sign is arbitrary; the largest component positive makes a refit agree with the first fit.
     largest = np.abs(directions).argmax(-1)
-    directions = directions * np.sign(directions[np.arange(num_directions), largest])[:, None]
-    return directions, values[:num_directions]
+    directions = directions * np.sign(directions[np.arange(found), largest])[:, None]
+    return directions, values[:found]
 
 
 def _leading(matrix: NDArray[np.float64], count: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

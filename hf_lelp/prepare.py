@@ -155,7 +155,13 @@ def add_teacher_columns(
         )
     if projections is None and teacher is not None:
         projections = fit_projections(
-            embeddings, labels, teacher, args.directions, null_space=args.null_space, cache_dir=args.columns_cache_dir
+            embeddings,
+            labels,
+            teacher,
+            args.directions,
+            at_least=args.fewest_directions,
+            null_space=args.null_space,
+            cache_dir=args.columns_cache_dir,
         )
     assert projections is not None
     data = TeacherData(dataset, embeddings, projections, args)

@@ -89,6 +89,7 @@ class ClassProjections(
         head: LinearHead,
         num_directions: int = 8,
         *,
+        at_least: int | None = None,
         null_space: bool = True,
         label_column: str | None = None,
         batch_size: int = 4096,
@@ -104,6 +105,8 @@ class ClassProjections(
             dataset: with columns `teacher_embedding` and `teacher_logits`; a stream is read once.
             head: the teacher's final layer.
             num_directions: K, the most subclasses per class that a student can have later.
+            at_least: how many will do where the embeddings of a class span fewer than K: then K is what they span, for
+                every class. `None` takes no fewer than K.
             null_space: project embeddings onto the null space of W first (step 1 of the fit).
             label_column: integer labels in the teacher's class order; `None` takes "labels" or "label" if present.
             batch_size: rows read at a time.
@@ -113,8 +116,8 @@ class ClassProjections(
 
         Raises:
             ValueError: if columns are missing or another teacher's, a label is no class, an embedding is not finite
-                (the row is named), a class is empty, or it cannot give `num_directions` directions (its count and rank
-                are named).
+                (the row is named), a class is empty, or it cannot give as many directions as will do (its count and
+                rank are named).
         """
         present = column_names(dataset)
         _require_columns(present, EMBEDDING_COLUMN, LOGITS_COLUMN)
@@ -152,7 +155,9 @@ class ClassProjections(
             moments = reduce(moments)
 
         basis = row_space(head.weight) if null_space else np.zeros((size, 0))
-        fitted = [principal_directions(m, basis, num_directions, index) for index, m in enumerate(moments)]
+        fitted = [principal_directions(m, basis, num_directions, index, at_least) for index, m in enumerate(moments)]
+        fewest = min(len(variance) for _, variance in fitted)
+        fitted = [(directions[:fewest], variance[:fewest]) for directions, variance in fitted]
         _check_variance(np.stack([variance for _, variance in fitted]))
         return cls(
             mean=torch.from_numpy(np.stack([m.mean for m in moments])).float(),

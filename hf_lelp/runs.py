@@ -26,6 +26,7 @@ from safetensors.numpy import save_file
 from tqdm.auto import tqdm
 from transformers import TrainingArguments, set_seed
 
+from hf_lelp.auto import SEARCH_VERSION
 from hf_lelp.columns import SHARD_ROWS
 from hf_lelp.files import write_atomically
 from hf_lelp.inputs import OnTheFly, transform_of
@@ -40,7 +41,7 @@ from hf_lelp.task import Task
 
 logger = logging.getLogger(__name__)
 
-# To be raised whenever a loss, a maker of subclasses or the search changes: runs of before are then not read.
+# To be raised whenever a loss or a maker of subclasses changes: runs of before are then not read.
 RESULTS_VERSION = 1
 
 # Neither changes a result; all else that a run is configured with does.
@@ -150,6 +151,8 @@ def run_or_read(task: Task, task_hash: str, method: str, seed: int, runs_dir: Pa
     ours = {item.name: getattr(config, item.name) for item in fields(config) if item.name not in NOT_OURS}
     given = {name: value for name, value in {**task.settings, **parsed.settings}.items() if name not in OF_COLUMNS}
     together = {**given, **ours, "kind": parsed.kind}
+    if config.auto:
+        together["search"] = SEARCH_VERSION
     key = xxhash.xxh3_128(f"{task_hash} {seed} {json.dumps(together, sort_keys=True)}".encode()).hexdigest()
     file = runs_dir / f"v{RESULTS_VERSION}-{key}.safetensors"
     if file.exists():

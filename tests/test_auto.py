@@ -20,10 +20,10 @@ from hf_lelp import LELPConfig, LELPTrainer, Teacher
 from hf_lelp.auto import (
     MOST_VALIDATION_ROWS,
     SUBCLASS_TEMPERATURES,
-    SUBCLASSES,
     TEMPERATURES,
     choose_settings,
 )
+from hf_lelp.config import MOST_SUBCLASSES
 from hf_lelp.students import student_head
 
 AUTO = {"num_subclasses": "auto", "temperature": "auto", "subclass_temperature": "auto"}
@@ -43,7 +43,9 @@ def config(**settings: Any) -> LELPConfig:
     return LELPConfig(**{"output_dir": next(FOLDERS), "report_to": "none", "use_cpu": True, **AUTO, **settings})
 
 
-def columns(rows: int = ROWS, labelled: Callable[[int], bool] = lambda row: True) -> Dataset:
+def columns(
+    rows: int = ROWS, labelled: Callable[[int], bool] = lambda row: True, directions: int = MOST_SUBCLASSES
+) -> Dataset:
     """The teacher errs on every tenth row; `row` tells which one it is."""
     labels = [row % 2 for row in range(rows)]
     classes = [label if row % 10 else 1 - label for row, label in enumerate(labels)]
@@ -52,6 +54,7 @@ def columns(rows: int = ROWS, labelled: Callable[[int], bool] = lambda row: True
             "row": list(range(rows)),
             "labels": [label if labelled(row) else -100 for row, label in enumerate(labels)],
             "teacher_logits": [[float(c == 0), float(c == 1)] for c in classes],
+            "teacher_projections": np.zeros((rows, 2, directions), dtype=np.float32),
         }
     )
 
@@ -69,42 +72,45 @@ class Fit:
         return np.eye(2)[answers]
 
     @property
-    def tried(self) -> list[tuple[Any, Any, Any, float]]:
-        return [
-            (t.num_subclasses, t.temperature, t.subclass_temperature, t.num_train_epochs / 3) for t, _, _ in self.calls
-        ]
+    def tried(self) -> list[tuple[Any, Any, Any]]:
+        assert {trial.num_train_epochs for trial, _, _ in self.calls} <= {3.0}
+        return [(t.num_subclasses, t.temperature, t.subclass_temperature) for t, _, _ in self.calls]
 
 
-def kd(temperature: float, share: float) -> tuple[Any, ...]:
-    return 1, temperature, 1.0, pytest.approx(share)
+def kd(temperature: float) -> tuple[Any, ...]:
+    return 1, temperature, 1.0
 
 
-def lelp(subclasses: int, temperature: float, beta: float, share: float) -> tuple[Any, ...]:
-    return subclasses, temperature, beta, pytest.approx(share)
-
-
-THIRD = 1 / 3
-
-
-def test_temperature_first_then_the_subclasses_and_both_in_full_at_last() -> None:
+def test_temperature_first_then_the_subclasses() -> None:
     args = config()
-    fit = Fit(lambda t: {1.0: 5, 2.0: 8, 4.0: 6}[t.temperature] + (t.num_subclasses == 16) + (t.num_subclasses > 1))
+    fit = Fit(lambda t: {1.0: 5, 2.0: 8, 4.0: 6}[t.temperature] + 2 * (t.num_subclasses > 1) + (t.num_subclasses == 32))
     tried = choose_settings(args, columns(), fit)
-    grid = [lelp(s, 2.0, beta, THIRD) for s in SUBCLASSES for beta in SUBCLASS_TEMPERATURES]
-    assert fit.tried == [*(kd(tau, THIRD) for tau in TEMPERATURES), *grid, lelp(16, 2.0, 0.5, 1), kd(2.0, 1)]
-    assert (args.num_subclasses, args.temperature, args.subclass_temperature) == (16, 2.0, 0.5)
+    assert fit.tried == [*map(kd, TEMPERATURES), (32, 2.0, 0.5), (32, 2.0, 1.0)]
+    assert (args.num_subclasses, args.temperature, args.subclass_temperature) == (32, 2.0, 0.5)
     assert not args.auto
-    assert [entry["accuracy"] for entry in tried[:-1]] == [0.25, 0.4, 0.3, 0.45, 0.45, 0.5, 0.5, 0.5, 0.4]
-    assert [entry["share"] for entry in tried[:-1]] == pytest.approx([THIRD] * 7 + [1] * 2)
-    settings = {"num_subclasses": 16, "temperature": 2.0, "subclass_temperature": 0.5}
+    assert [entry["accuracy"] for entry in tried[:-1]] == [0.25, 0.4, 0.3, 0.55, 0.55]
+    settings = {"num_subclasses": 32, "temperature": 2.0, "subclass_temperature": 0.5}
     assert tried[-1] == {**settings, "chosen": True}
     assert settings.items() <= tried[-3].items() and sum("chosen" in entry for entry in tried) == 1
 
 
-def test_plain_distillation_is_taken_where_it_does_better_in_full() -> None:
+@pytest.mark.parametrize(("directions", "subclasses"), [(40, 32), (20, 20), (2, 2)])
+def test_as_many_subclasses_as_there_are_directions(directions: int, subclasses: int) -> None:
+    args, fit = config(temperature=1.0), Fit(lambda t: 5)
+    choose_settings(args, columns(directions=directions), fit)
+    assert args.num_subclasses == subclasses
+    assert fit.tried == [*((subclasses, 1.0, beta) for beta in SUBCLASS_TEMPERATURES), kd(1.0)]
+
+
+def test_a_single_direction_makes_no_subclasses() -> None:
+    args, fit = config(), Fit(lambda t: 5)
+    choose_settings(args, columns(directions=1), fit)
+    assert args.num_subclasses == 1 and fit.tried == [*map(kd, TEMPERATURES)]
+
+
+def test_plain_distillation_is_taken_where_it_does_better() -> None:
     args = config()
-    # Better by one row with all of the training, whatever it is with a third.
-    fit = Fit(lambda t: 10 if t.num_subclasses > 1 else 11 if t.num_train_epochs > 2 else 3)
+    fit = Fit(lambda t: 10 if t.num_subclasses > 1 else 11)
     tried = choose_settings(args, columns(), fit)
     assert (args.num_subclasses, args.temperature, args.subclass_temperature) == (1, 1.0, 1.0)
     assert tried[-1] == {"num_subclasses": 1, "temperature": 1.0, "subclass_temperature": 1.0, "chosen": True}
@@ -113,7 +119,7 @@ def test_plain_distillation_is_taken_where_it_does_better_in_full() -> None:
 def test_of_equals_the_first_is_taken_and_lelp_before_plain_distillation() -> None:
     args = config()
     choose_settings(args, columns(), Fit(lambda t: 10))
-    assert (args.num_subclasses, args.temperature, args.subclass_temperature) == (SUBCLASSES[0], 1.0, 0.5)
+    assert (args.num_subclasses, args.temperature, args.subclass_temperature) == (32, 1.0, 0.5)
 
 
 def test_a_fixed_number_of_subclasses_is_kept_even_where_plain_distillation_does_better() -> None:
@@ -121,19 +127,16 @@ def test_a_fixed_number_of_subclasses_is_kept_even_where_plain_distillation_does
     fit = Fit(lambda t: 20 if t.num_subclasses == 1 else 5 + int(10 * t.subclass_temperature))
     choose_settings(args, columns(), fit)
     assert (args.num_subclasses, args.temperature, args.subclass_temperature) == (8, 1.0, 1.0)
-    assert fit.tried == [*(kd(tau, THIRD) for tau in TEMPERATURES), lelp(8, 1.0, 0.5, THIRD), lelp(8, 1.0, 1.0, THIRD)]
+    assert fit.tried == [*map(kd, TEMPERATURES), (8, 1.0, 0.5), (8, 1.0, 1.0)]
 
 
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
-        (
-            {"temperature": 3.0, "subclass_temperature": 0.7},
-            [lelp(s, 3.0, 0.7, THIRD) for s in SUBCLASSES] + [lelp(4, 3.0, 0.7, 1), kd(3.0, 1)],
-        ),
-        ({"num_subclasses": 8, "temperature": 3.0}, [lelp(8, 3.0, beta, THIRD) for beta in SUBCLASS_TEMPERATURES]),
-        ({"num_subclasses": 8, "subclass_temperature": 0.7}, [kd(tau, THIRD) for tau in TEMPERATURES]),
-        ({"num_subclasses": 1, "subclass_temperature": 0.7}, [kd(tau, THIRD) for tau in TEMPERATURES]),
+        ({"temperature": 3.0, "subclass_temperature": 0.7}, [(32, 3.0, 0.7), kd(3.0)]),
+        ({"num_subclasses": 8, "temperature": 3.0}, [(8, 3.0, beta) for beta in SUBCLASS_TEMPERATURES]),
+        ({"num_subclasses": 8, "subclass_temperature": 0.7}, [*map(kd, TEMPERATURES)]),
+        ({"num_subclasses": 1, "subclass_temperature": 0.7}, [*map(kd, TEMPERATURES)]),
         ({"num_subclasses": 1, "temperature": 3.0}, []),
     ],
     ids=["S", "β", "τ", "τ of plain distillation", "β of plain distillation"],
@@ -193,7 +196,7 @@ def test_a_trial_writes_nothing_and_leaves_the_settings_of_the_run_alone() -> No
         assert (trial.save_strategy, trial.eval_strategy, trial.logging_strategy) == ("no", "no", "no")
         assert trial.report_to == [] and not trial.push_to_hub and not trial.load_best_model_at_end
         assert trial.alpha == 0.25 and trial.seed == args.seed
-    assert [trial.max_steps for trial, _, _ in fit.calls] == [30] * 7 + [90] * 2
+    assert [trial.max_steps for trial, _, _ in fit.calls] == [90] * 5
     changed = {name for name, value in vars(args).items() if value != before[name]}
     assert changed == {*AUTO}
 
@@ -203,7 +206,7 @@ def test_a_trial_writes_nothing_and_leaves_the_settings_of_the_run_alone() -> No
 
 def trials_of(args: LELPConfig, dataset: Dataset | None = None, student: str = "") -> tuple[int, list[dict[str, Any]]]:
     """How many trials were trained, and what came out."""
-    fit = Fit(lambda t: 5 + (t.num_subclasses == 16))
+    fit = Fit(lambda t: 5 + (t.num_subclasses == 32))
     tried = choose_settings(args, columns() if dataset is None else dataset, fit, student)
     return len(fit.calls), tried
 
@@ -211,8 +214,8 @@ def trials_of(args: LELPConfig, dataset: Dataset | None = None, student: str = "
 def test_a_run_that_is_started_again_in_its_folder_tries_nothing_again() -> None:
     trained, tried = trials_of(config(output_dir="a"))
     again = config(output_dir="a", resume_from_checkpoint="somewhere", save_steps=7, logging_steps=3)
-    assert (trained, trials_of(again)) == (9, (0, tried))
-    assert (again.num_subclasses, again.temperature, again.subclass_temperature) == (16, 1.0, 0.5)
+    assert (trained, trials_of(again)) == (5, (0, tried))
+    assert (again.num_subclasses, again.temperature, again.subclass_temperature) == (32, 1.0, 0.5)
 
 
 def test_a_search_that_was_cut_off_goes_on_where_it_stopped() -> None:
@@ -221,7 +224,7 @@ def test_a_search_that_was_cut_off_goes_on_where_it_stopped() -> None:
 
     def fit(trial: LELPConfig, train: Dataset, validation: Dataset) -> np.ndarray:
         calls.append(trial)
-        if len(calls) == 5:
+        if len(calls) == 3:
             raise Cut
         return whole(trial, train, validation)
 
@@ -229,9 +232,9 @@ def test_a_search_that_was_cut_off_goes_on_where_it_stopped() -> None:
     whole = Fit(lambda t: 5)
     with pytest.raises(Cut):
         choose_settings(config(output_dir="a"), columns(), fit)
-    assert len(json.loads(Path("a/auto.json").read_text())["trials"]) == 4
+    assert len(json.loads(Path("a/auto.json").read_text())["trials"]) == 2
     assert choose_settings(config(output_dir="a"), columns(), fit) == choose_settings(config(), columns(), whole)
-    assert len(calls) == 5 + 5  # of nine four were kept
+    assert len(calls) == 3 + 3  # of five two were kept
 
 
 def test_trials_of_other_data_settings_or_students_are_not_taken() -> None:
@@ -246,7 +249,7 @@ def test_trials_of_other_data_settings_or_students_are_not_taken() -> None:
     ]
     for settings, dataset, student in others:
         shutil.copytree("a", "b")
-        assert trials_of(config(output_dir="b", **settings), dataset, student)[0] == 9, settings
+        assert trials_of(config(output_dir="b", **settings), dataset, student)[0] == 5, settings
         shutil.rmtree("b")
     assert trials_of(config(output_dir="a"), student="a")[0] == 0
 
@@ -256,7 +259,7 @@ def test_a_file_that_cannot_be_read_is_written_anew(text: str, caplog: pytest.Lo
     file = Path("a/auto.json")
     file.parent.mkdir()
     file.write_text(text)
-    assert trials_of(config(output_dir="a"))[0] == 9
+    assert trials_of(config(output_dir="a"))[0] == 5
     assert "auto.json cannot be read" in caplog.text
     assert trials_of(config(output_dir="a"))[0] == 0
 
@@ -265,7 +268,7 @@ def test_a_file_that_cannot_be_read_is_written_anew(text: str, caplog: pytest.Lo
 
 
 def teacher_model() -> PreTrainedModel:
-    """One whose embedding has room for 16 directions in each class, and that finds both classes as often."""
+    """One whose embedding has room for 30 directions in each class, and that finds both classes as often."""
     return runs.teacher_model(hidden_size=32, seed=5)
 
 
@@ -280,7 +283,7 @@ def trainer(folder: Path, arguments: dict[str, Any], **settings: Any) -> LELPTra
 
 @pytest.mark.parametrize(
     ("head", "given", "trials"),
-    [("subclass", {}, 10), ("auxiliary", {"temperature": 2.0, "subclass_temperature": 0.5}, 5)],
+    [("subclass", {}, 6), ("auxiliary", {"temperature": 2.0, "subclass_temperature": 0.5}, 3)],
 )
 def test_a_run_is_the_run_with_the_numbers_that_were_chosen(
     head: str, given: dict[str, Any], trials: int, tmp_path: Path
@@ -291,7 +294,7 @@ def test_a_run_is_the_run_with_the_numbers_that_were_chosen(
     args = auto.args
     chosen = (args.num_subclasses, args.temperature, args.subclass_temperature)
     assert all(isinstance(value, int | float) for value in chosen) and not args.auto
-    assert args.num_subclasses in (1, *SUBCLASSES) and args.temperature in TEMPERATURES
+    assert args.num_subclasses in (1, 30) and args.temperature in TEMPERATURES
     assert len(auto.auto_trials) == trials and auto.auto_trials[-1]["chosen"]
     assert chosen == tuple(auto.auto_trials[-1][name] for name in AUTO)
     assert all(0 <= entry["accuracy"] <= 1 for entry in auto.auto_trials[:-1])
@@ -303,7 +306,7 @@ def test_a_run_is_the_run_with_the_numbers_that_were_chosen(
     numbers = dict(zip(AUTO, chosen, strict=True))
     guide = teacher_model()
     with runs.rows_seen(guide) as seen_without:
-        plain = trainer(tmp_path / "plain", {"teacher_model": guide}, **numbers, **settings, num_directions=16)
+        plain = trainer(tmp_path / "plain", {"teacher_model": guide}, **numbers, **settings, num_directions=30)
     assert plain.auto_trials == []
     # The teacher saw what it sees without a search, and no row of the test data.
     assert sum(seen) == sum(seen_without) >= 200
@@ -478,5 +481,3 @@ def test_other_words_are_refused_in_python() -> None:
     for settings in ({"num_subclasses": "many"}, {"num_directions": "auto"}, {"temperature": "hot"}, {"alpha": "auto"}):
         with pytest.raises(ValueError):
             config(**settings)
-    with pytest.raises(ValueError, match="num_directions=8 is fewer than num_subclasses=auto"):
-        config(num_directions=8)

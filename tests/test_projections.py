@@ -310,6 +310,16 @@ class TestRefusals:
         with pytest.raises(ValueError, match=r"span 0 directions .*num_subclasses=1"):
             ClassProjections.fit(make_dataset(same, HEAD, label=LABELS), HEAD, 2)
 
+    def test_fewer_directions_that_will_do(self) -> None:
+        rows = [n for n in range(N) if LABELS[n] != 1 or n < 10]  # three of class 1
+        few = ClassProjections.fit(DATASET.select(rows), HEAD, S, at_least=2)
+        exact = ClassProjections.fit(DATASET.select(rows), HEAD, 2)
+        assert few.num_directions == 2 and few.fingerprint == exact.fingerprint
+        with pytest.raises(ValueError, match=r"Class 1 has 3 examples .* span 2 directions .*; 3 were asked for"):
+            ClassProjections.fit(DATASET.select(rows), HEAD, S, at_least=3)
+        enough = ClassProjections.fit(DATASET, HEAD, S, at_least=1)
+        assert enough.fingerprint == ClassProjections.fit(DATASET, HEAD, S).fingerprint
+
     def test_an_empty_class(self) -> None:
         with pytest.raises(ValueError, match="No example of class 2"):
             ClassProjections.fit(DATASET.filter(lambda row: row["label"] != 2), HEAD, 2)

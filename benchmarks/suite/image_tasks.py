@@ -23,6 +23,7 @@ def fashion_pairs(
     rows: int | None = None,
     seed: int = 0,
     teacher_epochs: int = 16,
+    stage: int | None = None,
     subclasses: int | None = None,
 ) -> Task:
     """Two images side by side; the label is a random balanced half of the pairs of classes, which are K² fine classes.
@@ -33,13 +34,15 @@ def fashion_pairs(
         rows: training rows; `None` is all 20,000.
         seed: of the choice of rows.
         teacher_epochs: passes of the teacher's training; few leave it less sure of the training data.
+        stage: of the teacher's three, whose output is the embedding; `None` is what its final layer reads.
         subclasses: adds the column of a teacher retrained with so many of each class, for Subclass Distillation.
     """
     corpus = kept(f"corpora/fashion_pairs_{classes}", partial(_pairs_corpus, classes))
     labels = balanced_labels(classes**2, seed=0)
-    make = partial(image_teacher, corpus.train, corpus.evaluation, labels, parts=2, epochs=teacher_epochs)
+    make = partial(image_teacher, corpus.train, corpus.evaluation, labels, parts=2, epochs=teacher_epochs, stage=stage)
     short = "" if teacher_epochs == 16 else f"_epochs_{teacher_epochs}"
-    teacher = kept(f"teachers/fashion_pairs_{classes}{short}", make)
+    earlier = "" if stage is None else f"_stage_{stage}"
+    teacher = kept(f"teachers/fashion_pairs_{classes}{short}{earlier}", make)
     if subclasses is not None:
         make = partial(
             retrained_teacher, corpus.train, corpus.evaluation, labels, parts=2, epochs=16, subclasses=subclasses

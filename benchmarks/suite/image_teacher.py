@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, set_seed
 from benchmarks.suite.models import resnet
 from benchmarks.suite.store import Part, head_of
 from examples.vader import cpu_multiplies_bfloat16
-from hf_lelp.heads import check_embedding, find_heads, headless, joint_layer
+from hf_lelp.heads import LinearHead, check_embedding, find_heads, headless, joint_layer
 from hf_lelp.methods import SUBCLASS_LOGITS_COLUMN
 from hf_lelp.projections import EMBEDDING_COLUMN, LOGITS_COLUMN
 from hf_lelp.subclass_makers import subclass_auxiliary_loss
@@ -26,7 +26,14 @@ AUXILIARY_TEMPERATURE = 1.0  # of Subclass Distillation's loss
 
 
 def image_teacher(
-    train: Dataset, evaluation: Dataset, labels: NDArray[np.int64], *, parts: int, epochs: int, seed: int = 0
+    train: Dataset,
+    evaluation: Dataset,
+    labels: NDArray[np.int64],
+    *,
+    parts: int,
+    epochs: int,
+    stage: int | None = None,
+    seed: int = 0,
 ) -> Part:
     """Train a ResNet on the images' labels and run it over all of them.
 
@@ -36,6 +43,7 @@ def image_teacher(
         labels: of each fine class.
         parts: images side by side in each row; each is mirrored or not at random in training.
         epochs: passes over `train`.
+        stage: whose output, averaged over the image, is the embedding; `None` is what the final layer reads.
         seed: of weights, order and mirroring.
     """
     train_labels, evaluation_labels = labels[train["fine_label"]], labels[evaluation["fine_label"]]
@@ -43,10 +51,14 @@ def image_teacher(
     pixels = _pixels(train)
     model = _fitted(pixels, torch.from_numpy(train_labels), int(labels.max()) + 1, parts, epochs, seed)
     seconds = time.perf_counter() - started
-    train_columns = _columns(model, pixels, train_labels)
-    evaluation_columns = _columns(model, _pixels(evaluation), evaluation_labels)
+    train_columns = _columns(model, pixels, train_labels, stage)
+    evaluation_columns = _columns(model, _pixels(evaluation), evaluation_labels, stage)
     accuracies = _accuracy(train_columns), _accuracy(evaluation_columns)
-    return Part(train_columns, evaluation_columns, head_of(model), _report(model, train, epochs, seconds, *accuracies))
+    head = head_of(model)
+    if stage is not None:  # no linear layer reads this embedding
+        size = train_columns.features[EMBEDDING_COLUMN].length
+        head = LinearHead(torch.zeros(len(head.weight), size), head.bias, head.fingerprint)
+    return Part(train_columns, evaluation_columns, head, _report(model, train, epochs, seconds, *accuracies))
 
 
 def retrained_teacher(
@@ -97,7 +109,7 @@ def _fitted(
     loss: Loss = nn.functional.cross_entropy,
 ) -> PreTrainedModel:
     set_seed(seed)
-    model = resnet("teacher", num_labels=outputs).to(memory_format=torch.channels_last)  # type: ignore[call-arg]
+    model = resnet("teacher", num_labels=outputs)
     _fit(model, pixels, labels, parts, epochs, loss)
     return model.eval()
 
@@ -148,13 +160,16 @@ def _fit(
 
 
 @torch.inference_mode()
-def _columns(model: PreTrainedModel, pixels: Tensor, labels: NDArray[np.int64]) -> Dataset:
+def _columns(model: PreTrainedModel, pixels: Tensor, labels: NDArray[np.int64], stage: int | None) -> Dataset:
     """`labels`, `teacher_logits` and `teacher_embedding` of images."""
     heads = find_heads(model, int(model.config.num_labels or 0))
     with headless(model, heads):
         embedding = torch.cat([model(pixel_values=batch).logits for batch in pixels.split(500)])
     check_embedding(model, heads, embedding[:500], {"pixel_values": pixels[:500]})
     logits = nn.functional.linear(embedding, *joint_layer(heads.values()))
+    if stage is not None:
+        batches = (model(pixel_values=batch, output_hidden_states=True) for batch in pixels.split(500))
+        embedding = torch.cat([outputs.hidden_states[stage].mean((2, 3)) for outputs in batches])
     columns = {"labels": labels, LOGITS_COLUMN: logits.numpy(), EMBEDDING_COLUMN: embedding.numpy()}
     wide = {name: List(Value("float32"), length=columns[name].shape[1]) for name in (LOGITS_COLUMN, EMBEDDING_COLUMN)}
     return Dataset.from_dict(columns, features=Features({"labels": Value("int64"), **wide}))

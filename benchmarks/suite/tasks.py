@@ -8,18 +8,23 @@ second run only prints one line for each task and teacher.
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
+from datasets import Dataset, Features
 
 from benchmarks.suite.image_tasks import fashion_lookalikes, fashion_pairs
 from benchmarks.suite.store import reports
 from benchmarks.suite.text_tasks import newsgroups, reuters, vader
 from examples.vader import quiet
+from hf_lelp.prepare import beside
+from hf_lelp.projections import EMBEDDING_COLUMN
 from hf_lelp.task import Task
 
-__all__ = ["TASKS", "fashion_lookalikes", "fashion_pairs", "newsgroups", "reuters", "vader"]
+__all__ = ["TASKS", "fashion_lookalikes", "fashion_pairs", "newsgroups", "reuters", "unit_embeddings", "vader"]
 
 STUDENTS = ("mlp", "scratch", "pretrained")
 LABELLED = 1000
@@ -41,6 +46,17 @@ TASKS: dict[str, Callable[..., Task]] = {
     "vader_few_labels": partial(vader, labelled=LABELLED),
     **{f"reuters_{classes}": partial(reuters, classes) for classes in (2, 4, 8)},
 }
+
+
+def unit_embeddings(make: Callable[[], Task]) -> Task:
+    """The task with the teacher's embeddings scaled to length 1."""
+    task = make()
+    embedding = np.asarray(task.train.with_format("numpy")[EMBEDDING_COLUMN][:])
+    embedding = embedding / np.linalg.norm(embedding, axis=1, keepdims=True)
+    column = Dataset.from_dict(
+        {EMBEDDING_COLUMN: embedding}, features=Features({EMBEDDING_COLUMN: task.train.features[EMBEDDING_COLUMN]})
+    )
+    return replace(task, train=beside(task.train.remove_columns(EMBEDDING_COLUMN), column))
 
 
 def main(names: list[str]) -> None:
