@@ -115,6 +115,10 @@ EPOCHS = {
     )
 }
 SHORT = {name: CORE[name] for name in ("labels alone", "KD, τ = 1", KD_AUTO, "LELP, auto", "LELP, S = 32")}
+FIXED = {
+    name: CORE[name]
+    for name in ("labels alone", "KD, τ = 1", "KD, τ = 4", KD_AUTO, "LELP, base", "LELP, S = 32", "oracle")
+}
 
 Loaders = Mapping[str, Callable[[], Task]]
 
@@ -216,7 +220,15 @@ PARTS = {
         },
         3,
     ),
+    "hidden": Part(
+        {f"{n**2} fine classes": partial(fashion_pairs, n, student="small") for n in (2, 4, 6, 8, 10)}, FIXED, 3
+    ),
     "classes": Part(
+        {f"{n} classes": partial(fashion_pairs, 10, student="small", num_labels=n) for n in (2, 5, 10, 20, 50)},
+        FIXED,
+        3,
+    ),
+    "classes_texts": Part(
         {
             **{f"{n} classes": partial(newsgroups, f"mod {n}") for n in (2, 4, 5, 10)},
             "20 classes": partial(newsgroups, "fine"),

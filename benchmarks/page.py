@@ -5,6 +5,7 @@ Only what is in the JSON files is shown; a part that was not run is not there.
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,10 +42,19 @@ TITLES = {
     "epochs": "Longer training",
     "teachers": "A teacher that was stopped earlier",
     "subclass_distillation": "Subclass Distillation: a teacher retrained to have subclasses",
-    "classes": "20 Newsgroups, groups put together to n classes (MLP student)",
+    "hidden": "Fashion-MNIST pairs: how many fine classes two labels hide",
+    "classes": "Fashion-MNIST pairs: 100 fine classes put together to n classes",
+    "classes_texts": "20 Newsgroups, groups put together to n classes (MLP student)",
     "rows": "20 Newsgroups, parity: training rows (MLP student)",
     "few_labels": "A teacher of 1,000 labels, a student of all texts without labels (MLP student)",
     "reuters": "Reuters R8, skewed topics put together to n classes (MLP student)",
+}
+# Parts whose tasks are called "n …", and what n is.
+AXES = {
+    "hidden": "fine classes that two labels hide",
+    "classes": "classes",
+    "classes_texts": "classes",
+    "rows": "training rows",
 }
 
 
@@ -55,21 +65,14 @@ def main() -> None:
     main_tasks = {f"{task} ({part})": s for part in MAIN_PARTS for task, s in results.get(part, {}).items()}
     if main_tasks:
         sections += ["## LELP with settings chosen for it, against KD with the best τ", summary_table(main_tasks)]
-        _draw(PICTURES / "gains.png", lambda panel: _gains(panel, main_tasks), height=1.2 + 0.35 * len(main_tasks))
+        _draw(PICTURES / "gains.png", _gains, [main_tasks], height=1.2 + 0.35 * len(main_tasks))
         sections.append("![Gain over KD by task](evidence/gains.png)")
     for name, summaries in results.items():
         sections.append(f"## {TITLES[name]}")
         for task, summary in summaries.items():
             sections.append(f"### {task}\n\n{comparison_table(summary)}")
-    axes: dict[str, tuple[str, Callable[[str], float]]] = {
-        "classes": ("classes", lambda task: float(task.split()[0])),
-        "rows": ("training rows", lambda task: float(task.split()[0])),
-    }
-    for name, (label, value) in axes.items():
-        if name in results:
-            points = sorted((value(task), summary) for task, summary in results[name].items())
-            _draw(PICTURES / f"{name}.png", lambda panel, p=points, text=label: _lines(panel, p, text))  # type: ignore
-            sections.append(f"![Accuracy against {label}](evidence/{name}.png)")
+        if shows := _picture(name, summaries):
+            sections.append(f"![{shows}](evidence/{name}.png)")
     text = "\n\n".join(sections) + "\n"
     write_atomically(DOCS / "evidence_tables.md", lambda path: path.write_text(text, encoding="utf-8"))
     print(f"{len(results)} parts, {DOCS / 'evidence_tables.md'}")
@@ -114,6 +117,22 @@ def summary_table(tasks: dict[str, dict[str, Any]]) -> str:
     )
 
 
+def _picture(name: str, summaries: dict[str, dict[str, Any]]) -> str | None:
+    """Draw what a part of this name shows, if it shows something; says what that is."""
+    path = PICTURES / f"{name}.png"
+    if name in AXES:
+        points = sorted((float(task.split()[0]), summary) for task, summary in summaries.items())
+        _draw(path, partial(_lines, label=AXES[name]), [points])
+        return f"Accuracy against {AXES[name]}"
+    if name == "epochs":
+        _draw(path, _epochs, [*summaries.items()])
+        return "Accuracy against epochs"
+    if name == "settings":
+        _draw(path, partial(_settings, tasks=summaries), ["S", "β"])
+        return "Gain over KD against S and β"
+    return None
+
+
 def _gains(panel: Axes, tasks: dict[str, dict[str, Any]]) -> None:
     for position, summary in enumerate(tasks.values()):
         for name, shift, colour in ((LELP_AUTO, 0.0, "tab:blue"), ("oracle", 0.2, "0.6")):
@@ -141,11 +160,49 @@ def _lines(panel: Axes, points: list[tuple[float, dict[str, Any]]], label: str) 
     panel.legend(frameon=False)
 
 
-def _draw(path: Path, draw: Callable[[Axes], None], height: float = 4.2) -> None:
-    figure = Figure(figsize=(7.2, height), layout="constrained")
-    panel = figure.subplots()
-    draw(panel)
-    panel.spines[["top", "right"]].set_visible(False)
+def _epochs(panel: Axes, results: tuple[str, dict[str, Any]]) -> None:
+    """Accuracy on a task of methods called "NAME, n epochs" against n."""
+    task, summary = results
+    found: dict[str, list[tuple[int, float, float]]] = {}
+    for name, figures in summary["methods"].items():
+        method, _, epochs = name.rpartition(", ")
+        if epochs.endswith(" epochs"):
+            accuracy = figures["accuracy"]
+            point = int(epochs.split()[0]), 100 * accuracy["mean"], 100 * (accuracy["std"] or 0)
+            found.setdefault(method, []).append(point)
+    for method, points in found.items():
+        epochs, mean, spread = zip(*sorted(points), strict=True)
+        panel.errorbar(epochs, mean, yerr=spread, marker="o", capsize=2, label=method)
+    panel.set(title=task, xscale="log", xlabel="epochs", ylabel="accuracy, %")
+    panel.set_xticks(epochs, [str(number) for number in epochs])
+    panel.minorticks_off()
+    panel.legend(frameon=False)
+
+
+def _settings(panel: Axes, axis: str, tasks: dict[str, dict[str, Any]]) -> None:
+    """Gain over KD of methods called "AXIS = value", and of the one that all others change in one thing."""
+    base = {"S": 8.0, "β": 0.5}[axis]
+    for task, summary in tasks.items():
+        gains = {base: summary["methods"]["LELP, base"]["difference"]["mean"]}
+        for name, figures in summary["methods"].items():
+            if name.startswith(f"{axis} = ") and "," not in name:
+                gains[float(name.split()[-1])] = figures["difference"]["mean"]
+        values = sorted(gains)
+        panel.plot(values, [gains[value] for value in values], marker="o", label=task)
+    panel.axhline(0, color="0.7", zorder=0)
+    panel.set(xscale="log", xlabel=axis, ylabel="points above KD with the best τ")
+    panel.set_xticks(values, [f"{value:g}" for value in values])
+    panel.minorticks_off()
+    if axis == "S":
+        panel.legend(frameon=False)
+
+
+def _draw(path: Path, draw: Callable[[Axes, Any], None], contents: list[Any], height: float = 4.2) -> None:
+    """A picture with a panel for each of `contents`."""
+    figure = Figure(figsize=(max(7.2, 5.4 * len(contents)), height), layout="constrained")
+    for panel, content in zip(figure.subplots(1, len(contents), squeeze=False)[0], contents, strict=True):
+        draw(panel, content)
+        panel.spines[["top", "right"]].set_visible(False)
     write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=110))
 
 

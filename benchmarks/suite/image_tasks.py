@@ -22,27 +22,30 @@ def fashion_pairs(
     student: str = "tiny",
     rows: int | None = None,
     seed: int = 0,
+    num_labels: int = 2,
     teacher_epochs: int = 16,
     stage: int | None = None,
     subclasses: int | None = None,
 ) -> Task:
-    """Two images side by side; the label is a random balanced half of the pairs of classes, which are K² fine classes.
+    """Two images side by side; the label is a random balanced part of the pairs of classes, which are K² fine classes.
 
     Args:
         classes: K, of Fashion-MNIST's ten.
         student: a size of `models.RESNETS`.
         rows: training rows; `None` is all 20,000.
         seed: of the choice of rows.
+        num_labels: C, the number of parts.
         teacher_epochs: passes of the teacher's training; few leave it less sure of the training data.
         stage: of the teacher's three, whose output is the embedding; `None` is what its final layer reads.
         subclasses: adds the column of a teacher retrained with so many of each class, for Subclass Distillation.
     """
     corpus = kept(f"corpora/fashion_pairs_{classes}", partial(_pairs_corpus, classes))
-    labels = balanced_labels(classes**2, seed=0)
+    labels = balanced_labels(classes**2, seed=0, num_labels=num_labels)
     make = partial(image_teacher, corpus.train, corpus.evaluation, labels, parts=2, epochs=teacher_epochs, stage=stage)
-    short = "" if teacher_epochs == 16 else f"_epochs_{teacher_epochs}"
-    earlier = "" if stage is None else f"_stage_{stage}"
-    teacher = kept(f"teachers/fashion_pairs_{classes}{short}{earlier}", make)
+    variant = "" if num_labels == 2 else f"_labels_{num_labels}"
+    variant += "" if teacher_epochs == 16 else f"_epochs_{teacher_epochs}"
+    variant += "" if stage is None else f"_stage_{stage}"
+    teacher = kept(f"teachers/fashion_pairs_{classes}{variant}", make)
     if subclasses is not None:
         make = partial(
             retrained_teacher, corpus.train, corpus.evaluation, labels, parts=2, epochs=16, subclasses=subclasses
@@ -73,7 +76,8 @@ def _image_task(corpus: Part, teacher: Part, student: str, rows: int | None, see
         "warmup_steps": 0.1,  # below 1: a share of all steps
         "weight_decay": 0.01,
     }
-    task = {"student": partial(resnet, student), "settings": settings}
+    assert teacher.head is not None
+    task = {"student": partial(resnet, student, len(teacher.head.weight)), "settings": settings}
     return assemble(corpus, teacher, ["pixel_values"], rows=rows, seed=seed, **task)
 
 

@@ -89,9 +89,9 @@ def pairs(images: Images, classes: int, rows: int, seed: int) -> Images:
     )
 
 
-def balanced_labels(classes: int, seed: int) -> NDArray[np.int64]:
-    """A random label, 0 or 1, for each of `classes` fine classes; half of them (of an odd number: rounded up) are 0."""
-    return np.random.default_rng(seed).permutation(np.arange(classes) % 2)
+def balanced_labels(classes: int, seed: int, num_labels: int = 2) -> NDArray[np.int64]:
+    """A random label for each of `classes` fine classes; each label is that of as many, or of one more."""
+    return np.random.default_rng(seed).permutation(np.arange(classes) % num_labels)
 
 
 def normalised(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
