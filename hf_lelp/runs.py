@@ -10,8 +10,9 @@ import logging
 import multiprocessing
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -225,14 +226,26 @@ class _Tasks:
         self._loaded: tuple[str, Task, str] | None = None
 
     def run(self, name: str, method: str, seed: int, runs_dir: Path) -> Run:
-        if self._loaded is None or self._loaded[0] != name:
-            datasets.disable_progress_bars()
-            task = self._loaders[name]()
-            if task.processing_class is None:
-                train, evaluation = (dataset.with_format("torch") for dataset in (task.train, task.evaluation))
-                task = replace(task, train=train, evaluation=evaluation)
-            self._loaded = name, task, task_fingerprint(task)
-        return run_or_read(*self._loaded[1:], method, seed, runs_dir)
+        with _no_progress_bars():
+            if self._loaded is None or self._loaded[0] != name:
+                task = self._loaders[name]()
+                if task.processing_class is None:
+                    train, evaluation = (dataset.with_format("torch") for dataset in (task.train, task.evaluation))
+                    task = replace(task, train=train, evaluation=evaluation)
+                self._loaded = name, task, task_fingerprint(task)
+            return run_or_read(*self._loaded[1:], method, seed, runs_dir)
+
+
+@contextmanager
+def _no_progress_bars() -> Iterator[None]:
+    """Without the bars of datasets, of which every run would show its own."""
+    shown = not datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if shown:
+            datasets.enable_progress_bars()
 
 
 _tasks: _Tasks  # of a process of the pool

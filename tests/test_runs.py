@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import tasks
 import torch
+from datasets import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
@@ -224,6 +225,26 @@ def test_another_default_is_another_run(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(methods, "LELPConfig", OtherDefault)
     assert key(tmp_path) != first
     assert key(tmp_path, "lelp:subclass_temperature=1.0") == first
+
+
+def test_another_search_is_another_run_where_something_was_searched_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = key(tmp_path), key(tmp_path, "lelp:temperature=auto")
+    monkeypatch.setattr(runs, "SEARCH_VERSION", runs.SEARCH_VERSION + 1)
+    after = key(tmp_path), key(tmp_path, "lelp:temperature=auto")
+    assert after[0] == before[0] and after[1] != before[1]
+
+
+@pytest.mark.parametrize("disabled", [False, True])
+def test_progress_bars_are_left_as_they_were(disabled: bool, tmp_path: Path) -> None:
+    before = are_progress_bars_disabled()
+    (disable_progress_bars if disabled else enable_progress_bars)()
+    try:
+        run_all(LOADERS, ["kd"], [0], tmp_path)
+        assert are_progress_bars_disabled() == disabled
+    finally:
+        (disable_progress_bars if before else enable_progress_bars)()
 
 
 def test_a_method_s_own_learning_rate_is_not_read_from_another_s_run(tmp_path: Path) -> None:
