@@ -237,7 +237,9 @@ def test_another_search_is_another_run_where_something_was_searched_for(
 
 
 @pytest.mark.parametrize("disabled", [False, True])
-def test_progress_bars_are_left_as_they_were(disabled: bool, tmp_path: Path) -> None:
+def test_progress_bars_are_left_as_they_were(disabled: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The tests' own environment variable would have priority.
+    monkeypatch.setattr(sys.modules["datasets.utils.tqdm"], "HF_DATASETS_DISABLE_PROGRESS_BARS", None)
     before = are_progress_bars_disabled()
     (disable_progress_bars if disabled else enable_progress_bars)()
     try:
