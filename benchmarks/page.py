@@ -23,8 +23,8 @@ MAIN_PARTS = ("images", "lookalikes", "mlp", "scratch", "pretrained")
 LELP_AUTO = "LELP, auto"
 INTRODUCTION = (
     "Written by `python -m benchmarks.page` from benchmarks/results. What they mean: [evidence.md](evidence.md)."
-    " ± is the standard deviation over seeds; differences are to KD with the τ chosen on validation, in points, with"
-    " 95% intervals over seeds and over test examples; ▲ and ▼: both leave out 0."
+    " ± is the standard deviation over seeds; differences are to KD with the τ chosen on validation (or, where that is"
+    " not in the table, with τ = 4), in points, with 95% intervals over seeds and over test examples; ▲ and ▼: both leave out 0."
 )
 TITLES = {
     "images": "Images: a CNN teacher, a small CNN student",
