@@ -24,7 +24,8 @@ LELP_AUTO = "LELP, auto"
 INTRODUCTION = (
     "Written by `python -m benchmarks.page` from benchmarks/results. What they mean: [evidence.md](evidence.md)."
     " ± is the standard deviation over seeds; differences are to KD with the τ chosen on validation (or, where that is"
-    " not in the table, with τ = 4), in points, with 95% intervals over seeds and over test examples; ▲ and ▼: both leave out 0."
+    " not in the table, with τ = 4), in points, with 95% intervals over seeds and over test examples; ▲ and ▼: both"
+    " leave out 0."
 )
 TITLES = {
     "images": "Images: a CNN teacher, a small CNN student",
