@@ -1,13 +1,13 @@
 """τ, S and β chosen for the user, on a validation part of the training data, over columns that are there already.
 
 1. Plain distillation at each temperature τ; the best one stays.
-2. LELP at that τ with S = 32, or as many as the projections have directions, and each β; the best one stays.
-3. The better of the two: LELP unless plain distillation is above it.
+2. LELP at that τ, with S = 32, or as many as the projections have directions, and β = 0.5. It is taken unless plain
+   distillation is above it.
 
 Every trial is a whole training on the other part: shorter ones order the settings otherwise (docs/evidence.md, which
-also says why S is not searched for). The teacher is not run, and the test data not touched. The cost is that of about
-four trainings. Each trial is kept in `auto.json` in the run's folder as soon as it is done: a run that is started
-again there, to be resumed for instance, does not try it again.
+also says why S and β are not searched for). The teacher is not run, and the test data not touched. The cost is that of
+about three trainings. Each trial is kept in `auto.json` in the run's folder as soon as it is done: a run that is
+started again there, to be resumed for instance, does not try it again.
 """
 
 import copy
@@ -37,7 +37,7 @@ from hf_lelp.projections import LOGITS_COLUMN, PROJECTIONS_COLUMN
 logger = logging.getLogger(__name__)
 
 TEMPERATURES = (1.0, 2.0, 4.0)
-SUBCLASS_TEMPERATURES = (0.5, 1.0)
+SUBCLASS_TEMPERATURE = 0.5
 VALIDATION_SHARE = 0.2
 MOST_VALIDATION_ROWS = 5000
 SEARCH_VERSION = 2  # to be raised whenever the search changes: trials and runs of before are then not read
@@ -106,19 +106,16 @@ def choose_settings(args: LELPConfig, dataset: Any, fit: Fit, student: str = "")
             logger.info(f"auto: {_said_of(found)}")
         return float(found["accuracy"])
 
-    def best(candidates: list[dict[str, Any]]) -> dict[str, Any]:
-        return candidates[0] if len(candidates) == 1 else max(candidates, key=accuracy)  # the first of equals
-
     fall_back = args.num_subclasses == AUTO
     temperatures = TEMPERATURES if args.temperature == AUTO else (float(args.temperature),)
-    chosen = best(
-        [{"num_subclasses": 1, "temperature": temperature, "subclass_temperature": 1.0} for temperature in temperatures]
-    )
+    candidates = [
+        {"num_subclasses": 1, "temperature": temperature, "subclass_temperature": 1.0} for temperature in temperatures
+    ]
+    chosen = max(candidates, key=accuracy) if len(candidates) > 1 else candidates[0]  # the first of equals
     subclasses = min(_directions(dataset), MOST_SUBCLASSES) if fall_back else int(args.num_subclasses)
     if subclasses > 1:
-        given = args.subclass_temperature
-        betas = SUBCLASS_TEMPERATURES if given == AUTO else (float(given),)
-        lelp = best([{**chosen, "num_subclasses": subclasses, "subclass_temperature": beta} for beta in betas])
+        beta = SUBCLASS_TEMPERATURE if args.subclass_temperature == AUTO else float(args.subclass_temperature)
+        lelp = {**chosen, "num_subclasses": subclasses, "subclass_temperature": beta}
         if not fall_back or accuracy(lelp) >= accuracy(chosen):
             chosen = lelp
     for name, value in chosen.items():

@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 from hf_lelp import LELPConfig, LELPTrainer, Teacher
 from hf_lelp.auto import (
     MOST_VALIDATION_ROWS,
-    SUBCLASS_TEMPERATURES,
+    SUBCLASS_TEMPERATURE,
     TEMPERATURES,
     choose_settings,
 )
@@ -85,13 +85,13 @@ def test_temperature_first_then_the_subclasses() -> None:
     args = config()
     fit = Fit(lambda t: {1.0: 5, 2.0: 8, 4.0: 6}[t.temperature] + 2 * (t.num_subclasses > 1) + (t.num_subclasses == 32))
     tried = choose_settings(args, columns(), fit)
-    assert fit.tried == [*map(kd, TEMPERATURES), (32, 2.0, 0.5), (32, 2.0, 1.0)]
+    assert fit.tried == [*map(kd, TEMPERATURES), (32, 2.0, 0.5)]
     assert (args.num_subclasses, args.temperature, args.subclass_temperature) == (32, 2.0, 0.5)
     assert not args.auto
-    assert [entry["accuracy"] for entry in tried[:-1]] == [0.25, 0.4, 0.3, 0.55, 0.55]
+    assert [entry["accuracy"] for entry in tried[:-1]] == [0.25, 0.4, 0.3, 0.55]
     settings = {"num_subclasses": 32, "temperature": 2.0, "subclass_temperature": 0.5}
     assert tried[-1] == {**settings, "chosen": True}
-    assert settings.items() <= tried[-3].items() and sum("chosen" in entry for entry in tried) == 1
+    assert settings.items() <= tried[-2].items() and sum("chosen" in entry for entry in tried) == 1
 
 
 @pytest.mark.parametrize(("directions", "subclasses"), [(40, 32), (20, 20), (2, 2)])
@@ -99,7 +99,7 @@ def test_as_many_subclasses_as_there_are_directions(directions: int, subclasses:
     args, fit = config(temperature=1.0), Fit(lambda t: 5)
     choose_settings(args, columns(directions=directions), fit)
     assert args.num_subclasses == subclasses
-    assert fit.tried == [*((subclasses, 1.0, beta) for beta in SUBCLASS_TEMPERATURES), kd(1.0)]
+    assert fit.tried == [(subclasses, 1.0, SUBCLASS_TEMPERATURE), kd(1.0)]
 
 
 def test_a_single_direction_makes_no_subclasses() -> None:
@@ -124,17 +124,17 @@ def test_of_equals_the_first_is_taken_and_lelp_before_plain_distillation() -> No
 
 def test_a_fixed_number_of_subclasses_is_kept_even_where_plain_distillation_does_better() -> None:
     args = config(num_subclasses=8)
-    fit = Fit(lambda t: 20 if t.num_subclasses == 1 else 5 + int(10 * t.subclass_temperature))
+    fit = Fit(lambda t: 20 if t.num_subclasses == 1 else 5)
     choose_settings(args, columns(), fit)
-    assert (args.num_subclasses, args.temperature, args.subclass_temperature) == (8, 1.0, 1.0)
-    assert fit.tried == [*map(kd, TEMPERATURES), (8, 1.0, 0.5), (8, 1.0, 1.0)]
+    assert (args.num_subclasses, args.temperature, args.subclass_temperature) == (8, 1.0, SUBCLASS_TEMPERATURE)
+    assert fit.tried == [*map(kd, TEMPERATURES)]
 
 
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
         ({"temperature": 3.0, "subclass_temperature": 0.7}, [(32, 3.0, 0.7), kd(3.0)]),
-        ({"num_subclasses": 8, "temperature": 3.0}, [(8, 3.0, beta) for beta in SUBCLASS_TEMPERATURES]),
+        ({"num_subclasses": 8, "temperature": 3.0}, []),
         ({"num_subclasses": 8, "subclass_temperature": 0.7}, [*map(kd, TEMPERATURES)]),
         ({"num_subclasses": 1, "subclass_temperature": 0.7}, [*map(kd, TEMPERATURES)]),
         ({"num_subclasses": 1, "temperature": 3.0}, []),
@@ -167,7 +167,7 @@ def test_a_fifth_is_held_out_the_same_for_every_trial_and_by_the_seed() -> None:
     choose_settings(config(), few, fit)
     assert len(fit.calls[0][2]) == 1
     many, fit = columns(6 * MOST_VALIDATION_ROWS), Fit(lambda t: 1)
-    choose_settings(config(num_subclasses=8, temperature=1.0), many, fit)
+    choose_settings(config(temperature=1.0), many, fit)
     assert len(fit.calls[0][2]) == MOST_VALIDATION_ROWS
 
 
@@ -196,7 +196,7 @@ def test_a_trial_writes_nothing_and_leaves_the_settings_of_the_run_alone() -> No
         assert (trial.save_strategy, trial.eval_strategy, trial.logging_strategy) == ("no", "no", "no")
         assert trial.report_to == [] and not trial.push_to_hub and not trial.load_best_model_at_end
         assert trial.alpha == 0.25 and trial.seed == args.seed
-    assert [trial.max_steps for trial, _, _ in fit.calls] == [90] * 5
+    assert [trial.max_steps for trial, _, _ in fit.calls] == [90] * 4
     changed = {name for name, value in vars(args).items() if value != before[name]}
     assert changed == {*AUTO}
 
@@ -214,7 +214,7 @@ def trials_of(args: LELPConfig, dataset: Dataset | None = None, student: str = "
 def test_a_run_that_is_started_again_in_its_folder_tries_nothing_again() -> None:
     trained, tried = trials_of(config(output_dir="a"))
     again = config(output_dir="a", resume_from_checkpoint="somewhere", save_steps=7, logging_steps=3)
-    assert (trained, trials_of(again)) == (5, (0, tried))
+    assert (trained, trials_of(again)) == (4, (0, tried))
     assert (again.num_subclasses, again.temperature, again.subclass_temperature) == (32, 1.0, 0.5)
 
 
@@ -234,7 +234,7 @@ def test_a_search_that_was_cut_off_goes_on_where_it_stopped() -> None:
         choose_settings(config(output_dir="a"), columns(), fit)
     assert len(json.loads(Path("a/auto.json").read_text())["trials"]) == 2
     assert choose_settings(config(output_dir="a"), columns(), fit) == choose_settings(config(), columns(), whole)
-    assert len(calls) == 3 + 3  # of five two were kept
+    assert len(calls) == 3 + 2  # of four two were kept
 
 
 def test_trials_of_other_data_settings_or_students_are_not_taken() -> None:
@@ -249,7 +249,7 @@ def test_trials_of_other_data_settings_or_students_are_not_taken() -> None:
     ]
     for settings, dataset, student in others:
         shutil.copytree("a", "b")
-        assert trials_of(config(output_dir="b", **settings), dataset, student)[0] == 5, settings
+        assert trials_of(config(output_dir="b", **settings), dataset, student)[0] == 4, settings
         shutil.rmtree("b")
     assert trials_of(config(output_dir="a"), student="a")[0] == 0
 
@@ -259,7 +259,7 @@ def test_a_file_that_cannot_be_read_is_written_anew(text: str, caplog: pytest.Lo
     file = Path("a/auto.json")
     file.parent.mkdir()
     file.write_text(text)
-    assert trials_of(config(output_dir="a"))[0] == 5
+    assert trials_of(config(output_dir="a"))[0] == 4
     assert "auto.json cannot be read" in caplog.text
     assert trials_of(config(output_dir="a"))[0] == 0
 
@@ -283,7 +283,7 @@ def trainer(folder: Path, arguments: dict[str, Any], **settings: Any) -> LELPTra
 
 @pytest.mark.parametrize(
     ("head", "given", "trials"),
-    [("subclass", {}, 6), ("auxiliary", {"temperature": 2.0, "subclass_temperature": 0.5}, 3)],
+    [("subclass", {}, 5), ("auxiliary", {"temperature": 2.0, "subclass_temperature": 0.5}, 3)],
 )
 def test_a_run_is_the_run_with_the_numbers_that_were_chosen(
     head: str, given: dict[str, Any], trials: int, tmp_path: Path
