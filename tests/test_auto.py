@@ -319,7 +319,7 @@ def test_a_run_is_the_run_with_the_numbers_that_were_chosen(
 def test_the_student_given_is_not_trained_by_the_search(tmp_path: Path) -> None:
     model = runs.student()
     before = runs.weights(model)
-    auto = trainer(tmp_path, {"model": model}, num_subclasses=4, temperature=1.0)
+    auto = trainer(tmp_path, {"model": model}, num_directions=4, temperature=1.0)
     head = student_head(auto.model)
     assert auto.model is model and head is not None and len(auto.auto_trials) == 3
     for name, value in before.items():
@@ -329,7 +329,7 @@ def test_the_student_given_is_not_trained_by_the_search(tmp_path: Path) -> None:
 
 
 def test_a_trainer_that_is_made_again_in_the_same_folder_chooses_the_same_without_training(tmp_path: Path) -> None:
-    settings = {"num_subclasses": 4, "temperature": 1.0, "output_dir": str(tmp_path / "run")}
+    settings = {"num_directions": 4, "temperature": 1.0, "output_dir": str(tmp_path / "run")}
     auto = trainer(tmp_path, {}, **settings)
     file = tmp_path / "run" / "auto.json"
     file.write_text(file.read_text().replace('"accuracy": 0', '"accuracy": 1'))  # which no training gives
@@ -338,7 +338,7 @@ def test_a_trainer_that_is_made_again_in_the_same_folder_chooses_the_same_withou
 
 
 def test_unlabelled_data_and_a_student_made_by_model_init(tmp_path: Path) -> None:
-    settings = {"num_subclasses": 2, "temperature": 2.0}
+    settings = {"num_directions": 2, "temperature": 2.0}
     arguments = {"model_init": lambda: runs.student(), "train_dataset": data().remove_columns("label")}
     auto = trainer(tmp_path, {**arguments, "model": None}, **settings)
     assert len(auto.auto_trials) == 3
@@ -355,7 +355,7 @@ def test_a_student_made_by_an_object_and_a_search_that_fails(tmp_path: Path) -> 
                 raise RuntimeError("no more students")
             return runs.student()
 
-    args = runs.config(tmp_path, **{**AUTO, "max_steps": 1, "num_subclasses": 2, "temperature": 2.0})
+    args = runs.config(tmp_path, **{**AUTO, "max_steps": 1, "num_directions": 2, "temperature": 2.0})
     given = {"model": None, "train_dataset": data(), "teacher_model": teacher_model()}
     with pytest.raises(RuntimeError, match="no more students"):
         runs.trainer(args, **given, model_init=Maker())
@@ -377,12 +377,14 @@ def test_images_that_are_read_anew_each_time(tmp_path: Path) -> None:
         "teacher_model": guide,
         "teacher_processing_class": None,
     }
-    numbers = {"num_subclasses": 2, "temperature": 1.0}
+    numbers = {"num_directions": 2, "temperature": 1.0}
     auto = trainer(tmp_path, arguments, **numbers)
     assert len(auto.auto_trials) == 3
     auto.train()
     arguments["model"] = tiny_media.vit()
-    plain = trainer(tmp_path, arguments, **numbers, subclass_temperature=auto.args.subclass_temperature)
+    chosen = {name: getattr(auto.args, name) for name in AUTO}
+    plain = trainer(tmp_path, arguments, **{**numbers, **chosen})
+    assert plain.auto_trials == []
     plain.train()
     runs.assert_same(runs.weights(auto.model), runs.weights(plain.model))
 
@@ -409,7 +411,7 @@ def test_a_few_labels_of_which_a_part_of_the_data_lacks_a_class(tmp_path: Path) 
     for label, part in ((0, held_out), (1, kept)):
         few[next(row for row in part if labels[row] == label)] = label
     partly = raw.remove_columns("label").add_column("label", few)
-    settings = {"num_subclasses": 2, "temperature": 1.0, "max_steps": 1}
+    settings = {"num_directions": 2, "temperature": 1.0, "max_steps": 1}
     assert len(trainer(tmp_path, {"train_dataset": partly}, **settings).auto_trials) == 3
 
 
@@ -424,7 +426,7 @@ def test_a_teacher_that_passes_on_the_whole_data_passes_in_the_search(tmp_path: 
     assert (labels == guesses).mean() >= (labels == 0).mean()
     assert (labels == guesses)[kept].mean() < (labels == 0)[kept].mean()
     train = raw.remove_columns("label").add_column("label", labels)
-    settings = {"num_subclasses": 2, "temperature": 1.0, "max_steps": 1}
+    settings = {"num_directions": 2, "temperature": 1.0, "max_steps": 1}
     assert len(trainer(tmp_path, {"train_dataset": train}, **settings).auto_trials) == 3
 
 
