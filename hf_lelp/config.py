@@ -18,11 +18,11 @@ class LELPConfig(TrainingArguments):
     """Settings of `LELPTrainer`: those of `TrainingArguments` and the ones of LELP (arXiv 2409.20449).
 
     Args:
-        num_subclasses: S, pseudo-subclasses per class. 1 is plain knowledge distillation. "auto" chooses it on a
-            validation part of the training data (`hf_lelp.auto`), plain distillation where that does better; so for the
-            next two.
-        temperature: τ, of the class probabilities of teacher and student in training, or "auto".
-        subclass_temperature: β, of the teacher's subclass probabilities, or "auto". Projections are scaled to unit
+        num_subclasses: S, pseudo-subclasses per class. 1 is plain knowledge distillation. "auto" is 32, or as many as
+            the teacher's embeddings give, unless plain distillation does better on a validation part of the training
+            data (`hf_lelp.auto`).
+        temperature: τ, of the class probabilities of teacher and student in training. "auto" chooses it there too.
+        subclass_temperature: β, of the teacher's subclass probabilities; "auto" is 0.5. Projections are scaled to unit
             variance first, so that one value means the same for every teacher and class.
         subclass_weight: weight of telling a class's subclasses apart, beside 1 for telling the classes apart. The
             cross-entropy over S·C outputs is the sum of these two parts: 1 is the paper's loss, 0 plain distillation.
@@ -58,7 +58,7 @@ class LELPConfig(TrainingArguments):
     """
 
     num_subclasses: int | str = field(
-        default=8, metadata={"help": "S, pseudo-subclasses per class; 1 is plain distillation; 'auto' chooses it."}
+        default=8, metadata={"help": "S, pseudo-subclasses per class; 1 is plain distillation; 'auto': 32, or 1."}
     )
     temperature: float | str = field(
         default=1.0, metadata={"help": "τ, temperature of the class probabilities, or 'auto'."}
