@@ -79,14 +79,14 @@ SETTINGS = {
 }
 LABELS = {
     "KD, α = 0.5": "kd:alpha=0.5,temperature=4",
-    "LELP, α = 0.5": f"lelp:{BASE},alpha=0.5",
+    "LELP, S = 32, α = 0.5": f"lelp:{MANY},alpha=0.5",
 }
 KEY = {
     **CORE,
     **{name: CONTROLS[name] for name in ("LELP, random directions", "random partition")},
     "CRD": BASELINES["CRD"],
 }
-MORE = {KD_AUTO: CORE[KD_AUTO], **CONTROLS, **BASELINES, **MORE_MAKERS, **LABELS}
+MORE = {KD_AUTO: CORE[KD_AUTO], "LELP, S = 32": CORE["LELP, S = 32"], **CONTROLS, **BASELINES, **MORE_MAKERS}
 RATES = {
     f"{name}, learning rate {rate}": f"{method},learning_rate={rate}"
     for rate in (0.001, 0.003, 0.006, 0.012, 0.024)
@@ -157,21 +157,23 @@ def _students(student: str) -> Loaders:
     return {name: partial(task, student=student) for name, task in TEXTS.items()}
 
 
+SEVERAL: Loaders = {"pairs, 100 fine classes": IMAGES["pairs, 100 fine classes"], **_students("mlp")}
+
 PARTS = {
     "images": Part(IMAGES, KEY, 3),
     "lookalikes": Part(LOOKALIKES, KEY, 3),
     "mlp": Part(_students("mlp"), KEY, 5),
     "scratch": Part(_students("scratch"), CORE, 3),
     "pretrained": Part(_students("pretrained"), SHORT, 3),
-    "images_more": Part({**IMAGES, **LOOKALIKES}, MORE, 3),
-    "mlp_more": Part(_students("mlp"), MORE, 5),
+    "methods": Part(SEVERAL, MORE, 3),
+    "labels": Part(SEVERAL, {**{name: CORE[name] for name in ("KD, τ = 4", "LELP, S = 32")}, **LABELS}, 3),
     "settings": Part(
-        {"pairs, 100 fine classes": IMAGES["pairs, 100 fine classes"], **_students("mlp")},
+        SEVERAL,
         {KD_AUTO: CORE[KD_AUTO], "LELP, base": CORE["LELP, base"], **SETTINGS},
         3,
     ),
     "variants": Part(
-        {"pairs, 100 fine classes": IMAGES["pairs, 100 fine classes"], **_students("mlp")},
+        SEVERAL,
         {KD_AUTO: CORE[KD_AUTO], "LELP, base": CORE["LELP, base"], **VARIANTS},
         3,
     ),
