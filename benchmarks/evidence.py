@@ -172,6 +172,19 @@ PARTS = {
         {KD_AUTO: CORE[KD_AUTO], "LELP, base": CORE["LELP, base"], **SETTINGS},
         3,
     ),
+    "heads": Part(
+        SEVERAL,
+        {
+            **{name: CORE[name] for name in ("KD, τ = 4", "LELP, S = 32", "LELP, paper's head, τ = 1, β = 1, S = 8")},
+            **{
+                f"paper's head, τ = {t}, β = {b}, S = {s}": (
+                    f"lelp:student_head=subclass,temperature={t},subclass_temperature={b},num_subclasses={s}"
+                )
+                for t, b, s in ((1, 0.5, 8), (1, 0.5, 32), (1, 1, 32), (4, 0.5, 32))
+            },
+        },
+        3,
+    ),
     "variants": Part(
         SEVERAL,
         {KD_AUTO: CORE[KD_AUTO], "LELP, base": CORE["LELP, base"], **VARIANTS},

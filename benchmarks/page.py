@@ -37,6 +37,7 @@ TITLES = {
     "labels": "With labels",
     "learning_rate": "The student's learning rate",
     "settings": "Settings of LELP",
+    "heads": "The paper's head and the auxiliary one",
     "subclasses": "How many subclasses, and of what (MLP student)",
     "variants": "Directions that the classes share, and whitened ones",
     "embeddings": "Embeddings of length 1, and of earlier layers of the teacher",
