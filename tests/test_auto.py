@@ -483,3 +483,6 @@ def test_other_words_are_refused_in_python() -> None:
     for settings in ({"num_subclasses": "many"}, {"num_directions": "auto"}, {"temperature": "hot"}, {"alpha": "auto"}):
         with pytest.raises(ValueError):
             config(**settings)
+    with pytest.raises(ValueError, match="num_directions=4 is fewer than num_subclasses=8"):
+        config(num_subclasses=8, num_directions=4)
+    assert config(num_directions=4).directions == 4  # "auto" takes what there is
