@@ -48,7 +48,10 @@ def mapped_anew(part: Dataset) -> Dataset:
 def _mapped_anew(table: Table) -> Table:
     if isinstance(table, ConcatenationTable):
         return ConcatenationTable.from_blocks([[_mapped_anew(block) for block in row] for row in table.blocks])
-    return MemoryMappedTable.from_file(table.path, table.replays) if isinstance(table, MemoryMappedTable) else table
+    # A slice of no columns to the end comes back whole from a replay (pyarrow forgets its rows).
+    if not isinstance(table, MemoryMappedTable) or not table.num_columns:
+        return table
+    return MemoryMappedTable.from_file(table.path, table.replays)
 
 
 def content_hash(part: Dataset) -> str:

@@ -218,11 +218,16 @@ def test_rows_mapped_anew_are_the_same_rows(tmp_path: Path) -> None:
         write_shard(file, {"a": np.arange(10) + 10 * number, "b": np.ones((10, 2), dtype=np.float32) * number})
     mapped = open_shards(files)
     beside = concatenate_datasets([mapped.select_columns("a"), Dataset.from_dict({"c": [*range(30)]})], axis=1)
+    for name in "cd":
+        write_shard(tmp_path / f"{name}.arrow", {name: np.arange(30)})
+    from_files = concatenate_datasets([open_shards([tmp_path / f"{name}.arrow"]) for name in "cd"], axis=1)
     for dataset in (
         mapped,
         mapped.select(range(5, 25)),
         mapped.select([3, 1, 29]),
         beside,
+        *cut(from_files.select_columns("c"), 20),
+        *cut(from_files.select_columns("d"), 20),
         Dataset.from_dict({"a": [1]}),
     ):
         assert mapped_anew(dataset)[:] == dataset[:]
