@@ -1,8 +1,8 @@
 """τ, S and β chosen for the user, on a validation part of the training data, over columns that are there already.
 
 1. Plain distillation at each temperature τ; the best one stays.
-2. LELP at that τ, with S = 32, or as many as the projections have directions, and β = 0.5. It is taken unless plain
-   distillation is above it.
+2. LELP at that τ (with the paper's head at τ = 1: it learns badly at others), with S = 32, or as many as the
+   projections have directions, and β = 0.5. It is taken unless plain distillation is above it.
 
 Every trial is a whole training on the other part: shorter ones order the settings otherwise (docs/evidence.md, which
 also says why S and β are not searched for). The teacher is not run, and the test data not touched. The cost is that of
@@ -108,6 +108,9 @@ def choose_settings(args: LELPConfig, dataset: Any, fit: Fit, student: str = "")
 
     fall_back = args.num_subclasses == AUTO
     temperatures = TEMPERATURES if args.temperature == AUTO else (float(args.temperature),)
+    at_1 = args.student_head == "subclass" and args.temperature == AUTO
+    if at_1 and not fall_back and args.num_subclasses != 1:
+        temperatures = (1.0,)  # plain distillation will not be taken
     candidates = [
         {"num_subclasses": 1, "temperature": temperature, "subclass_temperature": 1.0} for temperature in temperatures
     ]
@@ -116,6 +119,8 @@ def choose_settings(args: LELPConfig, dataset: Any, fit: Fit, student: str = "")
     if subclasses > 1:
         beta = SUBCLASS_TEMPERATURE if args.subclass_temperature == AUTO else float(args.subclass_temperature)
         lelp = {**chosen, "num_subclasses": subclasses, "subclass_temperature": beta}
+        if at_1:
+            lelp["temperature"] = 1.0
         if not fall_back or accuracy(lelp) >= accuracy(chosen):
             chosen = lelp
     for name, value in chosen.items():

@@ -40,7 +40,8 @@ FOLDERS = (f"out {number}" for number in count())
 
 def config(**settings: Any) -> LELPConfig:
     """Each in a folder of its own, or one would find another's trials."""
-    return LELPConfig(**{"output_dir": next(FOLDERS), "report_to": "none", "use_cpu": True, **AUTO, **settings})
+    given = {"student_head": "auxiliary", **AUTO, **settings}
+    return LELPConfig(**{"output_dir": next(FOLDERS), "report_to": "none", "use_cpu": True, **given})
 
 
 def columns(
@@ -92,6 +93,20 @@ def test_temperature_first_then_the_subclasses() -> None:
     settings = {"num_subclasses": 32, "temperature": 2.0, "subclass_temperature": 0.5}
     assert tried[-1] == {**settings, "chosen": True}
     assert settings.items() <= tried[-2].items() and sum("chosen" in entry for entry in tried) == 1
+
+
+def test_the_paper_s_head_is_tried_at_temperature_1() -> None:
+    args = config(student_head="subclass")
+    fit = Fit(lambda t: {1.0: 5, 2.0: 8, 4.0: 6}[t.temperature] + 5 * (t.num_subclasses > 1))
+    choose_settings(args, columns(), fit)
+    assert fit.tried == [*map(kd, TEMPERATURES), (32, 1.0, 0.5)]
+    assert (args.num_subclasses, args.temperature, args.subclass_temperature) == (32, 1.0, 0.5)
+    fit = Fit(lambda t: 5)
+    choose_settings(config(student_head="subclass", temperature=2.0), columns(), fit)
+    assert fit.tried == [(32, 2.0, 0.5), kd(2.0)]  # asked for
+    args, fit = config(student_head="subclass", num_subclasses=8), Fit(lambda t: 5)
+    choose_settings(args, columns(), fit)
+    assert fit.tried == [] and (args.num_subclasses, args.temperature) == (8, 1.0)
 
 
 @pytest.mark.parametrize(("directions", "subclasses"), [(40, 32), (20, 20), (2, 2)])
