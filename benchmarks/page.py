@@ -125,7 +125,7 @@ def _picture(name: str, summaries: dict[str, dict[str, Any]]) -> str | None:
     if name in AXES:
         points = sorted((float(task.split()[0]), summary) for task, summary in summaries.items())
         _draw(path, partial(_lines, label=AXES[name]), [points])
-        return f"Accuracy against {AXES[name]}"
+        return f"Differences against {AXES[name]}"
     if name == "epochs":
         _draw(path, _epochs, [*summaries.items()])
         return "Accuracy against epochs"
@@ -152,11 +152,19 @@ def _gains(panel: Axes, tasks: dict[str, dict[str, Any]]) -> None:
 
 
 def _lines(panel: Axes, points: list[tuple[float, dict[str, Any]]], label: str) -> None:
-    for method in points[0][1]["methods"]:
-        means = [100 * summary["methods"][method]["accuracy"]["mean"] for _, summary in points]
-        spread = [100 * (summary["methods"][method]["accuracy"]["std"] or 0) for _, summary in points]
-        panel.errorbar([x for x, _ in points], means, yerr=spread, marker="o", capsize=2, label=method)
-    panel.set(xscale="log", xlabel=label, ylabel="accuracy, %")
+    """Every method's difference to the reference, with its interval over examples."""
+    methods = points[0][1]["methods"]
+    for method in methods:
+        if "difference" not in methods[method]:
+            panel.axhline(0, color="0.7", zorder=0)
+            panel.set(ylabel=f"points above {method}")
+            continue
+        found = [summary["methods"][method]["difference"] for _, summary in points]
+        mean = np.array([difference["mean"] for difference in found])
+        interval = np.array([difference["over_examples"] for difference in found]).T
+        spread = np.abs(interval - mean)
+        panel.errorbar([x for x, _ in points], mean, yerr=spread, marker="o", capsize=2, label=method)
+    panel.set(xscale="log", xlabel=label)
     panel.set_xticks([x for x, _ in points], [f"{x:,.0f}" for x, _ in points])
     panel.minorticks_off()
     panel.legend(frameon=False)
