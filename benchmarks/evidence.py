@@ -86,7 +86,14 @@ KEY = {
     **{name: CONTROLS[name] for name in ("LELP, random directions", "random partition")},
     "CRD": BASELINES["CRD"],
 }
-MORE = {KD_AUTO: CORE[KD_AUTO], "LELP, S = 32": CORE["LELP, S = 32"], **CONTROLS, **BASELINES, **MORE_MAKERS}
+MORE = {
+    KD_AUTO: CORE[KD_AUTO],
+    "LELP, base": CORE["LELP, base"],
+    "LELP, S = 32": CORE["LELP, S = 32"],
+    **CONTROLS,
+    **BASELINES,
+    **MORE_MAKERS,
+}
 RATES = {
     f"{name}, learning rate {rate}": f"{method},learning_rate={rate}"
     for rate in (0.001, 0.003, 0.006, 0.012, 0.024)
