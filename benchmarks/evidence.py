@@ -99,7 +99,11 @@ RATES = {
     for rate in (0.001, 0.003, 0.006, 0.012, 0.024)
     for name, method in (("KD, τ = 4", CORE["KD, τ = 4"]), ("LELP, base", CORE["LELP, base"]))
 }
-VARIANTS = {"shared directions": f"shared_directions:{BASE}", "whitened": f"whitened:{BASE}"}
+VARIANTS = {
+    "shared directions": f"shared_directions:{BASE}",
+    "whitened": f"whitened:{BASE}",
+    "whitened, S = 32": f"whitened:{MANY}",
+}
 SUBCLASSES = {
     **{
         f"S = {s}, β = {b}": f"lelp:{HEAD},temperature=4,subclass_temperature={b},num_subclasses={s}"
