@@ -29,8 +29,9 @@ RESULTS = Path(__file__).parent / "results"
 
 # The settings that the variants share; "auto" chooses among others.
 HEAD = "student_head=auxiliary"
-BASE = f"{HEAD},temperature=4,subclass_temperature=0.5,num_subclasses=8"
-MANY = f"{HEAD},temperature=4,subclass_temperature=0.5,num_subclasses=32"
+FORM = f"{HEAD},temperature=4,subclass_temperature=0.5"
+BASE = f"{FORM},num_subclasses=8"
+MANY = f"{FORM},num_subclasses=32"
 AUTO = "num_subclasses=auto,temperature=auto,subclass_temperature=auto"
 KD_AUTO = "KD, best τ"
 
@@ -68,7 +69,7 @@ MORE_MAKERS = {
     "t-SNE + K-means": f"tsne_kmeans:{HEAD},temperature=4,num_subclasses=8",
 }
 SETTINGS = {
-    **{f"S = {s}": f"lelp:{HEAD},temperature=4,subclass_temperature=0.5,num_subclasses={s}" for s in (2, 4, 16, 32)},
+    **{f"S = {s}": f"lelp:{FORM},num_subclasses={s}" for s in (2, 4, 16, 32)},
     **{f"β = {b}": f"lelp:{HEAD},temperature=4,subclass_temperature={b},num_subclasses=8" for b in (0.25, 1, 2)},
     **{f"weight {w}": f"lelp:{BASE},subclass_weight={w}" for w in (0.25, 4, 16)},
     **{f"τ = {t}": f"lelp:{HEAD},temperature={t},subclass_temperature=0.5,num_subclasses=8" for t in (1, 2)},
@@ -110,9 +111,7 @@ SUBCLASSES = {
         for s in (8, 32, 64, 128)
         for b in ((0.25, 0.5, 1) if s < 128 else (0.5, 1))
     },
-    "random directions, S = 64, β = 0.5": (
-        f"random_directions:{HEAD},temperature=4,subclass_temperature=0.5,num_subclasses=64"
-    ),
+    "random directions, S = 64, β = 0.5": f"random_directions:{FORM},num_subclasses=64",
     **{f"K-means, S = {s}": f"kmeans:{HEAD},temperature=4,num_subclasses={s}" for s in (8, 32)},
     **{name: BASELINES[name] for name in ("CRD", "embedding MSE", "RKD")},
 }

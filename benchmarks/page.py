@@ -4,7 +4,7 @@ Only what is in the JSON files is shown; a part that was not run is not there.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -164,9 +164,7 @@ def _lines(panel: Axes, points: list[tuple[float, dict[str, Any]]], label: str) 
         interval = np.array([difference["over_examples"] for difference in found]).T
         spread = np.abs(interval - mean)
         panel.errorbar([x for x, _ in points], mean, yerr=spread, marker="o", capsize=2, label=method)
-    panel.set(xscale="log", xlabel=label)
-    panel.set_xticks([x for x, _ in points], [f"{x:,.0f}" for x, _ in points])
-    panel.minorticks_off()
+    _logarithmic(panel, label, [x for x, _ in points])
     panel.legend(frameon=False)
 
 
@@ -183,9 +181,8 @@ def _epochs(panel: Axes, results: tuple[str, dict[str, Any]]) -> None:
     for method, points in found.items():
         epochs, mean, spread = zip(*sorted(points), strict=True)
         panel.errorbar(epochs, mean, yerr=spread, marker="o", capsize=2, label=method)
-    panel.set(title=task, xscale="log", xlabel="epochs", ylabel="accuracy, %")
-    panel.set_xticks(epochs, [str(number) for number in epochs])
-    panel.minorticks_off()
+    panel.set(title=task, ylabel="accuracy, %")
+    _logarithmic(panel, "epochs", epochs)
     panel.legend(frameon=False)
 
 
@@ -200,11 +197,17 @@ def _settings(panel: Axes, axis: str, tasks: dict[str, dict[str, Any]]) -> None:
         values = sorted(gains)
         panel.plot(values, [gains[value] for value in values], marker="o", label=task)
     panel.axhline(0, color="0.7", zorder=0)
-    panel.set(xscale="log", xlabel=axis, ylabel="points above KD with the best τ")
-    panel.set_xticks(values, [f"{value:g}" for value in values])
-    panel.minorticks_off()
+    panel.set(ylabel="points above KD with the best τ")
+    _logarithmic(panel, axis, values)
     if axis == "S":
         panel.legend(frameon=False)
+
+
+def _logarithmic(panel: Axes, label: str, values: Sequence[float]) -> None:
+    """A logarithmic x axis, marked at the values alone."""
+    panel.set(xscale="log", xlabel=label)
+    panel.set_xticks(values, [f"{value:,g}" for value in values])
+    panel.minorticks_off()
 
 
 def _draw(path: Path, draw: Callable[[Axes, Any], None], contents: list[Any], height: float = 4.2) -> None:
