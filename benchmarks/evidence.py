@@ -32,8 +32,10 @@ HEAD = "student_head=auxiliary"
 FORM = f"{HEAD},temperature=4,subclass_temperature=0.5"
 BASE = f"{FORM},num_subclasses=8"
 MANY = f"{FORM},num_subclasses=32"
+RECOMMENDED = f"{MANY},whitening=0.5"
 AUTO = "num_subclasses=auto,temperature=auto,subclass_temperature=auto"
 KD_AUTO = "KD, best τ"
+LELP = ("LELP, S = 32", "LELP, S = 32, γ = 0.5")
 
 CORE = {
     "labels alone": "direct",
@@ -43,6 +45,7 @@ CORE = {
     "LELP, auto": f"lelp:{HEAD},{AUTO}",
     "LELP, base": f"lelp:{BASE}",
     "LELP, S = 32": f"lelp:{MANY}",
+    "LELP, S = 32, γ = 0.5": f"lelp:{RECOMMENDED}",
     "LELP, paper's head, τ = 1, β = 1, S = 8": "lelp:student_head=subclass,subclass_temperature=1,num_subclasses=8",
     "oracle": f"oracle:{HEAD},temperature=4",
 }
@@ -81,6 +84,7 @@ SETTINGS = {
 LABELS = {
     "KD, α = 0.5": "kd:alpha=0.5,temperature=4",
     "LELP, S = 32, α = 0.5": f"lelp:{MANY},alpha=0.5",
+    "LELP, S = 32, γ = 0.5, α = 0.5": f"lelp:{RECOMMENDED},alpha=0.5",
 }
 KEY = {
     **CORE,
@@ -90,7 +94,7 @@ KEY = {
 MORE = {
     KD_AUTO: CORE[KD_AUTO],
     "LELP, base": CORE["LELP, base"],
-    "LELP, S = 32": CORE["LELP, S = 32"],
+    **{name: CORE[name] for name in LELP},
     **CONTROLS,
     **BASELINES,
     **MORE_MAKERS,
@@ -102,8 +106,21 @@ RATES = {
 }
 VARIANTS = {
     "shared directions": f"shared_directions:{BASE}",
-    "whitened": f"whitened:{BASE}",
-    "whitened, S = 32": f"whitened:{MANY}",
+    **{f"γ = {g}": f"lelp:{BASE},whitening={g}" for g in (0.5, 1)},
+    **{
+        f"S = {s}, β = {b}, γ = {g}": (
+            f"lelp:{HEAD},temperature=4,num_subclasses={s},subclass_temperature={b},whitening={g}"
+        )
+        for s, b, g in (
+            (16, 0.5, 0.5),
+            (16, 0.5, 1),
+            (32, 0.5, 0.5),
+            (32, 0.5, 1),
+            (32, 1, 0.5),
+            (32, 1, 1),
+            (64, 0.5, 0.5),
+        )
+    },
 }
 SUBCLASSES = {
     **{
@@ -121,12 +138,12 @@ EPOCHS = {
     for name, method in (
         ("KD, τ = 1", f"{CORE['KD, τ = 1']}:temperature=1"),
         ("KD, τ = 4", CORE["KD, τ = 4"]),
-        ("LELP, S = 32", CORE["LELP, S = 32"]),
+        *((name, CORE[name]) for name in LELP),
     )
 }
-SHORT = {name: CORE[name] for name in ("labels alone", "KD, τ = 1", KD_AUTO, "LELP, auto", "LELP, S = 32")}
+SHORT = {name: CORE[name] for name in ("labels alone", "KD, τ = 1", KD_AUTO, "LELP, auto", *LELP)}
 # Without a search, where many tasks are to be trained on; the reference is then KD at τ = 4.
-FIXED = {name: CORE[name] for name in ("labels alone", "KD, τ = 4", "LELP, S = 32", "oracle")}
+FIXED = {name: CORE[name] for name in ("labels alone", "KD, τ = 4", *LELP, "oracle")}
 
 Loaders = Mapping[str, Callable[[], Task]]
 
@@ -176,7 +193,7 @@ PARTS = {
     "scratch": Part(_students("scratch"), CORE, 3),
     "pretrained": Part(_students("pretrained"), SHORT, 3),
     "methods": Part(SEVERAL, MORE, 3),
-    "labels": Part(SEVERAL, {**{name: CORE[name] for name in ("KD, τ = 4", "LELP, S = 32")}, **LABELS}, 3),
+    "labels": Part(SEVERAL, {**{name: CORE[name] for name in ("KD, τ = 4", *LELP)}, **LABELS}, 3),
     "settings": Part(
         SEVERAL,
         {KD_AUTO: CORE[KD_AUTO], "LELP, base": CORE["LELP, base"], **SETTINGS},
@@ -185,7 +202,7 @@ PARTS = {
     "heads": Part(
         SEVERAL,
         {
-            **{name: CORE[name] for name in ("KD, τ = 4", "LELP, S = 32", "LELP, paper's head, τ = 1, β = 1, S = 8")},
+            **{name: CORE[name] for name in ("KD, τ = 4", *LELP, "LELP, paper's head, τ = 1, β = 1, S = 8")},
             **{
                 f"paper's head, τ = {t}, β = {b}, S = {s}": (
                     f"lelp:student_head=subclass,temperature={t},subclass_temperature={b},num_subclasses={s}"
@@ -209,7 +226,7 @@ PARTS = {
             },
             **{f"{name}, length 1": partial(unit_embeddings, task) for name, task in _students("mlp").items()},
         },
-        {name: CORE[name] for name in ("KD, τ = 4", "LELP, base", "LELP, S = 32")},
+        {name: CORE[name] for name in ("KD, τ = 4", "LELP, base", *LELP)},
         3,
     ),
     "learning_rate": Part(

@@ -39,7 +39,7 @@ TITLES = {
     "settings": "Settings of LELP",
     "heads": "The paper's head and the auxiliary one",
     "subclasses": "How many subclasses, and of what (MLP student)",
-    "variants": "Directions that the classes share, and whitened ones",
+    "variants": "Directions that the classes share, and whitening",
     "embeddings": "Embeddings of length 1, and of earlier layers of the teacher",
     "epochs": "Longer training",
     "teachers": "A teacher that was stopped earlier",

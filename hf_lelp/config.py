@@ -10,7 +10,7 @@ from typing import Any, Literal
 from transformers import TrainingArguments
 
 AUTO = "auto"
-MOST_SUBCLASSES = 32  # that "auto" tries
+MOST_SUBCLASSES, WHITENING = 32, 0.5  # that "auto" tries
 
 
 @dataclass
@@ -34,6 +34,9 @@ class LELPConfig(TrainingArguments):
         null_space: remove from the embeddings what the teacher's final layer reads before fitting.
         random_rotation: rotate each class's principal directions, so that all have the same variance in expectation.
         scale_projections: divide each class's projections by their root mean variance.
+        whitening: γ, each projection is first divided by its deviation to this power: 0 is the paper, at 1 all
+            directions of a class weigh the same. `None` is 0, or 0.5 where `num_subclasses` is "auto"
+            (docs/evidence.md).
         rotation_seed: of the random rotations; `None` is `seed`.
         num_directions: directions per class to fit and store; `None` is `num_subclasses`. More of them let a sweep
             over `num_subclasses` run on the same columns.
@@ -79,6 +82,10 @@ class LELPConfig(TrainingArguments):
     null_space: bool = field(default=True, metadata={"help": "Fit in the null space of the teacher's final layer."})
     random_rotation: bool = field(default=True, metadata={"help": "Rotate each class's directions at random."})
     scale_projections: bool = field(default=True, metadata={"help": "Scale each class's projections to unit variance."})
+    whitening: float | None = field(
+        default=None,
+        metadata={"help": "γ, from 0, the paper's, to 1, all directions alike (default: 0, or 0.5 with 'auto')."},
+    )
     rotation_seed: int | None = field(default=None, metadata={"help": "Seed of the rotations (default: seed)."})
     num_directions: int | None = field(
         default=None, metadata={"help": "Directions per class to fit and store (default: num_subclasses)."}
@@ -155,6 +162,9 @@ class LELPConfig(TrainingArguments):
         for name in ("input_columns", "teacher_input_columns"):
             if isinstance(getattr(self, name), str):
                 setattr(self, name, [getattr(self, name)])
+        if self.whitening is None:
+            self.whitening = WHITENING if self.num_subclasses == AUTO else 0.0
+        self.whitening = float(self.whitening)  # as of the temperatures above
         self.check()
 
     @property
@@ -194,6 +204,8 @@ class LELPConfig(TrainingArguments):
                 raise ValueError(f"{name}={value}: at least 1 is needed.")
         if self.rotation_seed is not None and self.rotation_seed < 0:
             raise ValueError(f"rotation_seed={self.rotation_seed}: a seed is 0 or more.")
+        if not 0 <= (self.whitening or 0) <= 1:
+            raise ValueError(f"whitening={self.whitening}: 0 leaves the directions as they are, and 1 is the most.")
         if not 0 <= self.alpha <= 1:
             raise ValueError(f"alpha={self.alpha}: the weight of the labels is between 0 and 1.")
         if self.student_head not in ("subclass", "auxiliary"):

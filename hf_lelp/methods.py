@@ -29,10 +29,9 @@ CLUSTERINGS = {
 DIRECTIONS = {
     "random_directions": subclass_makers.random_directions,
     "shared_directions": subclass_makers.shared_directions,
-    "whitened": subclass_makers.whitened,
 }
 # Scores of these are taken as they are: the logarithms of the subclasses' probabilities.
-_AS_THEY_ARE = {"random_rotation": False, "scale_projections": False, "subclass_temperature": 1.0}
+_AS_THEY_ARE = {"random_rotation": False, "scale_projections": False, "whitening": 0.0, "subclass_temperature": 1.0}
 SETTINGS: dict[str, dict[str, Any]] = {
     "direct": {"alpha": 1.0},
     "kd": {"num_subclasses": 1},

@@ -215,17 +215,25 @@ class ClassProjections(
         return self.directions.shape[1]
 
     def rotation(
-        self, num_subclasses: int, *, random_rotation: bool = True, scale: bool = True, seed: int = 0
+        self,
+        num_subclasses: int,
+        *,
+        random_rotation: bool = True,
+        scale: bool = True,
+        whitening: float = 0.0,
+        seed: int = 0,
     ) -> torch.Tensor:
         """The matrix R that turns raw projections into subclass scores: u_c = raw_c[:S] R_c, R_c = Q_c / scale_c.
 
         Q_c is Haar-distributed orthonormal (step 3 of the fit), scale_c the root mean variance of the S projections
-        (step 4), which a rotation leaves as it is.
+        (step 4), which a rotation leaves as it is. With whitening, which is not in the paper, each projection is
+        divided by its deviation to the power γ before.
 
         Args:
             num_subclasses: S ≤ K.
             random_rotation: false leaves Q_c the identity.
             scale: false leaves scale_c at 1.
+            whitening: γ; at 0 projections keep their ratios, at 1 all have the same variance.
             seed: of the rotations.
 
         Returns:
@@ -245,9 +253,10 @@ class ClassProjections(
                 # As scipy.stats.ortho_group draws it, which takes a second to import.
                 normal = np.random.default_rng([seed, index]).normal(size=(num_subclasses, num_subclasses))
                 matrices[index] = orthonormal(normal)
+        variance = self.variance[:, :num_subclasses].double().numpy()
+        matrices /= variance[:, :, None] ** (whitening / 2)
         if scale:
-            variance = self.variance[:, :num_subclasses].double().numpy()
-            matrices /= np.sqrt(variance.mean(-1))[:, None, None]
+            matrices /= np.sqrt((variance ** (1 - whitening)).mean(-1))[:, None, None]
         return torch.from_numpy(matrices).float()
 
     def _tensors(self) -> dict[str, torch.Tensor]:

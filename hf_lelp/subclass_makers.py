@@ -189,26 +189,6 @@ def shared_directions(
     return _with_directions(projections, np.stack([found] * projections.num_classes), embedding, classes)
 
 
-def whitened(
-    projections: ClassProjections, embedding: Array, classes: Indices, *, seed: int, weight: Tensor | None = None
-) -> ClassProjections:
-    """A variant: each projection divided by its own deviation, where LELP divides a class's by one number.
-
-    Args:
-        projections: fitted.
-        embedding: not read.
-        classes: not read.
-        seed: not used.
-        weight: not read.
-    """
-    deviation = projections.variance.sqrt()
-    return replace(
-        projections,
-        directions=projections.directions / deviation[..., None],
-        variance=torch.ones_like(projections.variance),
-    )
-
-
 def subclass_auxiliary_loss(subclass_logits: Tensor, temperature: float) -> Tensor:
     """What makes a teacher use its subclasses: −log(e^{ẑ_i·ẑ_i/T} / (1/N Σ_j e^{ẑ_i·ẑ_j/T})) for each example i.
 

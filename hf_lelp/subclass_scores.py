@@ -9,7 +9,7 @@ from hf_lelp.projections import PROJECTIONS_COLUMN, ClassProjections
 
 
 class SubclassScores:
-    """u, the scores of every class's pseudo-subclasses: raw projections on S directions, rotated and scaled.
+    """u, the scores of every class's pseudo-subclasses: raw projections on S directions, scaled and rotated.
 
     Follows changes of `args`, as a search over settings makes them; the rotation is drawn once for each.
 
@@ -30,6 +30,7 @@ class SubclassScores:
             "num_subclasses": args.num_subclasses,
             "random_rotation": args.random_rotation,
             "scale": args.scale_projections,
+            "whitening": args.whitening,
             "seed": args.seed if args.rotation_seed is None else args.rotation_seed,
         }
 
@@ -45,9 +46,9 @@ class SubclassScores:
         Raises:
             ValueError: if the projections that made the column are not known, or are of another shape.
         """
-        used = column[..., : int(self.args.num_subclasses)].float()
-        settings = self.settings()
-        if self.projections is None and not (settings["random_rotation"] or settings["scale"]):
+        args, settings = self.args, self.settings()
+        used = column[..., : int(args.num_subclasses)].float()
+        if self.projections is None and not any((args.random_rotation, args.scale_projections, args.whitening)):
             return used
         drawn_for = {**settings, "device": column.device}
         if self._drawn is None or self._drawn[0] != drawn_for:
@@ -59,7 +60,7 @@ class SubclassScores:
             raise ValueError(
                 f"The data has {PROJECTIONS_COLUMN}, and the projections that made them are needed for their rotation"
                 " and scale: pass projections=ClassProjections.from_pretrained(...). Scores that are to be taken as"
-                " they are need random_rotation=False and scale_projections=False."
+                " they are need random_rotation=False, scale_projections=False and whitening=0."
             )
         size = (self.projections.num_classes, self.projections.num_directions)
         if tuple(column.shape[1:]) != size:

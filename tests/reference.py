@@ -50,14 +50,17 @@ def align(directions: Array, like: Array) -> Array:
     return directions * np.sign((directions * like).sum(-1, keepdims=True))
 
 
-def scores(embedding: Array, fitted: Fit, rotation: Array | None = None, scale: bool = True) -> Array:
+def scores(
+    embedding: Array, fitted: Fit, rotation: Array | None = None, scale: bool = True, whitening: float = 0.0
+) -> Array:
     """u, (N, C, S): steps 3 and 4 for every example and every class. `rotation`: Q, (C, S, S)."""
     num_classes, num_subclasses, _ = fitted.directions.shape
     u = np.zeros((len(embedding), num_classes, num_subclasses))
     for c in range(num_classes):
         q = np.eye(num_subclasses) if rotation is None else rotation[c]
-        rotated = fitted.directions[c].T @ q
-        divisor = np.sqrt(np.mean(fitted.variance[c])) if scale else 1.0
+        deviation = np.sqrt(fitted.variance[c])
+        rotated = (fitted.directions[c] / deviation[:, None] ** whitening).T @ q
+        divisor = np.sqrt(np.mean((deviation / deviation**whitening) ** 2)) if scale else 1.0
         for n, h in enumerate(embedding.astype(np.float64)):
             for s in range(num_subclasses):
                 u[n, c, s] = (h - fitted.mean[c]) @ rotated[:, s] / divisor
@@ -88,9 +91,10 @@ def targets(
     beta: float,
     rotation: Array | None = None,
     scale: bool = True,
+    whitening: float = 0.0,
 ) -> Array:
     """From logits, embeddings and the fit to the targets, (N, C, S)."""
-    return subclass_targets(teacher_logits, scores(embedding, fitted, rotation, scale), tau, beta)
+    return subclass_targets(teacher_logits, scores(embedding, fitted, rotation, scale, whitening), tau, beta)
 
 
 def class_logits(outputs: Array, num_classes: int) -> Array:

@@ -103,7 +103,7 @@ def test_the_paper_s_head_is_tried_at_temperature_1() -> None:
     assert (args.num_subclasses, args.temperature, args.subclass_temperature) == (32, 1.0, 0.5)
     fit = Fit(lambda t: 5)
     choose_settings(config(student_head="subclass", temperature=2.0), columns(), fit)
-    assert fit.tried == [(32, 2.0, 0.5), kd(2.0)]  # asked for
+    assert fit.tried == [kd(2.0), (32, 2.0, 0.5)]  # asked for
     args, fit = config(student_head="subclass", num_subclasses=8), Fit(lambda t: 5)
     choose_settings(args, columns(), fit)
     assert fit.tried == [] and (args.num_subclasses, args.temperature) == (8, 1.0)
@@ -114,7 +114,7 @@ def test_as_many_subclasses_as_there_are_directions(directions: int, subclasses:
     args, fit = config(temperature=1.0), Fit(lambda t: 5)
     choose_settings(args, columns(directions=directions), fit)
     assert args.num_subclasses == subclasses
-    assert fit.tried == [(subclasses, 1.0, SUBCLASS_TEMPERATURE), kd(1.0)]
+    assert fit.tried == [kd(1.0), (subclasses, 1.0, SUBCLASS_TEMPERATURE)]
 
 
 def test_a_single_direction_makes_no_subclasses() -> None:
@@ -123,12 +123,27 @@ def test_a_single_direction_makes_no_subclasses() -> None:
     assert args.num_subclasses == 1 and fit.tried == [*map(kd, TEMPERATURES)]
 
 
-def test_plain_distillation_is_taken_where_it_does_better() -> None:
-    args = config()
-    fit = Fit(lambda t: 10 if t.num_subclasses > 1 else 11)
-    tried = choose_settings(args, columns(), fit)
+@pytest.mark.parametrize(
+    ("rows", "right", "below"),
+    [
+        # The usual gain outweighs 0.006 / 0.007² · p(1 − p) rows, whatever their number: 30.6 at p = ½.
+        (20_000, 2000, 30),
+        (5000, 900, 11),
+        # But never more than two standard errors, 2 √(n p(1 − p)) rows: 14.1 and 4.5, or two rows where all are right.
+        (1000, 100, 14),
+        (100, 10, 4),
+        (100, 20, 2),
+    ],
+)
+def test_plain_distillation_is_taken_where_it_is_too_far_above(rows: int, right: int, below: int) -> None:
+    def choose(answers: dict[Any, int]) -> tuple[LELPConfig, dict[str, Any]]:
+        args = config(temperature=1.0)
+        return args, choose_settings(args, columns(rows), Fit(lambda t: answers[t.num_subclasses]))[-1]
+
+    assert choose({1: right, 32: right - below})[0].num_subclasses == 32
+    args, taken = choose({1: right, 32: right - below - 1})
     assert (args.num_subclasses, args.temperature, args.subclass_temperature) == (1, 1.0, 1.0)
-    assert tried[-1] == {"num_subclasses": 1, "temperature": 1.0, "subclass_temperature": 1.0, "chosen": True}
+    assert taken == {"num_subclasses": 1, "temperature": 1.0, "subclass_temperature": 1.0, "chosen": True}
 
 
 def test_of_equals_the_first_is_taken_and_lelp_before_plain_distillation() -> None:
@@ -148,7 +163,7 @@ def test_a_fixed_number_of_subclasses_is_kept_even_where_plain_distillation_does
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
-        ({"temperature": 3.0, "subclass_temperature": 0.7}, [(32, 3.0, 0.7), kd(3.0)]),
+        ({"temperature": 3.0, "subclass_temperature": 0.7}, [kd(3.0), (32, 3.0, 0.7)]),
         ({"num_subclasses": 8, "temperature": 3.0}, []),
         ({"num_subclasses": 8, "subclass_temperature": 0.7}, [*map(kd, TEMPERATURES)]),
         ({"num_subclasses": 1, "subclass_temperature": 0.7}, [*map(kd, TEMPERATURES)]),
@@ -318,7 +333,7 @@ def test_a_run_is_the_run_with_the_numbers_that_were_chosen(
     assert placed is None or head == "auxiliary" or placed.temperature == args.temperature
     auto.train()
 
-    numbers = dict(zip(AUTO, chosen, strict=True))
+    numbers = {**dict(zip(AUTO, chosen, strict=True)), "whitening": args.whitening}
     guide = teacher_model()
     with runs.rows_seen(guide) as seen_without:
         plain = trainer(tmp_path / "plain", {"teacher_model": guide}, **numbers, **settings, num_directions=30)
@@ -397,7 +412,7 @@ def test_images_that_are_read_anew_each_time(tmp_path: Path) -> None:
     assert len(auto.auto_trials) == 3
     auto.train()
     arguments["model"] = tiny_media.vit()
-    chosen = {name: getattr(auto.args, name) for name in AUTO}
+    chosen = {name: getattr(auto.args, name) for name in (*AUTO, "whitening")}
     plain = trainer(tmp_path, arguments, **{**numbers, **chosen})
     assert plain.auto_trials == []
     plain.train()
@@ -473,6 +488,9 @@ def test_auto_and_numbers_on_the_command_line_and_in_yaml(tmp_path: Path) -> Non
     args = parse("--num_subclasses", "4", "--temperature", "2")
     assert args.num_subclasses == 4 and isinstance(args.num_subclasses, int)
     assert args.temperature == 2.0 and isinstance(args.temperature, float) and not args.auto
+    assert parse().whitening == parse("--num_subclasses", "4").whitening == 0
+    assert parse("--num_subclasses", "auto").whitening == 0.5
+    assert parse("--num_subclasses", "auto", "--whitening", "0").whitening == 0
     file = tmp_path / "run.yaml"
     file.write_text("num_subclasses: auto\ntemperature: 2\nsubclass_temperature: auto\n")
     args = parse("--config", str(file))

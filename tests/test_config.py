@@ -95,6 +95,7 @@ class TestCommandLine:
             ("--no_null_space --no_check_teacher", {"null_space": False, "check_teacher": False}),
             ("--scale_projections true --check_teacher", {"scale_projections": True, "check_teacher": True}),
             ("--no_scale_projections", {"scale_projections": False}),
+            ("--whitening 1", {"whitening": 1.0}),
             ("--rotation_seed 3", {"rotation_seed": 3}),
             ("--input_columns premise hypothesis", {"input_columns": ["premise", "hypothesis"]}),
             ("--teacher_class_order 1 0", {"teacher_class_order": [1, 0]}),

@@ -66,12 +66,16 @@ class TestFit:
         assert (fitted.null_space, fitted.teacher) == (null_space, "a teacher")
 
     @pytest.mark.parametrize("null_space", [True, False])
-    @pytest.mark.parametrize("scale", [True, False])
+    @pytest.mark.parametrize(
+        ("scale", "whitening"), [(True, 0), (False, 0), (True, 0.5), (False, 0.5), (True, 1), (False, 1)]
+    )
     @pytest.mark.parametrize("random_rotation", [True, False])
-    def test_targets_equal_the_reference(self, null_space: bool, scale: bool, random_rotation: bool) -> None:
+    def test_targets_equal_the_reference(
+        self, null_space: bool, scale: bool, whitening: float, random_rotation: bool
+    ) -> None:
         tau, beta = 2.0, 0.5
         fitted = ClassProjections.fit(DATASET, HEAD, S, null_space=null_space)
-        rotation = fitted.rotation(S, scale=scale, random_rotation=random_rotation, seed=5)
+        rotation = fitted.rotation(S, scale=scale, whitening=whitening, random_rotation=random_rotation, seed=5)
         raw = torch.from_numpy(fitted({"teacher_embedding": EMBEDDING})["teacher_projections"])
         u = torch.einsum("nck,cks->ncs", raw, rotation)
         targets = subclass_targets(torch.from_numpy(LOGITS), u, temperature=tau, subclass_temperature=beta)
@@ -79,7 +83,7 @@ class TestFit:
         expected = reference.fit(EMBEDDING, LABELS, HEAD.weight.numpy(), S, null_space)
         expected = expected._replace(directions=reference.align(expected.directions, fitted.directions.numpy()))
         q = fitted.rotation(S, scale=False, seed=5).numpy() if random_rotation else None
-        again = reference.targets(LOGITS, EMBEDDING, expected, tau, beta, q, scale)
+        again = reference.targets(LOGITS, EMBEDDING, expected, tau, beta, q, scale, whitening)
         np.testing.assert_allclose(targets, again, atol=2e-5)
 
     @pytest.mark.parametrize("null_space", [True, False])
@@ -261,6 +265,18 @@ class TestRotation:
             for c in range(C):
                 u = raw[c == LABELS, c] @ rotation[c]
                 assert u.var(0).mean() == pytest.approx(1, abs=1e-4)
+
+    @pytest.mark.parametrize("random_rotation", [True, False])
+    @pytest.mark.parametrize("num_subclasses", [1, 2, S])
+    def test_whitened_scores_have_variance_one_and_do_not_go_together(
+        self, random_rotation: bool, num_subclasses: int
+    ) -> None:
+        raw = FITTED({"teacher_embedding": EMBEDDING})["teacher_projections"][..., :num_subclasses]
+        rotation = FITTED.rotation(num_subclasses, random_rotation=random_rotation, whitening=1).numpy()
+        for c in range(C):
+            u = raw[c == LABELS, c] @ rotation[c]
+            covariance = (u - u.mean(0)).T @ (u - u.mean(0)) / len(u)
+            np.testing.assert_allclose(covariance, np.eye(num_subclasses), atol=1e-4)
 
     def test_each_step_can_be_switched_off(self) -> None:
         neither = FITTED.rotation(S, random_rotation=False, scale=False)

@@ -24,7 +24,6 @@ from hf_lelp.subclass_makers import (
     subclass_auxiliary_loss,
     teacher_subclasses,
     tsne_kmeans,
-    whitened,
 )
 
 C, S, D, PER_BLOB = 2, 3, 6, 25
@@ -265,16 +264,6 @@ class TestSharedDirections:
     def test_the_final_layer_is_needed(self) -> None:
         with pytest.raises(ValueError, match="pass weight"):
             shared_directions(fitted(), EMBEDDING, CLASSES, seed=0)
-
-
-def test_whitened_projections_have_variance_one_in_each_direction() -> None:
-    projections = whitened(fitted(), EMBEDDING, CLASSES, seed=0)
-    raw = projections({"teacher_embedding": EMBEDDING})["teacher_projections"]
-    variance = np.stack([raw[index == CLASSES, index].var(0) for index in range(C)])
-    np.testing.assert_allclose(variance, 1, rtol=1e-4)
-    assert projections.variance.eq(1).all()
-    scaled = fitted()({"teacher_embedding": EMBEDDING})["teacher_projections"] / fitted().variance.sqrt().numpy()
-    np.testing.assert_allclose(raw, scaled, atol=1e-4)
 
 
 class TestSubclassDistillation:

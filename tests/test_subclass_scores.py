@@ -34,6 +34,13 @@ def test_scores_are_the_first_directions_divided_by_the_class_scale() -> None:
     np.testing.assert_allclose(scores, expected, rtol=1e-6)
 
 
+@pytest.mark.parametrize("scale_projections", [True, False])
+def test_whitened_scores_are_divided_each_by_its_own_deviation(scale_projections: bool) -> None:
+    settings = {"random_rotation": False, "whitening": 1.0, "scale_projections": scale_projections}
+    scores = SubclassScores(config(**settings), PROJECTIONS)(COLUMN)
+    np.testing.assert_allclose(scores, COLUMN.numpy()[..., :S] / np.sqrt(VARIANCE.numpy()[:, :S]), rtol=1e-6)
+
+
 def test_a_rotation_keeps_lengths_and_changes_the_rest() -> None:
     rotated = SubclassScores(config(scale_projections=False), PROJECTIONS)(COLUMN)
     np.testing.assert_allclose(rotated.norm(dim=-1), COLUMN[..., :S].norm(dim=-1), rtol=1e-5)
@@ -56,6 +63,8 @@ def test_changes_of_the_settings_are_followed() -> None:
     assert scores(COLUMN).shape == (N, C, 2)
     args.num_subclasses, args.rotation_seed = S, 1
     assert scores(COLUMN).equal(first)
+    args.whitening = 1.0
+    assert not scores(COLUMN).equal(first)
 
 
 def test_columns_may_come_on_one_device_and_then_on_another() -> None:
@@ -74,8 +83,8 @@ def test_scores_are_taken_as_they_are_without_rotation_and_scale() -> None:
     assert scores(COLUMN).equal(COLUMN[..., :S])
 
 
-@pytest.mark.parametrize("name", ["random_rotation", "scale_projections"])
-def test_either_needs_the_projections(name: str) -> None:
+@pytest.mark.parametrize("name", ["random_rotation", "scale_projections", "whitening"])
+def test_each_needs_the_projections(name: str) -> None:
     settings = {"random_rotation": False, "scale_projections": False, name: True}
     with pytest.raises(ValueError, match="the projections that made them are needed for their rotation and scale"):
         SubclassScores(config(**settings), None)(COLUMN)

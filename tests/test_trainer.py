@@ -484,9 +484,9 @@ def test_scores_are_taken_as_they_are_without_projections(tmp_path: Path) -> Non
     assert abs(float(run.compute_loss(run.model, other)) - before) > 1e-3  # they are read
     run.train()
     assert len(runs.losses(run)) == 4 and run.projections is None
-    # Either of the two settings asks for the projections.
-    for name in ("random_rotation", "scale_projections"):
-        run.args.random_rotation = run.args.scale_projections = False
+    # Each of these settings asks for the projections.
+    for name in ("random_rotation", "scale_projections", "whitening"):
+        run.args.random_rotation = run.args.scale_projections = run.args.whitening = False
         setattr(run.args, name, True)
         with pytest.raises(ValueError, match="the projections that made them are needed for their rotation and scale"):
             run.subclass_scores(given)

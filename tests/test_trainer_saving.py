@@ -183,9 +183,12 @@ def test_a_checkpoint_is_a_student(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"seed": 7}, {"rotation_seed": 7}, {"scale_projections": False}, {"temperature": 2.0}]
+    "change",
+    [{"seed": 7}, {"rotation_seed": 7}, {"scale_projections": False}, {"whitening": 1.0}, {"temperature": 2.0}],
 )
 def test_resuming_with_other_pseudo_subclasses_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:
     checkpointed(tmp_path, "out", stop_at=2).train()
-    with pytest.raises(ValueError, match=r"was trained with \{'(seed|scale|temperature)': (42|True|1.0)\}"):
+    with pytest.raises(
+        ValueError, match=r"was trained with \{'(seed|scale|whitening|temperature)': (42|True|0.0|1.0)\}"
+    ):
         checkpointed(tmp_path, "out", **change).train(resume_from_checkpoint=True)
