@@ -38,7 +38,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import datasets
 import numpy as np
 import torch
 from datasets import ClassLabel, Dataset, Features, Value
@@ -51,6 +50,8 @@ from transformers import (
     set_seed,
 )
 from transformers.utils import logging as transformers_logging
+
+from hf_lelp.runs import no_progress_bars
 
 VADER: dict[str, Any] = {
     "package": "vaderSentiment",
@@ -131,16 +132,16 @@ def fetch(package: str, version: str, sha256: str, sdist: bool, folder: Path) ->
 @contextmanager
 def quiet() -> Iterator[None]:
     """Still the libraries' bars and notices (that a new head is new), so that each step's one line can be seen."""
-    verbosity = transformers_logging.get_verbosity()
+    verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-    datasets.disable_progress_bars()
     try:
-        yield
+        with no_progress_bars():
+            yield
     finally:
         transformers_logging.set_verbosity(verbosity)
-        transformers_logging.enable_progress_bar()
-        datasets.enable_progress_bars()
+        if bars:
+            transformers_logging.enable_progress_bar()
 
 
 # --- data ------------------------------------------------------------------------------------------------------------

@@ -226,7 +226,7 @@ class _Tasks:
         self._loaded: tuple[str, Task, str] | None = None
 
     def run(self, name: str, method: str, seed: int, runs_dir: Path) -> Run:
-        with _no_progress_bars():
+        with no_progress_bars():
             if self._loaded is None or self._loaded[0] != name:
                 task = self._loaders[name]()
                 if task.processing_class is None:
@@ -237,7 +237,7 @@ class _Tasks:
 
 
 @contextmanager
-def _no_progress_bars() -> Iterator[None]:
+def no_progress_bars() -> Iterator[None]:
     """Without the bars of datasets, of which every run would show its own."""
     shown = not datasets.are_progress_bars_disabled()
     datasets.disable_progress_bars()

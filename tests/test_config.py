@@ -44,6 +44,9 @@ class TestRanges:
             ("num_directions", 7),  # num_subclasses is 8
             ("input_columns", []),
             ("input_columns", ["a", "b", "c"]),
+            ("whitening", -0.1),
+            ("whitening", 1.1),
+            ("whitening", float("nan")),
         ],
     )
     def test_out_of_range(self, name: str, value: Any) -> None:
@@ -61,12 +64,21 @@ class TestRanges:
             {"student_head": "auxiliary"},
             {"input_columns": ["premise", "hypothesis"]},
             {"rotation_seed": 0},
+            {"whitening": 0.0},
+            {"whitening": 1.0},
             {"max_length": 1, "teacher_max_length": 1, "teacher_batch_size": 1},
         ],
     )
     def test_in_range(self, settings: dict[str, Any]) -> None:
         found = config(**settings)
         assert {name: getattr(found, name) for name in settings} == settings
+
+    def test_whitening_is_for_directions_that_are_chosen(self) -> None:
+        assert config().whitening == config(temperature="auto").whitening == 0
+        assert config(num_subclasses="auto").whitening == 0.5
+        assert config(num_subclasses="auto", whitening=0).whitening == 0
+        with pytest.raises(ValueError, match=r"whitening=2\.0: 0 leaves the directions as they are, and 1 is the most"):
+            config(whitening="2")
 
     def test_the_types_that_columns_can_be_kept_in_are_named(self) -> None:
         with pytest.raises(ValueError, match="columns_dtype='bfloat16': 'float32' or 'float16'"):

@@ -14,7 +14,7 @@ from benchmarks.suite.image_tasks import _image_dataset
 from benchmarks.suite.image_teacher import image_teacher, mirrored
 from benchmarks.suite.images import Images, balanced_labels, normalised, pairs
 from benchmarks.suite.store import Part, assemble, kept
-from benchmarks.suite.tasks import TASKS, summary
+from benchmarks.suite.tasks import TASKS, summary, unit_embeddings
 from benchmarks.suite.text_teacher import _hide_labels
 from benchmarks.suite.texts import labels_of, parse_table, table_corpus, vader_corpus
 from examples.vader import Snippet
@@ -217,6 +217,24 @@ class TestTask:
         np.testing.assert_array_equal(first["teacher_logits"][:], again["teacher_logits"][:])
         assert (first["fine_label"][:] != other["fine_label"][:]).any()
         np.testing.assert_array_equal(first["labels"][:], np.array([0, 1, 1, 0])[first["fine_label"][:]])
+
+    def test_embeddings_of_length_1_beside_the_same_other_columns(self, parts) -> None:
+        task = assemble(*parts, ["pixel_values"], student=partial(models.resnet, "tiny"), settings={})
+        unit = unit_embeddings(lambda: task)
+        before, after = task.train[:], unit.train[:]
+        assert after.keys() == before.keys()
+        assert all(np.array_equal(after[name], before[name]) for name in before if name != "teacher_embedding")
+        length = np.linalg.norm(before["teacher_embedding"], axis=1, keepdims=True)
+        assert length.std() > 0
+        np.testing.assert_allclose(after["teacher_embedding"], before["teacher_embedding"] / length, rtol=1e-5)
+
+    @pytest.mark.parametrize(("stage", "channels"), [(1, 32), (2, 64)])
+    def test_the_embedding_of_an_earlier_stage(self, parts, stage: int, channels: int) -> None:
+        corpus, teacher = parts
+        earlier = image_teacher(corpus.train, corpus.evaluation, np.array([0, 1, 1, 0]), parts=1, epochs=1, stage=stage)
+        np.testing.assert_array_equal(earlier.train["teacher_logits"][:], teacher.train["teacher_logits"][:])
+        assert np.array(earlier.train["teacher_embedding"][:]).shape == (64, channels)
+        assert np.array(teacher.train["teacher_embedding"][:]).shape == (64, 128)
 
     def test_tasks_can_be_sent_to_another_process_by_name(self) -> None:
         assert pickle.loads(pickle.dumps(TASKS)).keys() == TASKS.keys()

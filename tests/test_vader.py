@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from datasets import load_dataset
+from datasets import are_progress_bars_disabled, load_dataset
+from transformers.utils import logging as transformers_logging
 
 from examples import vader
 from examples.vader import (
@@ -48,6 +49,16 @@ def snippets(domain: str, documents: int, sentences: int = 1) -> list[Snippet]:
     return [
         Snippet(domain, str(d), f"{domain} {d} {s}", LABELS[d % 2]) for d in range(documents) for s in range(sentences)
     ]
+
+
+@pytest.mark.filterwarnings("ignore:Cannot enable progress bars")  # where the environment forbids those of datasets
+@pytest.mark.parametrize("bars", [True, False])
+def test_quiet_leaves_the_bars_as_it_found_them(bars: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transformers_logging, "_tqdm_active", bars)
+    of_datasets = are_progress_bars_disabled()
+    with vader.quiet():
+        assert are_progress_bars_disabled() and not transformers_logging.is_progress_bar_enabled()
+    assert (are_progress_bars_disabled(), transformers_logging.is_progress_bar_enabled()) == (of_datasets, bars)
 
 
 def test_parse_takes_the_sign_and_leaves_out_zero():
