@@ -2,12 +2,12 @@
 
 1. Plain distillation at each temperature τ; the best one stays.
 2. LELP at that τ (with the paper's head at τ = 1: it learns badly at others), with S = 32, or as many as the
-   projections have directions, β = 0.5 and, unless set otherwise, γ = 0.5. It is taken unless plain distillation is
+   projections have directions, β = 0.5 and γ = 0.5, where these are not set. It is taken unless plain distillation is
    above it by more than a slack, for a few rows cannot tell the two apart (`_slack`).
 
 Every trial is a whole training on the other part: shorter ones order the settings otherwise (docs/evidence.md, which
-also says why S and β are not searched for). The teacher is not run, and the test data not touched. The cost is that of
-about three trainings. Each trial is kept in `auto.json` in the run's folder as soon as it is done: a run that is
+also says why S, β and γ are not searched for). The teacher is not run, and the test data not touched. The cost is that
+of about three trainings. Each trial is kept in `auto.json` in the run's folder as soon as it is done: a run that is
 started again there, to be resumed for instance, does not try it again.
 """
 
@@ -38,7 +38,7 @@ from hf_lelp.projections import LOGITS_COLUMN, PROJECTIONS_COLUMN
 logger = logging.getLogger(__name__)
 
 TEMPERATURES = (1.0, 2.0, 4.0)
-SUBCLASS_TEMPERATURE = 0.5
+SUBCLASS_TEMPERATURE, WHITENING = 0.5, 0.5
 # LELP's gain in accuracy over plain distillation: its mean and deviation over the tasks of docs/evidence.md.
 USUAL_GAIN, USUAL_DEVIATION = 0.006, 0.007
 VALIDATION_SHARE = 0.2
@@ -124,7 +124,11 @@ def choose_settings(args: LELPConfig, dataset: Any, fit: Fit, student: str = "")
         lelp = {**chosen, "num_subclasses": subclasses, "subclass_temperature": beta}
         if at_1:
             lelp["temperature"] = 1.0
-        if not fall_back or accuracy(chosen) - accuracy(lelp) <= _slack(accuracy(chosen), len(truth)):
+        if fall_back and args.whitening is None:
+            lelp["whitening"] = WHITENING
+        # The usual gain is known of this form of student, and of learning from the teacher alone.
+        known_gain = args.student_head == "auxiliary" and args.alpha == 0
+        if not fall_back or accuracy(chosen) - accuracy(lelp) <= known_gain * _slack(accuracy(chosen), len(truth)):
             chosen = lelp
     for name, value in chosen.items():
         setattr(args, name, value)
@@ -226,5 +230,6 @@ def _said_of(trial: dict[str, Any]) -> str:
     name = "plain distillation"
     if trial["num_subclasses"] > 1:
         name = f"LELP with S={trial['num_subclasses']}, β={trial['subclass_temperature']:g}"
+        name += f", γ={trial['whitening']:g}" if "whitening" in trial else ""
     measured = f": {trial['accuracy']:.4f}" if "accuracy" in trial else ""
     return f"{name}, τ={trial['temperature']:g}{measured}"

@@ -106,7 +106,7 @@ class BaselineTrainer(LELPTrainer):
                 f" {', '.join(train_dataset.column_names)}. Make the column with a Teacher, and keep it."
             )
         self._mean = self._spread = torch.zeros(())
-        if EMBEDDING_COLUMN in train_dataset.column_names:
+        if args.baseline in ON_EMBEDDINGS:
             embedding = column_values(train_dataset.with_format("torch"), EMBEDDING_COLUMN).float()
             self._mean, self._spread = embedding.mean(0), embedding.std(0).clamp(min=1e-6)
         super().__init__(model, args, train_dataset=train_dataset, **kwargs)

@@ -165,6 +165,7 @@ def check_settings(checkpoint: str, settings: dict[str, Any]) -> None:
         found = dict(json.loads(file.read_text(encoding="utf-8")))
     except (TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"{file} is damaged ({error}). Resume from another checkpoint.") from error
+    found.setdefault("whitening", 0.0)  # of checkpoints from before there was any
     names = [name for name, value in settings.items() if None not in (value, found.get(name)) and found[name] != value]
     if names:
         theirs, ours = ({name: values[name] for name in names} for values in (found, settings))

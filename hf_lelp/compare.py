@@ -112,6 +112,8 @@ def compare(arguments: CompareArguments, config: LELPConfig) -> dict[str, Any]:
     too_many = [size for size in sizes if size is not None and size > len(first.train)]
     if too_many:
         raise ValueError(f"train_sizes={too_many}: the training data has {len(first.train)} rows.")
+    for method in arguments.methods:
+        Method.parse(method).check(first)
     seeds = range(config.seed, config.seed + arguments.seeds)
     runs = run_all(loaders, arguments.methods, seeds, output_dir / "runs", processes=arguments.processes)
     reference = settle_reference(arguments.methods, arguments.reference)

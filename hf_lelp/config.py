@@ -10,7 +10,7 @@ from typing import Any, Literal
 from transformers import TrainingArguments
 
 AUTO = "auto"
-MOST_SUBCLASSES, WHITENING = 32, 0.5  # that "auto" tries
+MOST_SUBCLASSES = 32  # that "auto" tries
 
 
 @dataclass
@@ -19,8 +19,8 @@ class LELPConfig(TrainingArguments):
 
     Args:
         num_subclasses: S, pseudo-subclasses per class. 1 is plain knowledge distillation. "auto" is 32, or as many as
-            the teacher's embeddings give, unless plain distillation does better on a validation part of the training
-            data (`hf_lelp.auto`).
+            the teacher's embeddings give, unless plain distillation does clearly better on a validation part of the
+            training data (`hf_lelp.auto`).
         temperature: τ, of the class probabilities of teacher and student in training. "auto" chooses it there too.
         subclass_temperature: β, of the teacher's subclass probabilities; "auto" is 0.5. Projections are scaled to unit
             variance first, so that one value means the same for every teacher and class.
@@ -35,8 +35,8 @@ class LELPConfig(TrainingArguments):
         random_rotation: rotate each class's principal directions, so that all have the same variance in expectation.
         scale_projections: divide each class's projections by their root mean variance.
         whitening: γ, each projection is first divided by its deviation to this power: 0 is the paper, at 1 all
-            directions of a class weigh the same. `None` is 0, or 0.5 where `num_subclasses` is "auto"
-            (docs/evidence.md).
+            directions of a class weigh the same, and with a teacher in half precision its rounding with them. `None` is
+            0, or 0.5 where `num_subclasses` is "auto" (docs/evidence.md).
         rotation_seed: of the random rotations; `None` is `seed`.
         num_directions: directions per class to fit and store; `None` is `num_subclasses`. More of them let a sweep
             over `num_subclasses` run on the same columns.
@@ -162,9 +162,7 @@ class LELPConfig(TrainingArguments):
         for name in ("input_columns", "teacher_input_columns"):
             if isinstance(getattr(self, name), str):
                 setattr(self, name, [getattr(self, name)])
-        if self.whitening is None:
-            self.whitening = WHITENING if self.num_subclasses == AUTO else 0.0
-        self.whitening = float(self.whitening)  # as of the temperatures above
+        self.whitening = self.whitening if self.whitening is None else float(self.whitening)
         self.check()
 
     @property
@@ -204,7 +202,7 @@ class LELPConfig(TrainingArguments):
                 raise ValueError(f"{name}={value}: at least 1 is needed.")
         if self.rotation_seed is not None and self.rotation_seed < 0:
             raise ValueError(f"rotation_seed={self.rotation_seed}: a seed is 0 or more.")
-        if not 0 <= (self.whitening or 0) <= 1:
+        if self.whitening is not None and not 0 <= self.whitening <= 1:
             raise ValueError(f"whitening={self.whitening}: 0 leaves the directions as they are, and 1 is the most.")
         if not 0 <= self.alpha <= 1:
             raise ValueError(f"alpha={self.alpha}: the weight of the labels is between 0 and 1.")

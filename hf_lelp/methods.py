@@ -75,14 +75,14 @@ class Method:
         given = {name.strip(): _value(value) for name, _, value in pairs}
         return cls(text, kind, {**SETTINGS[kind], **given})
 
-    def check(self) -> None:
-        """Check the method's own settings, before any training.
+    def check(self, task: Task | None = None) -> None:
+        """Check the method's own settings, and with a task's those together, before any training.
 
         Raises:
             TypeError: if a setting's name is unknown.
             ValueError: if a setting is out of its range, or "auto" where it cannot be.
         """
-        config = self.config(None)
+        config = self.config(task)
         if config.num_subclasses == AUTO and self.kind in CLUSTERINGS:
             raise ValueError(f"method {self.name!r}: num_subclasses must be a number, only LELP's can be chosen.")
         if config.auto and self.kind == SUBCLASS_DISTILLATION:

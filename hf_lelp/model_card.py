@@ -216,7 +216,7 @@ def settings_of(config: LELPConfig, projections: ClassProjections | None, traini
             "student head": config.student_head,
             "null space of the teacher's final layer": projections.null_space if projections else config.null_space,
             "random rotation": f"seed {seed}" if config.random_rotation else False,
-            "whitening, γ": config.whitening,
+            "whitening, γ": config.whitening or 0.0,
             "projections scaled to unit variance": config.scale_projections,
         }
     if method == "lelp" and projections is not None:

@@ -80,6 +80,7 @@ def _plot_accuracies(summaries: dict[str, Any], path: Path) -> None:
     panels = figure.subplots(1, len(summaries), squeeze=False)[0]
     for panel, (task, summary) in zip(panels, summaries.items(), strict=True):
         base = 100 * summary["methods"][summary["reference"]]["accuracy"]["mean"]
+        over = "seeds" if len(summary["seeds"]) > 1 else "examples"
         for position, (_, figures) in enumerate(summary["methods"].items()):
             difference = figures.get("difference")
             low, high = (difference["over_seeds"] or difference["over_examples"]) if difference else (0, 0)
@@ -97,7 +98,7 @@ def _plot_accuracies(summaries: dict[str, Any], path: Path) -> None:
         panel.set(
             yticks=range(len(summary["methods"])),
             yticklabels=list(summary["methods"]),
-            xlabel="accuracy, % (bar: 95% interval of the difference over seeds)",
+            xlabel=f"accuracy, % (bar: 95% interval of the difference over {over})",
         )
         panel.set_title(task)
         panel.invert_yaxis()
@@ -134,7 +135,7 @@ def _lines(summaries: dict[str, Any], axis: str) -> dict[str, list[tuple[float, 
     for task, summary in summaries.items():
         for figures in summary["methods"].values():
             settings = figures["settings"]
-            if settings["kind"] == "lelp" and isinstance(settings.get(axis), int | float):  # not "auto"
+            if settings["kind"] == "lelp" and "search" not in settings and axis in settings:
                 rest = {"task": task, **{name: value for name, value in settings.items() if name != axis}}
                 others[str(rest)] = rest
                 points.setdefault(str(rest), []).append((settings[axis], figures["accuracy"]))

@@ -29,6 +29,7 @@ from transformers import TrainingArguments, set_seed
 
 from hf_lelp.auto import SEARCH_VERSION
 from hf_lelp.columns import SHARD_ROWS
+from hf_lelp.config import LELPConfig
 from hf_lelp.files import write_atomically
 from hf_lelp.inputs import OnTheFly, transform_of
 from hf_lelp.labels import NO_LABEL
@@ -56,8 +57,9 @@ RUN_SETTINGS: dict[str, Any] = {
 }
 
 
-# Of the columns that a task has already: where and how they were kept.
-OF_COLUMNS = {"columns_cache_dir", "columns_dtype"}
+# Of the columns that a task has already, and is known by: where they were kept, and how they were made.
+OF_COLUMNS = {"columns_cache_dir", "columns_dtype", "check_teacher"}
+OF_COLUMNS |= {item.name for item in fields(LELPConfig) if item.name.startswith("teacher_")}
 # Settings of TrainingArguments, of which a run is known by those that the task or the method sets.
 NOT_OURS = {item.name for item in fields(TrainingArguments)} | OF_COLUMNS
 
@@ -154,7 +156,9 @@ def run_or_read(task: Task, task_hash: str, method: str, seed: int, runs_dir: Pa
     together = {**given, **ours, "kind": parsed.kind}
     if config.auto:
         together["search"] = SEARCH_VERSION
-    key = xxhash.xxh3_128(f"{task_hash} {seed} {json.dumps(together, sort_keys=True)}".encode()).hexdigest()
+    # What is not set is not named: a setting that comes later, and does nothing unless set, makes no run another.
+    named = {name: value for name, value in together.items() if value is not None}
+    key = xxhash.xxh3_128(f"{task_hash} {seed} {json.dumps(named, sort_keys=True)}".encode()).hexdigest()
     file = runs_dir / f"v{RESULTS_VERSION}-{key}.safetensors"
     if file.exists():
         try:

@@ -30,7 +30,7 @@ class SubclassScores:
             "num_subclasses": args.num_subclasses,
             "random_rotation": args.random_rotation,
             "scale": args.scale_projections,
-            "whitening": args.whitening,
+            "whitening": args.whitening or 0.0,
             "seed": args.seed if args.rotation_seed is None else args.rotation_seed,
         }
 

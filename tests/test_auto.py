@@ -90,8 +90,8 @@ def test_temperature_first_then_the_subclasses() -> None:
     assert (args.num_subclasses, args.temperature, args.subclass_temperature) == (32, 2.0, 0.5)
     assert not args.auto
     assert [entry["accuracy"] for entry in tried[:-1]] == [0.25, 0.4, 0.3, 0.55]
-    settings = {"num_subclasses": 32, "temperature": 2.0, "subclass_temperature": 0.5}
-    assert tried[-1] == {**settings, "chosen": True}
+    settings = {"num_subclasses": 32, "temperature": 2.0, "subclass_temperature": 0.5, "whitening": 0.5}
+    assert tried[-1] == {**settings, "chosen": True} and args.whitening == 0.5
     assert settings.items() <= tried[-2].items() and sum("chosen" in entry for entry in tried) == 1
 
 
@@ -144,6 +144,26 @@ def test_plain_distillation_is_taken_where_it_is_too_far_above(rows: int, right:
     args, taken = choose({1: right, 32: right - below - 1})
     assert (args.num_subclasses, args.temperature, args.subclass_temperature) == (1, 1.0, 1.0)
     assert taken == {"num_subclasses": 1, "temperature": 1.0, "subclass_temperature": 1.0, "chosen": True}
+
+
+@pytest.mark.parametrize("given", [0.0, 0.25])
+def test_whitening_is_chosen_with_the_subclasses_where_it_is_not_set(given: float) -> None:
+    def chosen(fit: Fit, **settings: Any) -> LELPConfig:
+        args = config(temperature=1.0, **settings)
+        choose_settings(args, columns(), fit)
+        return args
+
+    assert chosen(Fit(lambda t: 15 if t.whitening == 0.5 else 10)).whitening == 0.5
+    assert chosen(Fit(lambda t: 15 if t.whitening == given else 0), whitening=given).whitening == given
+    assert chosen(Fit(lambda t: 5), num_subclasses=8).whitening is None  # the number was: it is the paper's then
+    assert chosen(Fit(lambda t: 20 if t.num_subclasses == 1 else 0)).whitening is None
+
+
+@pytest.mark.parametrize("settings", [{"student_head": "subclass"}, {"alpha": 0.5}])
+def test_of_another_head_and_with_labels_no_gain_is_taken_for_granted(settings: dict[str, Any]) -> None:
+    args = config(temperature=1.0, **settings)
+    choose_settings(args, columns(1000), Fit(lambda t: 99 if t.num_subclasses > 1 else 100))
+    assert args.num_subclasses == 1
 
 
 def test_of_equals_the_first_is_taken_and_lelp_before_plain_distillation() -> None:
@@ -228,7 +248,7 @@ def test_a_trial_writes_nothing_and_leaves_the_settings_of_the_run_alone() -> No
         assert trial.alpha == 0.25 and trial.seed == args.seed
     assert [trial.max_steps for trial, _, _ in fit.calls] == [90] * 4
     changed = {name for name, value in vars(args).items() if value != before[name]}
-    assert changed == {*AUTO}
+    assert changed == {*AUTO, "whitening"}
 
 
 # ---- Started again ----
@@ -488,8 +508,7 @@ def test_auto_and_numbers_on_the_command_line_and_in_yaml(tmp_path: Path) -> Non
     args = parse("--num_subclasses", "4", "--temperature", "2")
     assert args.num_subclasses == 4 and isinstance(args.num_subclasses, int)
     assert args.temperature == 2.0 and isinstance(args.temperature, float) and not args.auto
-    assert parse().whitening == parse("--num_subclasses", "4").whitening == 0
-    assert parse("--num_subclasses", "auto").whitening == 0.5
+    assert parse("--num_subclasses", "auto").whitening is None
     assert parse("--num_subclasses", "auto", "--whitening", "0").whitening == 0
     file = tmp_path / "run.yaml"
     file.write_text("num_subclasses: auto\ntemperature: 2\nsubclass_temperature: auto\n")

@@ -26,7 +26,7 @@ def test_the_picture_shows_each_group_by_its_share(tmp_path: Path) -> None:
 
 def summary(rows: int, methods: dict[str, tuple[float, str]], **settings: list[Any]) -> dict[str, Any]:
     """What `compare.summarise` gives: of each method its accuracy and finding; `settings` has a value for each."""
-    result: dict[str, Any] = {"reference": next(iter(methods)), "train_rows": rows, "methods": {}}
+    result: dict[str, Any] = {"reference": next(iter(methods)), "seeds": [0, 1, 2], "train_rows": rows, "methods": {}}
     for position, (name, (accuracy, finding)) in enumerate(methods.items()):
         kind = name.partition(":")[0]
         figures: dict[str, Any] = {
@@ -124,11 +124,16 @@ def test_a_setting_that_was_varied_is_drawn_against_accuracy(tmp_path: Path) -> 
     assert {path.name for path in (tmp_path / "none").iterdir()} == {"accuracy.png"}
 
 
-def test_a_setting_left_to_be_chosen_has_no_place_on_the_axis(tmp_path: Path) -> None:
-    methods = {"lelp": (0.7, ""), "lelp:num_subclasses=4": (0.75, "none"), "lelp:num_subclasses=auto": (0.8, "none")}
-    given = summary(100, methods, num_subclasses=[8, 4, "auto"])
+@pytest.mark.parametrize(
+    ("of_the_search", "drawn"), [({}, {"accuracy.png", "settings.png"}), ({"search": 3}, {"accuracy.png"})]
+)
+def test_what_was_chosen_has_no_place_on_the_axis(
+    of_the_search: dict[str, int], drawn: set[str], tmp_path: Path
+) -> None:
+    given = summary(100, {"lelp": (0.7, ""), "lelp:num_subclasses=auto": (0.8, "none")}, num_subclasses=[8, 32])
+    given["methods"]["lelp:num_subclasses=auto"]["settings"].update(of_the_search)
     plot_comparison({"all rows": given}, tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {"accuracy.png", "settings.png"}
+    assert {path.name for path in tmp_path.iterdir()} == drawn
 
 
 def test_names_from_the_data_are_no_formulas(tmp_path: Path) -> None:

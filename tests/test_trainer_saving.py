@@ -182,6 +182,18 @@ def test_a_checkpoint_is_a_student(tmp_path: Path) -> None:
     assert isinstance(torch.load(tmp_path / "out" / "checkpoint-6" / "optimizer.pt"), dict)
 
 
+def test_a_checkpoint_from_before_there_was_whitening_had_none(tmp_path: Path) -> None:
+    checkpointed(tmp_path, "out", stop_at=2).train()
+    (file,) = (tmp_path / "out").rglob("distillation.json")
+    settings = json.loads(file.read_text())
+    del settings["whitening"]
+    file.write_text(json.dumps(settings))
+    for checksums in (tmp_path / "out").rglob("checksums.json"):  # there were none either
+        checksums.unlink()
+    with pytest.raises(ValueError, match=r"was trained with \{'whitening': 0.0\}"):
+        checkpointed(tmp_path, "out", whitening=0.5).train(resume_from_checkpoint=True)
+
+
 @pytest.mark.parametrize(
     "change",
     [{"seed": 7}, {"rotation_seed": 7}, {"scale_projections": False}, {"whitening": 1.0}, {"temperature": 2.0}],
