@@ -4,7 +4,7 @@ Only what is in the JSON files is shown; a part that was not run is not there.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,12 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from scipy import stats
 
 from benchmarks.evidence import KD_AUTO, PARTS, RESULTS
 from hf_lelp.files import write_atomically
-from hf_lelp.report import comparison_table, markdown_table
+from hf_lelp.plots import logarithmic_axis
+from hf_lelp.report import comparison_table, difference_cells, markdown_table
 
 DOCS = Path(__file__).parent.parent / "docs"
 PICTURES = DOCS / "evidence"
@@ -24,8 +26,8 @@ LELP_AUTO = "LELP, auto"
 INTRODUCTION = (
     "Written by `python -m benchmarks.page` from benchmarks/results. What they mean: [evidence.md](evidence.md)."
     " ± is the standard deviation over seeds; differences are to KD with the τ chosen on validation (or, where that is"
-    " not in the table, with τ = 4), in points, with 95% intervals over seeds and over test examples; ▲ and ▼: both"
-    " leave out 0."
+    " not in the table, with τ = 4), in points, with 95% intervals over seeds and over test examples; ▲ and ▼: the"
+    " two together leave out 0 (`hf_lelp.statistics`)."
 )
 TITLES = {
     "images": "Images: a CNN teacher, a small CNN student",
@@ -93,29 +95,29 @@ def summary_table(tasks: dict[str, dict[str, Any]]) -> str:
         "oracle",
         "closed",
     ]
-    body, gains = [], []
+    body, gains, over_kd_4 = [], [], []
     for task, summary in tasks.items():
         methods = summary["methods"]
         gain = methods[LELP_AUTO]["difference"]
         gains.append(gain["mean"])
+        over_kd_4.append(100 * (methods[LELP_AUTO]["accuracy"]["mean"] - methods["KD, τ = 4"]["accuracy"]["mean"]))
         room = methods["oracle"]["difference"]["mean"] if "oracle" in methods else None
         body.append(
             [
                 task,
                 *(_accuracy(methods[name]) for name in ("labels alone", KD_AUTO, LELP_AUTO)),
-                f"{gain['mean']:+.2f}{_mark(gain)}",
-                _interval(gain["over_seeds"]),
-                _interval(gain["over_examples"]),
+                *difference_cells(gain),
                 _accuracy(methods["oracle"]) if room is not None else "–",
                 f"{gain['mean'] / room:.0%}" if room is not None and room >= 2 else "–",
             ]
         )
     findings = [summary["methods"][LELP_AUTO]["difference"]["finding"] for summary in tasks.values()]
+    half = stats.sem(gains) * stats.t.ppf(0.975, len(gains) - 1)
     return (
-        f"{markdown_table(header, body)}\n\nMean gain {np.mean(gains):+.2f} points over {len(tasks)} tasks;"
-        f" {findings.count('better')} with both intervals above 0, {findings.count('worse')} with both below."
-        " Closed: share of the oracle's gain, where that is at least"
-        " 2 points."
+        f"{markdown_table(header, body)}\n\nMean gain {np.mean(gains):+.2f} points over {len(tasks)} tasks"
+        f" (95% over tasks {np.mean(gains) - half:+.2f} to {np.mean(gains) + half:+.2f}, deviation"
+        f" {np.std(gains, ddof=1):.2f}; over KD with τ = 4 {np.mean(over_kd_4):+.2f}); {findings.count('better')} are"
+        f" ▲, {findings.count('worse')} ▼. Closed: share of the oracle's gain, where that is at least 2 points."
     )
 
 
@@ -164,7 +166,7 @@ def _lines(panel: Axes, points: list[tuple[float, dict[str, Any]]], label: str) 
         interval = np.array([difference["over_examples"] for difference in found]).T
         spread = np.abs(interval - mean)
         panel.errorbar([x for x, _ in points], mean, yerr=spread, marker="o", capsize=2, label=method)
-    _logarithmic(panel, label, [x for x, _ in points])
+    logarithmic_axis(panel, label, [x for x, _ in points])
     panel.legend(frameon=False)
 
 
@@ -182,7 +184,7 @@ def _epochs(panel: Axes, results: tuple[str, dict[str, Any]]) -> None:
         epochs, mean, spread = zip(*sorted(points), strict=True)
         panel.errorbar(epochs, mean, yerr=spread, marker="o", capsize=2, label=method)
     panel.set(title=task, ylabel="accuracy, %")
-    _logarithmic(panel, "epochs", epochs)
+    logarithmic_axis(panel, "epochs", epochs)
     panel.legend(frameon=False)
 
 
@@ -198,16 +200,9 @@ def _settings(panel: Axes, axis: str, tasks: dict[str, dict[str, Any]]) -> None:
         panel.plot(values, [gains[value] for value in values], marker="o", label=task)
     panel.axhline(0, color="0.7", zorder=0)
     panel.set(ylabel="points above KD with the best τ")
-    _logarithmic(panel, axis, values)
+    logarithmic_axis(panel, axis, values)
     if axis == "S":
         panel.legend(frameon=False)
-
-
-def _logarithmic(panel: Axes, label: str, values: Sequence[float]) -> None:
-    """A logarithmic x axis, marked at the values alone."""
-    panel.set(xscale="log", xlabel=label)
-    panel.set_xticks(values, [f"{value:,g}" for value in values])
-    panel.minorticks_off()
 
 
 def _draw(path: Path, draw: Callable[[Axes, Any], None], contents: list[Any], height: float = 4.2) -> None:
@@ -226,14 +221,6 @@ def _read(name: str) -> dict[str, Any]:
 
 def _accuracy(figures: dict[str, Any]) -> str:
     return f"{100 * figures['accuracy']['mean']:.2f}"
-
-
-def _mark(difference: dict[str, Any]) -> str:
-    return {"better": " ▲", "worse": " ▼"}.get(difference["finding"], "")
-
-
-def _interval(interval: list[float] | None) -> str:
-    return "–" if interval is None else f"{interval[0]:+.2f} to {interval[1]:+.2f}"
 
 
 if __name__ == "__main__":

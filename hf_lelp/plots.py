@@ -1,5 +1,6 @@
 """Pictures of a run; needs matplotlib (`pip install hf-lelp[demo]`)."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -120,12 +121,18 @@ def _plot_sizes(summaries: dict[str, Any], path: Path) -> None:
         means = np.array([100 * figure["mean"] for figure in figures])
         spread = np.array([100 * (figure["std"] or 0) for figure in figures])
         panel.errorbar(rows, means, yerr=spread, marker="o^sD"[number // 10 % 4], capsize=2, label=method)
-    panel.set(xscale="log", xlabel="training rows", ylabel="accuracy, % (± standard deviation over seeds)")
+    panel.set(ylabel="accuracy, % (± standard deviation over seeds)")
     panel.spines[["top", "right"]].set_visible(False)
-    panel.set_xticks(rows, [f"{count:,}" for count in rows])
-    panel.minorticks_off()
+    logarithmic_axis(panel, "training rows", rows)
     figure.legend(loc="outside right upper", frameon=False)
     write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=120))
+
+
+def logarithmic_axis(panel: Any, label: str, values: Sequence[float]) -> None:
+    """Make the x axis of a matplotlib panel logarithmic, marked at the values alone."""
+    panel.set(xscale="log", xlabel=label)
+    panel.set_xticks(values, [f"{value:,.10g}" for value in values])
+    panel.minorticks_off()
 
 
 def _lines(summaries: dict[str, Any], axis: str) -> dict[str, list[tuple[float, dict[str, float]]]]:
@@ -168,9 +175,8 @@ def _plot_settings(axes: dict[str, dict[str, list[tuple[float, dict[str, float]]
             spread = np.array([100 * (accuracy["std"] or 0) for accuracy in accuracies])
             panel.errorbar(values, means, yerr=spread, marker="o", capsize=2, label=label)
         ticks = sorted({value for points in lines.values() for value, _ in points})
-        panel.set(xscale="log", xlabel=symbols[axis], ylabel="accuracy, % (± deviation over seeds)")
-        panel.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-        panel.minorticks_off()
+        panel.set(ylabel="accuracy, % (± deviation over seeds)")
+        logarithmic_axis(panel, symbols[axis], ticks)
         panel.spines[["top", "right"]].set_visible(False)
         if len(lines) > 1:
             panel.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), frameon=False, fontsize="small")

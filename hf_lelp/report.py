@@ -48,15 +48,12 @@ def comparison_table(summary: dict[str, Any]) -> str:
     body = []
     for method, figures in summary["methods"].items():
         difference = figures.get("difference")
-        mark = {"better": " ▲", "worse": " ▼"}.get(difference["finding"], "") if difference else ""
         body.append(
             [
                 method,
                 f"{100 * figures['accuracy']['mean']:.2f}",
                 _spread(figures["accuracy"]["std"]),
-                f"{difference['mean']:+.2f}{mark}" if difference else "–",
-                _interval(difference["over_seeds"]) if difference else "–",
-                _interval(difference["over_examples"]) if difference else "–",
+                *(difference_cells(difference) if difference else ["–"] * 3),
                 *(_percent_of_mean(figures, name) for name in ("macro_f1", "ece", "teacher_agreement")),
                 f"{figures['train_seconds']['mean']:.0f} s",
             ]
@@ -64,9 +61,19 @@ def comparison_table(summary: dict[str, Any]) -> str:
     seeds, rows = len(summary["seeds"]), summary["evaluation_rows"]
     return (
         f"{markdown_table(header, body)}\n\n{summary['train_rows']:,} training rows, {rows:,} evaluation rows,"
-        f" {seeds} seed{'s' if seeds > 1 else ''}. ▲ and ▼: both intervals of the difference leave out 0."
+        f" {seeds} seed{'s' if seeds > 1 else ''}. ▲ and ▼: the two intervals together leave out 0."
         + (" One seed shows no finding." if seeds == 1 else "")
     )
+
+
+def difference_cells(difference: dict[str, Any]) -> list[str]:
+    """A `paired_difference` as three cells: its mean with ▲ or ▼ for a finding, and the two intervals."""
+    mark = {"better": " ▲", "worse": " ▼"}.get(difference["finding"], "")
+    intervals = (difference["over_seeds"], difference["over_examples"])
+    return [
+        f"{difference['mean']:+.2f}{mark}",
+        *("–" if interval is None else f"{interval[0]:+.2f} to {interval[1]:+.2f}" for interval in intervals),
+    ]
 
 
 def half_interval(accuracies: list[float], rows: int) -> float:
@@ -144,10 +151,6 @@ def markdown_table(header: list[str], body: list[list[str]]) -> str:
 
 def _spread(std: float | None) -> str:
     return "–" if std is None else f"{100 * std:.2f}"
-
-
-def _interval(interval: tuple[float, float] | None) -> str:
-    return "–" if interval is None else f"{interval[0]:+.2f} to {interval[1]:+.2f}"
 
 
 def _percent_of_mean(figures: dict[str, Any], key: str) -> str:

@@ -1,5 +1,6 @@
 """Is one method better than another? Paired intervals over seeds and over examples."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,9 @@ def paired_difference(ours: NDArray[np.bool_], theirs: NDArray[np.bool_]) -> dic
 
     They answer two questions. `over_seeds` (Student's t on the differences by seed): would it be there with other
     seeds, on these examples? `over_examples` (bootstrap of the examples, each with its mean over the seeds): would it
-    be there on other examples, with these seeds? A finding needs both.
+    be there on other examples, with these seeds? Would it be there with other seeds on other examples? The variances
+    of the two add up, so a finding must be further from 0 than √(a² + b²), a and b being how far each interval goes
+    towards 0.
 
     Args:
         ours: (R, N), whether each of R seeds answers each of N examples rightly.
@@ -23,7 +26,7 @@ def paired_difference(ours: NDArray[np.bool_], theirs: NDArray[np.bool_]) -> dic
 
     Returns:
         `mean`, `over_seeds` (low, high; `None` for one seed, or no spread), `over_examples` (low, high), and
-        `finding`: "better" or "worse" where both intervals leave out 0, else "none".
+        `finding`: "better" or "worse" where the two together leave out 0, else "none" (so for one seed).
     """
     by_seed = 100 * (ours.mean(1) - theirs.mean(1))
     by_example = 100 * (ours.mean(0) - theirs.mean(0))
@@ -36,14 +39,16 @@ def paired_difference(ours: NDArray[np.bool_], theirs: NDArray[np.bool_]) -> dic
         elif not by_example.any():
             over_seeds = (0.0, 0.0)
     over_examples = bootstrap_interval(by_example)
-    intervals = [over_examples] if over_seeds is None else [over_seeds, over_examples]
+    mean = float(by_seed.mean())
     finding = "none"
-    if over_seeds is not None and all(low > 0 for low, _ in intervals):
-        finding = "better"
-    elif over_seeds is not None and all(high < 0 for _, high in intervals):
-        finding = "worse"
+    if over_seeds is not None:
+        low, high = zip(over_seeds, over_examples, strict=True)
+        if mean > math.hypot(*(mean - bound for bound in low)):
+            finding = "better"
+        elif -mean > math.hypot(*(bound - mean for bound in high)):
+            finding = "worse"
     return {
-        "mean": float(by_seed.mean()),
+        "mean": mean,
         "over_seeds": over_seeds,
         "over_examples": over_examples,
         "finding": finding,

@@ -271,6 +271,14 @@ def test_a_list_of_one_needs_no_brackets_in_yaml(tmp_path: Path) -> None:
     assert (mine.methods, mine.train_sizes) == (["kd"], [32])
 
 
+@pytest.mark.parametrize("method", ["kmeans", "subclass_distillation"])
+def test_what_is_auto_for_all_methods_is_checked_with_each(method: str, data: Path, tmp_path: Path) -> None:
+    asked = arguments(data, methods=["kd", method])
+    with pytest.raises(ValueError, match=f"method '{method}': .* number"):
+        compare(asked, config(tmp_path, data, num_subclasses="auto", temperature="auto"))
+    assert not (tmp_path / "out" / "runs").exists()
+
+
 def test_labels_alone_need_a_teacher_all_the_same(data: Path, tmp_path: Path) -> None:
     """alpha=1 for all methods leaves nothing to compare."""
     with pytest.raises(ValueError, match="alpha=1"):

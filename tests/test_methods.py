@@ -1,5 +1,6 @@
 """Names of methods to settings, and one student trained by each on a tiny task."""
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
@@ -60,9 +61,18 @@ def scores(run: LELPTrainer) -> np.ndarray:
 # ---- Names ----
 
 
+def test_methods_that_the_documents_name_can_be_asked_for() -> None:
+    root = Path(__file__).parent.parent
+    texts = [file.read_text(encoding="utf-8") for file in (root / "README.md", *sorted(root.glob("docs/*.md")))]
+    named = {name for text in texts for name in re.findall(r"`([a-z_]+:[a-z_]+=[^`\s]*)`", text)}
+    assert len(named) > 2
+    for name in named:
+        Method.parse(name).check()
+
+
 def test_a_kind_alone_has_its_own_settings() -> None:
     assert Method.parse("kd") == Method("kd", "kd", {"num_subclasses": 1})
-    assert Method.parse("lelp") == Method.parse("lelp:") or Method.parse("lelp:").settings == {}
+    assert Method.parse("lelp").settings == Method.parse("lelp:").settings == {}
     assert Method.parse("direct").settings == {"alpha": 1.0}
     assert Method.parse("vid").settings == {"baseline": "vid", "num_subclasses": 1}
 

@@ -105,7 +105,7 @@ def test_comparison_table_shows_differences_and_marks_findings() -> None:
     assert kd == ["kd", "75.00", "0.00", "–", "–", "–", "50.0", "12.3", "98.7", "61 s"]
     over = ["+4.00 to +6.00", "+0.25 to +9.50"]
     assert lelp == ["lelp", "80.00", "1.00", "+5.00 ▲", *over, "50.0", "12.3", "–", "61 s"]
-    assert note.startswith("12,345 training rows, 2,000 evaluation rows, 3 seeds. ▲ and ▼: both intervals")
+    assert note.startswith("12,345 training rows, 2,000 evaluation rows, 3 seeds. ▲ and ▼: the two intervals together")
     assert "One seed" not in note
     # Every line is as wide as the others.
     assert len({len(line) for line in table.splitlines()}) == 1

@@ -70,8 +70,13 @@ def test_the_intervals_hold_the_truth_as_often_as_they_say() -> None:
         ours, theirs = (generator.random((3, 400)) < chance - drop for drop in (0, 0.05))
         low, high = paired_difference(ours, theirs)["over_examples"]
         over_examples += low <= 5 <= high
-        # And where there is no difference few findings are made.
-        ours, theirs = (generator.random((3, 200)) < chance[:200] for _ in range(2))
+        # And where there is no difference few findings are made, though seeds differ, and each method has examples that
+        # lie to it.
+        ours, theirs = (
+            generator.random((5, 400))
+            < chance + 0.015 * generator.normal(size=(5, 1)) + 0.15 * generator.normal(size=(1, 400))
+            for _ in range(2)
+        )
         false_findings += paired_difference(ours, theirs)["finding"] != "none"
     assert 0.90 <= over_seeds / 200 <= 0.99
     assert 0.90 <= over_examples / 200 <= 0.99
