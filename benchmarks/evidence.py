@@ -190,8 +190,8 @@ PARTS = {
     "images": Part(IMAGES, KEY, 3),
     "lookalikes": Part(LOOKALIKES, KEY, 3),
     "mlp": Part(_students("mlp"), KEY, 5),
-    "scratch": Part(_students("scratch"), CORE, 3),
-    "pretrained": Part(_students("pretrained"), SHORT, 3),
+    "scratch": Part(_students("scratch"), FIXED, 3),
+    "pretrained": Part(_students("pretrained"), FIXED, 3),
     "methods": Part(SEVERAL, MORE, 3),
     "labels": Part(SEVERAL, {**{name: CORE[name] for name in ("KD, τ = 4", *LELP)}, **LABELS}, 3),
     "settings": Part(

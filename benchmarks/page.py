@@ -21,7 +21,7 @@ from hf_lelp.report import comparison_table, difference_cells, markdown_table
 
 DOCS = Path(__file__).parent.parent / "docs"
 PICTURES = DOCS / "evidence"
-MAIN_PARTS = ("images", "lookalikes", "mlp", "scratch", "pretrained")
+MAIN_PARTS = ("images", "lookalikes", "mlp")
 LELP_AUTO = "LELP, auto"
 INTRODUCTION = (
     "Written by `python -m benchmarks.page` from benchmarks/results. What they mean: [evidence.md](evidence.md)."
