@@ -216,9 +216,10 @@ def settings_of(config: LELPConfig, projections: ClassProjections | None, traini
             "student head": config.student_head,
             "null space of the teacher's final layer": projections.null_space if projections else config.null_space,
             "random rotation": f"seed {seed}" if config.random_rotation else False,
-            "whitening, γ": config.whitening or 0.0,
             "projections scaled to unit variance": config.scale_projections,
         }
+        if config.whitening:
+            settings["whitening, γ"] = config.whitening
     if method == "lelp" and projections is not None:
         settings |= {"class projections": projections.fingerprint, "teacher fingerprint": projections.teacher}
     if method != "direct":

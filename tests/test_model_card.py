@@ -194,7 +194,7 @@ def evaluated(tmp_path: Path, **settings: Any) -> LELPTrainer:
 
 
 def test_the_trainer_writes_the_card_with_the_student(tmp_path: Path) -> None:
-    trainer = evaluated(tmp_path, num_subclasses=2, rotation_seed=7, subclass_temperature=0.5)
+    trainer = evaluated(tmp_path, num_subclasses=2, rotation_seed=7, subclass_temperature=0.5, whitening=0.75)
     metrics = trainer.evaluate()
     trainer.evaluate(runs.data(8, seed=5))  # other data, which the card does not speak of
     trainer.save_model(str(tmp_path / "student"))
@@ -206,7 +206,15 @@ def test_the_trainer_writes_the_card_with_the_student(tmp_path: Path) -> None:
     ]
     assert "40 rows of evaluation data" in text
     assert trainer.projections is not None and trainer.projections.fingerprint in text
-    for setting in ("subclass temperature, β", "0.5", "seed 7", "subclass", "negative, positive"):
+    for setting in (
+        "subclass temperature, β",
+        "0.5",
+        "whitening, γ",
+        "0.75",
+        "seed 7",
+        "subclass",
+        "negative, positive",
+    ):
         assert setting in text, setting
     assert str(tmp_path) not in text and card.data.base_model is None
     # What the card says is how it loads.
