@@ -118,8 +118,8 @@ def summary_table(tasks: dict[str, dict[str, Any]]) -> str:
         f"{markdown_table(header, body)}\n\nMean gain {mean:+.2f} points over {len(tasks)} tasks (95% over tasks"
         f" {mean - half:+.2f} to {mean + half:+.2f}; over KD with τ = 4 {np.mean(over_kd_4):+.2f});"
         f" {findings.count('better')} are ▲, {findings.count('worse')} ▼. {LELP[-1]}, without a search: mean gain"
-        f" {np.mean(fixed):+.2f}, deviation {np.std(fixed, ddof=1):.2f}. Closed: share of the oracle's gain, where that is"
-        " at least 2 points."
+        f" {np.mean(fixed):+.2f}, deviation {np.std(fixed, ddof=1):.2f}. Closed: share of the oracle's gain, where"
+        " that is at least 2 points."
     )
 
 
