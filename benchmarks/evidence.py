@@ -209,6 +209,12 @@ PARTS = {
                 )
                 for t, b, s in ((1, 0.5, 8), (1, 0.5, 32), (1, 1, 32), (4, 0.5, 32))
             },
+            **{
+                f"paper's head, τ = 1, β = {b}, S = {s}, γ = 0.5": (
+                    f"lelp:student_head=subclass,subclass_temperature={b},num_subclasses={s},whitening=0.5"
+                )
+                for b, s in ((0.5, 32), (1, 8))
+            },
         },
         3,
     ),
