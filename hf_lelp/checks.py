@@ -1,8 +1,9 @@
-"""Columns that come with the data under the names of ours: are their values what the loss and the student can take?
+"""Columns under the names of ours: are they there, whose are they, and can the loss and the student take their values?
 
-Each check reads the column in pieces, before anything is trained on it, and names the first row that is wrong.
+Checks of values read a column in pieces, before anything is trained on it, and name the first row that is wrong.
 """
 
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -114,6 +115,44 @@ def check_finite(values: NDArray[np.floating], column: str, first_row: int) -> N
         raise ValueError(
             f"The {column.replace('_', ' ')} of row {first_row + int(finite.argmin())} is not finite (NaN, infinite or"
             " missing). Check what the teacher read there, or run it in float32 (teacher_dtype)."
+        )
+
+
+def check_mark(found: Collection[str], expected: str, maker: str) -> None:
+    """Refuse columns that the teacher or projections at hand did not make.
+
+    Args:
+        found: the values of the column that says who made them.
+        expected: fingerprint of the maker at hand.
+        maker: "teacher" or "projections".
+
+    Raises:
+        ValueError: naming both.
+    """
+    others = sorted(set(found) - {expected})
+    if others:
+        raise ValueError(
+            f"The prepared columns were made by the {maker} of fingerprint {', '.join(others)}, and the {maker} at hand"
+            f" is {expected} (other weights, data type, settings or order of classes). Use the {maker} that made them,"
+            " or make the columns again."
+        )
+
+
+def require_columns(present: list[str], *names: str) -> None:
+    """Refuse a dataset that the teacher was not run over.
+
+    Args:
+        present: the columns that there are.
+        names: those that are needed.
+
+    Raises:
+        ValueError: naming what is missing and what is there.
+    """
+    missing = [name for name in names if name not in present]
+    if missing:
+        raise ValueError(
+            f"The dataset has no column {', '.join(missing)} (it has {', '.join(present)})."
+            " Run the teacher over it first: dataset.map(teacher, batched=True)."
         )
 
 

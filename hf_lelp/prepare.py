@@ -10,7 +10,7 @@ from datasets import Dataset, IterableDataset, Value, concatenate_datasets
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
-from hf_lelp.checks import check_numbers
+from hf_lelp.checks import check_mark, check_numbers
 from hf_lelp.columns import fit_projections, projection_columns, teacher_columns
 from hf_lelp.config import LELPConfig
 from hf_lelp.inputs import OnTheFly, Processor, column_names, encode, input_name, resolve_input_columns, transform_of
@@ -22,7 +22,6 @@ from hf_lelp.projections import (
     PROJECTIONS_MARK,
     TEACHER_MARK,
     ClassProjections,
-    check_mark,
 )
 from hf_lelp.settle import find_label_column
 from hf_lelp.teacher_like import TeacherLike

@@ -7,7 +7,7 @@ temperatures can change without touching the data.
 
 import json
 import shutil
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from tqdm.auto import tqdm
 
-from hf_lelp.checks import as_array, check_finite, check_type
+from hf_lelp.checks import as_array, check_finite, check_mark, check_type, require_columns
 from hf_lelp.files import new_files, write_atomically
 from hf_lelp.heads import LinearHead
 from hf_lelp.inputs import column_names
@@ -120,7 +120,7 @@ class ClassProjections(
                 rank are named).
         """
         present = column_names(dataset)
-        _require_columns(present, EMBEDDING_COLUMN, LOGITS_COLUMN)
+        require_columns(present, EMBEDDING_COLUMN, LOGITS_COLUMN)
         if isinstance(dataset, Dataset):
             check_type(dataset, EMBEDDING_COLUMN, 1)
         if label_column is None:
@@ -364,32 +364,3 @@ def _check_variance(variance: NDArray[np.float64]) -> None:
                 f"The variance of class {index}'s embeddings goes from {least:.3g} to {most:.3g}, beyond what float32"
                 f" holds ({limits.tiny:.3g} to {limits.max:.3g}). Check the teacher, or scale its embeddings."
             )
-
-
-def check_mark(found: Collection[str], expected: str, maker: str) -> None:
-    """Refuse columns that the teacher or projections at hand did not make.
-
-    Args:
-        found: the values of the column that says who made them.
-        expected: fingerprint of the maker at hand.
-        maker: "teacher" or "projections".
-
-    Raises:
-        ValueError: naming both.
-    """
-    others = sorted(set(found) - {expected})
-    if others:
-        raise ValueError(
-            f"The prepared columns were made by the {maker} of fingerprint {', '.join(others)}, and the {maker} at hand"
-            f" is {expected} (other weights, data type, settings or order of classes). Use the {maker} that made them,"
-            " or make the columns again."
-        )
-
-
-def _require_columns(present: list[str], *names: str) -> None:
-    missing = [name for name in names if name not in present]
-    if missing:
-        raise ValueError(
-            f"The dataset has no column {', '.join(missing)} (it has {', '.join(present)})."
-            " Run the teacher over it first: dataset.map(teacher, batched=True)."
-        )
