@@ -187,7 +187,7 @@ def _students(student: str) -> Loaders:
 SEVERAL: Loaders = {"pairs, 100 fine classes": IMAGES["pairs, 100 fine classes"], **_students("mlp")}
 
 PARTS = {
-    "images": Part(IMAGES, KEY, 3),
+    "images": Part(IMAGES, KEY, 5),
     "lookalikes": Part(LOOKALIKES, KEY, 3),
     "mlp": Part(_students("mlp"), KEY, 5),
     "scratch": Part(_students("scratch"), FIXED, 3),
