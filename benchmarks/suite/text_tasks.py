@@ -87,7 +87,7 @@ def _text_task(name: str, label: str, student: str, labelled: int | None, rows: 
     if student == "mlp":
         make = partial(embedding_mlp, num_labels)
         return assemble(corpus, teacher, ["pixel_values"], rows=rows, seed=seed, student=make, settings=settings)
-    tokenizer = AutoTokenizer.from_pretrained(minilm)
+    tokenizer, on_cpu = AutoTokenizer.from_pretrained(minilm), not torch.accelerator.is_available()
     if student == "scratch":
         make = partial(small_bert, num_labels, len(tokenizer), tokenizer.pad_token_id)
     elif student == "pretrained":
@@ -100,7 +100,7 @@ def _text_task(name: str, label: str, student: str, labelled: int | None, rows: 
         seed=seed,
         student=make,
         # Not grouped by length: evaluation would be too, and predictions come in another order than the rows.
-        settings={**settings, "bf16": cpu_multiplies_bfloat16()},
+        settings={**settings, "use_cpu": on_cpu, "bf16": on_cpu and cpu_multiplies_bfloat16()},
         processing_class=tokenizer,
     )
 
