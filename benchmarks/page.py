@@ -169,7 +169,7 @@ def _lines(panel: Axes, points: list[tuple[float, dict[str, Any]]], label: str) 
         spread = np.abs(interval - mean)
         panel.errorbar([x for x, _ in points], mean, yerr=spread, marker="o", capsize=2, label=method)
     logarithmic_axis(panel, label, [x for x, _ in points])
-    panel.legend(frameon=False)
+    panel.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
 
 
 def _epochs(panel: Axes, results: tuple[str, dict[str, Any]]) -> None:
