@@ -132,16 +132,13 @@ def fetch(package: str, version: str, sha256: str, sdist: bool, folder: Path) ->
 @contextmanager
 def quiet() -> Iterator[None]:
     """Still the libraries' bars and notices (that a new head is new), so that each step's one line can be seen."""
-    verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
     try:
         with no_progress_bars():
             yield
     finally:
         transformers_logging.set_verbosity(verbosity)
-        if bars:
-            transformers_logging.enable_progress_bar()
 
 
 # --- data ------------------------------------------------------------------------------------------------------------

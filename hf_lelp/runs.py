@@ -26,6 +26,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from tqdm.auto import tqdm
 from transformers import TrainingArguments, set_seed
+from transformers.utils import logging as transformers_logging
 
 from hf_lelp.auto import SEARCH_VERSION
 from hf_lelp.columns import SHARD_ROWS
@@ -242,14 +243,17 @@ class _Tasks:
 
 @contextmanager
 def no_progress_bars() -> Iterator[None]:
-    """Without the bars of datasets, of which every run would show its own."""
-    shown = not datasets.are_progress_bars_disabled()
+    """Without the bars of datasets and transformers, of which every run would show its own."""
+    shown = not datasets.are_progress_bars_disabled(), transformers_logging.is_progress_bar_enabled()
     datasets.disable_progress_bars()
+    transformers_logging.disable_progress_bar()
     try:
         yield
     finally:
-        if shown:
+        if shown[0]:
             datasets.enable_progress_bars()
+        if shown[1]:
+            transformers_logging.enable_progress_bar()
 
 
 _tasks: _Tasks  # of a process of the pool

@@ -143,7 +143,7 @@ def fill(
     missing = [places[file] for file in mine if not _is_whole(file, record)]
     total = sum(rows[place] for place in missing)
     quiet = not (missing and state.is_main_process)
-    with tqdm(total=total, desc=description, unit="row", disable=quiet) as progress:
+    with tqdm(total=total, desc=description, unit="row", disable=quiet, delay=1) as progress:
         for place in missing:
             write_shard(files[place], make(place))
             progress.update(rows[place])
