@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 import numpy as np
@@ -76,8 +77,13 @@ def _plot_accuracies(summaries: dict[str, Any], path: Path) -> None:
     """A panel for each task: the methods' mean accuracies, with the interval of the difference to the reference."""
     from matplotlib.figure import Figure
 
-    tallest = max(len(summary["methods"]) for summary in summaries.values())
-    figure = Figure(figsize=(6.4 * len(summaries), 1.2 + 0.32 * tallest), layout="constrained")
+    labels = {
+        name: "\n".join(wrap(name.replace(",", ", "), 36))
+        for summary in summaries.values()
+        for name in summary["methods"]
+    }
+    lines = max(sum(1 + labels[name].count("\n") for name in summary["methods"]) for summary in summaries.values())
+    figure = Figure(figsize=(6.4 * len(summaries), 1.2 + 0.32 * lines), layout="constrained")
     panels = figure.subplots(1, len(summaries), squeeze=False)[0]
     for panel, (task, summary) in zip(panels, summaries.items(), strict=True):
         base = 100 * summary["methods"][summary["reference"]]["accuracy"]["mean"]
@@ -98,7 +104,7 @@ def _plot_accuracies(summaries: dict[str, Any], path: Path) -> None:
         panel.axvline(base, color="0.8", zorder=0)
         panel.set(
             yticks=range(len(summary["methods"])),
-            yticklabels=list(summary["methods"]),
+            yticklabels=[labels[name] for name in summary["methods"]],
             xlabel=f"accuracy, % (bar: 95% interval of the difference over {over})",
         )
         panel.set_title(task)

@@ -136,6 +136,13 @@ def test_what_was_chosen_has_no_place_on_the_axis(
     assert {path.name for path in tmp_path.iterdir()} == drawn
 
 
+@pytest.mark.filterwarnings("error")  # matplotlib's, that axes have no room left
+def test_the_methods_settings_leave_room_for_the_axis(tmp_path: Path) -> None:
+    long = "lelp:student_head=auxiliary,num_subclasses=auto,temperature=auto,subclass_temperature=auto"
+    plot_comparison({"all rows": summary(100, {"kd": (0.7, ""), long: (0.8, "none")})}, tmp_path)
+    assert picture(tmp_path / "accuracy.png").size > 0
+
+
 def test_names_from_the_data_are_no_formulas(tmp_path: Path) -> None:
     # A dollar starts a formula for matplotlib, and a legend leaves out what begins with an underscore.
     names = [r"$\frac{", "costs $5 or $10", "_other", "a\nb\x07"]
