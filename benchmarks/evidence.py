@@ -141,6 +141,20 @@ EPOCHS = {
         *((name, CORE[name]) for name in LELP),
     )
 }
+# What a student that starts from nothing needs: time, or less of the subclasses?
+SLOW = {
+    **{name: CORE[name] for name in ("KD, τ = 4", "LELP, S = 32, γ = 0.5", "oracle")},
+    **{
+        f"{name}, weight {w}": f"{CORE[name]},subclass_weight={w}"
+        for w in (0.0625, 0.25)
+        for name in ("LELP, S = 32, γ = 0.5", "oracle")
+    },
+    **{
+        f"{name}, {n} epochs": f"{CORE[name]},num_train_epochs={n}"
+        for n in (6, 12)
+        for name in ("KD, τ = 4", "LELP, S = 32, γ = 0.5", "oracle")
+    },
+}
 SHORT = {name: CORE[name] for name in ("labels alone", "KD, τ = 1", KD_AUTO, "LELP, auto", *LELP)}
 # Without a search, where many tasks are to be trained on; the reference is then KD at τ = 4.
 FIXED = {name: CORE[name] for name in ("labels alone", "KD, τ = 4", *LELP, "oracle")}
@@ -192,6 +206,7 @@ PARTS = {
     "mlp": Part(_students("mlp"), KEY, 5),
     "scratch": Part(_students("scratch"), FIXED, 3),
     "pretrained": Part(_students("pretrained"), FIXED, 3),
+    "scratch_longer": Part({name: task for name, task in _students("scratch").items() if "comp" not in name}, SLOW, 1),
     "methods": Part(SEVERAL, MORE, 3),
     "labels": Part(SEVERAL, {**{name: CORE[name] for name in ("KD, τ = 4", *LELP)}, **LABELS}, 3),
     "settings": Part(
