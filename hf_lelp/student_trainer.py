@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 
 
 class StudentTrainer(Trainer):
-    """The part of `LELPTrainer` that writes a student and reads it again; it leaves the loss and the data to that."""
+    """The part of `LELPTrainer` that writes a student and reads it again."""
 
     args: LELPConfig
     processing_class: Processor | None

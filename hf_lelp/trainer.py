@@ -2,42 +2,28 @@
 
 import copy
 import inspect
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import torch
-from datasets import Dataset, IterableDataset
+from datasets import Dataset
 from torch import nn
 from transformers import EvalPrediction, PreTrainedModel, PreTrainedTokenizerBase, set_seed
-from transformers.trainer_utils import has_length
 
 from hf_lelp.auto import choose_settings, fit_student
 from hf_lelp.checks import check_tokens
 from hf_lelp.config import LELPConfig, check_launch
+from hf_lelp.data_trainer import DataTrainer
 from hf_lelp.heads import logits_of
-from hf_lelp.inputs import InMemory, OnTheFly, Processor, check_prepared, fits_in_memory, transform_of
+from hf_lelp.inputs import Processor, check_prepared, transform_of
 from hf_lelp.labels import NO_LABEL, Classes
 from hf_lelp.losses import distillation_loss, label_loss, subclass_loss, subclass_targets
 from hf_lelp.model_card import hub_id
-from hf_lelp.prepare import (
-    TEACHER_COLUMNS,
-    TeacherData,
-    add_teacher_columns,
-    check_marks,
-    student_columns,
-)
+from hf_lelp.prepare import TEACHER_COLUMNS, TeacherData, add_teacher_columns
 from hf_lelp.projections import LOGITS_COLUMN, PROJECTIONS_COLUMN, ClassProjections
-from hf_lelp.settle import find_label_column, settle_teacher
+from hf_lelp.settle import settle_teacher
 from hf_lelp.student_trainer import StudentTrainer
-from hf_lelp.students import (
-    AuxiliaryHead,
-    StudentHead,
-    all_logits,
-    new_student,
-    place_student_head,
-    student_head,
-)
+from hf_lelp.students import AuxiliaryHead, StudentHead, all_logits, new_student, place_student_head, student_head
 from hf_lelp.subclass_scores import SubclassScores
 from hf_lelp.teacher import Teacher, load_processor
 from hf_lelp.teacher_like import TeacherLike
@@ -51,7 +37,7 @@ def few_class_compute_metrics(eval_prediction: EvalPrediction) -> dict[str, floa
     return compute_metrics(eval_prediction)
 
 
-class LELPTrainer(StudentTrainer):
+class LELPTrainer(DataTrainer, StudentTrainer):
     """A Trainer that distils a teacher into a student by LELP (arXiv 2409.20449).
 
     Takes what `Trainer` takes, and a teacher. Datasets may hold raw texts, images or sound and labels: the teacher is
@@ -204,59 +190,6 @@ class LELPTrainer(StudentTrainer):
             self.auto_trials = choose_settings(args, dataset, partial(fit_student, make_trainer, make_student), student)
         finally:
             del args._settled_classes  # type: ignore[attr-defined]
-
-    # ---- Data ----
-
-    def _prepare(self, dataset: Any) -> Any:
-        """Inputs and encoded labels; datasets that are not of the datasets library are taken to be prepared."""
-        if not isinstance(dataset, Dataset | IterableDataset):
-            return dataset
-        return student_columns(
-            check_marks(dataset, None, self.projections),
-            self.processing_class,
-            input_columns=self.args.input_columns,
-            label_column=find_label_column(dataset, self.args) or self.args.label_column,
-            max_length=self._max_length,
-            classes=self._classes,
-        )
-
-    def get_train_dataloader(self) -> Any:
-        """As in Trainer; arrays (a prepared dataset in torch format, up to 2 GiB) are read into memory once."""
-        dataset = self.train_dataset
-        if self.processing_class is not None or not fits_in_memory(dataset):
-            return super().get_train_dataloader()
-        try:
-            self.train_dataset = InMemory(self._remove_unused_columns(dataset, description="training"))
-            return super().get_train_dataloader()
-        finally:
-            self.train_dataset = dataset
-
-    def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
-        """As in Trainer; a raw dataset is prepared first."""
-        prepared = (
-            eval_dataset if eval_dataset is None or isinstance(eval_dataset, str) else self._prepare(eval_dataset)
-        )
-        return super().get_eval_dataloader(prepared)
-
-    def get_test_dataloader(self, test_dataset: Any) -> Any:
-        """As in Trainer; a raw dataset is prepared first."""
-        return super().get_test_dataloader(self._prepare(test_dataset))
-
-    def _get_eval_sampler(self, eval_dataset: Any) -> torch.utils.data.Sampler | None:
-        # Trainer groups evaluation rows by length where training groups them, and predictions come back in that order.
-        if not has_length(eval_dataset) or self.args.world_size > 1:
-            return None
-        return torch.utils.data.SequentialSampler(eval_dataset)
-
-    def _remove_unused_columns(self, dataset: Any, description: str | None = None) -> Any:
-        transform = transform_of(dataset)
-        if not isinstance(transform, OnTheFly) or not self.args.remove_unused_columns:
-            return super()._remove_unused_columns(dataset, description)
-        # What inputs are made of when they are read is no argument of the model, but needed until then.
-        self._set_signature_columns_if_needed()
-        # As they are in the data, these two are not encoded.
-        arguments: set[str] = {*(self._signature_columns or ())} - {"label", "label_ids"}
-        return dataset.with_transform(replace(transform, wanted=arguments))
 
     def _set_signature_columns_if_needed(self) -> None:
         first = self._signature_columns is None
