@@ -74,6 +74,15 @@ def trainer(args: LELPConfig, kind: str = "bert", **arguments: Any) -> LELPTrain
     return LELPTrainer(args=args, **{**defaults, **arguments})
 
 
+def trained(
+    folder: Path, kind: str = "bert", *, arguments: dict[str, Any] | None = None, **settings: Any
+) -> LELPTrainer:
+    """A trainer after its steps; `settings` are of `config`."""
+    run = trainer(config(folder, **settings), kind, **(arguments or {}))
+    run.train()
+    return run
+
+
 def prepared(raw: Dataset | None = None, num_directions: int = 2) -> tuple[Dataset, ClassProjections]:
     """The three steps by hand."""
     guide = teacher()

@@ -7,11 +7,10 @@ import numpy as np
 import pytest
 import reference
 import runs
-import tasks
 import tiny
 import torch
 import torch.nn.functional as F
-from datasets import Dataset, Value
+from datasets import Dataset
 from transformers import (
     DataCollatorWithPadding,
     EvalPrediction,
@@ -271,20 +270,6 @@ def test_both_heads_learn_what_the_teacher_knows(tmp_path: Path) -> None:
         assert run.evaluate()["eval_accuracy"] > before + 0.1
 
 
-def test_text_labels_and_other_column_names(tmp_path: Path) -> None:
-    raw = runs.data()
-    named = Dataset.from_dict(
-        {"review": list(raw["text"]), "id": ["x"] * len(raw), "sentiment": [tiny.LABEL_NAMES[i] for i in raw["label"]]}
-    )
-    settings = {"alpha": 0.5, "input_columns": ["review"], "label_column": "sentiment"}
-    other = runs.trainer(runs.config(tmp_path, **settings), train_dataset=named, eval_dataset=named)
-    other.train()
-    usual = runs.trainer(runs.config(tmp_path, alpha=0.5), eval_dataset=raw)
-    usual.train()
-    runs.assert_same(runs.weights(other.model), runs.weights(usual.model))
-    assert other.evaluate()["eval_accuracy"] == usual.evaluate()["eval_accuracy"]
-
-
 def test_a_teacher_with_other_order_of_classes_gives_the_same_student(tmp_path: Path) -> None:
     swapped = runs.teacher_model()
     with torch.no_grad():
@@ -297,17 +282,6 @@ def test_a_teacher_with_other_order_of_classes_gives_the_same_student(tmp_path: 
     mapped.train()
     assert mapped.model.config.id2label == {0: "negative", 1: "positive"}
     runs.assert_same(runs.weights(mapped.model), runs.weights(ordered.model), 1e-6)
-
-
-def test_two_text_columns(tmp_path: Path) -> None:
-    raw = runs.data()
-    pairs = raw.add_column("text2", tiny.texts(len(raw), seed=9))
-    settings = {"input_columns": ["text", "text2"], "check_teacher": False}
-    run = runs.trainer(runs.config(tmp_path, **settings), train_dataset=pairs, eval_dataset=pairs)
-    ids = tiny.tokenizer()(pairs[0]["text"], pairs[0]["text2"])["input_ids"]
-    assert run.train_dataset[0]["input_ids"] == run.eval_dataset[0]["input_ids"] == ids
-    run.train()
-    assert len(run.predict(pairs).predictions) == len(raw)
 
 
 def test_a_student_from_a_folder_gets_the_data_s_classes_in_float32(tmp_path: Path) -> None:
@@ -330,18 +304,6 @@ def test_evaluation_without_labels_has_no_figures(tmp_path: Path) -> None:
     metrics = run.evaluate()
     assert "eval_loss" not in metrics and "eval_accuracy" not in metrics
     assert run.predict(raw).label_ids is None
-
-
-def test_class_label_minus_one_is_no_label(tmp_path: Path) -> None:
-    raw = runs.data()
-    hidden = raw.cast_column("label", Value("int64")).map(
-        lambda row, i: {"label": -1 if i % 2 else row["label"]}, with_indices=True
-    )
-    hidden = hidden.cast_column("label", raw.features["label"])
-    run = runs.trainer(runs.config(tmp_path, alpha=0.5), train_dataset=hidden, eval_dataset=hidden)
-    run.train()
-    assert run.train_dataset["labels"][:4] == [raw["label"][0], -100, raw["label"][2], -100]
-    assert isinstance(run.evaluate()["eval_accuracy"], float)
 
 
 def test_the_seed_is_all_that_new_layers_depend_on(tmp_path: Path) -> None:
@@ -490,32 +452,3 @@ def test_scores_are_taken_as_they_are_without_projections(tmp_path: Path) -> Non
         setattr(run.args, name, True)
         with pytest.raises(ValueError, match="the projections that made them are needed for their rotation and scale"):
             run.subclass_scores(given)
-
-
-@pytest.mark.parametrize("alpha", [0.0, 0.3, 1.0])
-def test_arrays_in_torch_format_train_like_lists(alpha: float, tmp_path: Path) -> None:
-    task = tasks.task(seed=1)
-    projections = ClassProjections.fit(task.train, task.head, 2)
-    columns = task.train.map(projections, batched=True).remove_columns(["teacher_embedding", "projections_fingerprint"])
-    trained, batches = [], []
-    for form in (None, "torch"):
-        torch.manual_seed(0)
-        run = runs.trainer(
-            runs.config(tmp_path, alpha=alpha, per_device_train_batch_size=10, max_steps=9),
-            model=tasks.student(),
-            train_dataset=columns.with_format(form),
-            eval_dataset=task.evaluation.with_format(form),
-            processing_class=None,
-            teacher_model=None,
-            projections=projections,
-        )
-        loader = run.get_train_dataloader()
-        assert isinstance(loader.dataset, Dataset) == (form is None)  # the other is in memory
-        batches.append({name: (values.shape, values.dtype) for name, values in next(iter(loader)).items()})
-        run.train()
-        assert isinstance(run.train_dataset, Dataset)
-        trained.append((runs.losses(run), runs.weights(run.model), run.evaluate()["eval_loss"]))
-    (losses, weights, loss), (in_memory, same_weights, same_loss) = trained
-    assert len(losses) == 9 and losses == in_memory and loss == same_loss
-    assert batches[0] == batches[1] and batches[0]["pixel_values"] == ((10, 1, 4, 4), torch.float32)
-    runs.assert_same(weights, same_weights)

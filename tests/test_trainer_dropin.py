@@ -1,6 +1,5 @@
 """LELPTrainer takes what Trainer takes, and does with it what Trainer does."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,6 @@ import runs
 import tiny
 import torch
 import torch.nn.functional as F
-from datasets import Dataset, IterableDataset
 from transformers import TrainerCallback, default_data_collator
 
 from hf_lelp import LELPTrainer
@@ -21,21 +19,13 @@ from hf_lelp.students import AuxiliaryHead, student_head
 HEADS = ("subclass", "auxiliary")
 
 
-def trained(
-    folder: Path, kind: str = "bert", *, arguments: dict[str, Any] | None = None, **settings: Any
-) -> LELPTrainer:
-    run = runs.trainer(runs.config(folder, **settings), kind, **(arguments or {}))
-    run.train()
-    return run
-
-
 @pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize(
     "kind", ["bert", "llama"]
 )  # Llama's forward takes **kwargs, for which Trainer skips a division.
 def test_accumulated_steps_are_one_large_step(kind: str, head: str, tmp_path: Path) -> None:
     def run(batch_size: int, steps: int) -> LELPTrainer:
-        return trained(
+        return runs.trained(
             tmp_path,
             kind,
             arguments={"model": runs.student(kind, dropout=False)},
@@ -63,7 +53,7 @@ def test_label_smoothing(tmp_path: Path) -> None:
             "teacher_model": None,
             "projections": projections,
         }
-        run = trained(tmp_path, arguments=arguments, max_steps=1, check_teacher=False, **settings)
+        run = runs.trained(tmp_path, arguments=arguments, max_steps=1, check_teacher=False, **settings)
         return runs.losses(run)[0]
 
     logits = torch.tensor(runs.class_logits(runs.student(), list(columns["text"]), tiny.tokenizer()))
@@ -76,22 +66,10 @@ def test_label_smoothing(tmp_path: Path) -> None:
     assert mixed == pytest.approx(0.5 * smooth + 0.5 * soft, abs=1e-5)
 
 
-def test_remove_unused_columns_does_not_matter(tmp_path: Path) -> None:
-    raw = runs.data()
-    one, other = (
-        trained(tmp_path, remove_unused_columns=setting, arguments={"eval_dataset": raw}) for setting in (True, False)
-    )
-    runs.assert_same(runs.weights(one.model), runs.weights(other.model))
-    for dataset in (None, raw, runs.prepared()[0]):
-        results = [run.evaluate(dataset) for run in (one, other)]
-        assert results[0]["eval_loss"] == results[1]["eval_loss"]
-        assert results[0]["eval_accuracy"] == results[1]["eval_accuracy"]
-
-
 @pytest.mark.parametrize("head", HEADS)
 def test_evaluation_with_and_without_labels_and_teacher_columns(head: str, tmp_path: Path) -> None:
     columns, projections = runs.prepared()
-    run = trained(
+    run = runs.trained(
         tmp_path,
         student_head=head,
         alpha=0.25,
@@ -138,18 +116,6 @@ def test_evaluation_with_and_without_labels_and_teacher_columns(head: str, tmp_p
     assert unlabelled["eval_loss"] == pytest.approx(soft, abs=1e-4)
 
 
-def test_several_evaluation_datasets(tmp_path: Path) -> None:
-    one, other = runs.data(40, seed=1), runs.data(30, seed=2)
-    several = trained(
-        tmp_path, eval_strategy="steps", eval_steps=2, arguments={"eval_dataset": {"one": one, "other": other}}
-    )
-    logged = {name for entry in several.state.log_history for name in entry}
-    assert {"eval_one_accuracy", "eval_other_loss"} <= logged
-    metrics = several.evaluate()
-    assert metrics["eval_other_accuracy"] == several.evaluate(other)["eval_accuracy"]
-    assert several.evaluate({"again": one})["eval_again_loss"] == metrics["eval_one_loss"]
-
-
 def test_callbacks_see_the_run(tmp_path: Path) -> None:
     class Record(TrainerCallback):
         steps: list[int] = []  # noqa: RUF012
@@ -157,15 +123,15 @@ def test_callbacks_see_the_run(tmp_path: Path) -> None:
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             self.steps.append(state.global_step)
 
-    run = trained(tmp_path, arguments={"callbacks": [Record(), runs.StopAt(3)]})
+    run = runs.trained(tmp_path, arguments={"callbacks": [Record(), runs.StopAt(3)]})
     assert Record.steps == [1, 2, 3] and run.state.global_step == 3
 
 
 @pytest.mark.parametrize("head", HEADS)
 def test_bf16(head: str, tmp_path: Path) -> None:
     raw = runs.data()
-    half = trained(tmp_path, bf16=True, student_head=head, arguments={"eval_dataset": raw})
-    full = trained(tmp_path, student_head=head, arguments={"eval_dataset": raw})
+    half = runs.trained(tmp_path, bf16=True, student_head=head, arguments={"eval_dataset": raw})
+    full = runs.trained(tmp_path, student_head=head, arguments={"eval_dataset": raw})
     assert runs.losses(half) != runs.losses(full)
     np.testing.assert_allclose(runs.losses(half), runs.losses(full), rtol=0.03)
     assert half.evaluate()["eval_loss"] == pytest.approx(full.evaluate()["eval_loss"], rel=0.03)
@@ -177,7 +143,7 @@ def test_torch_compile(head: str, tmp_path: Path) -> None:
     raw = runs.data(32)
     settings = {"student_head": head, "alpha": 0.2, "max_steps": 3}
     compiled, eager = (
-        trained(
+        runs.trained(
             tmp_path,
             torch_compile_backend=backend,
             arguments={"model": runs.student(dropout=False), "train_dataset": raw, "eval_dataset": raw},
@@ -198,49 +164,8 @@ def test_torch_compile(head: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["bert", "llama"])
 def test_gradient_checkpointing(kind: str, tmp_path: Path) -> None:
-    one, other = (trained(tmp_path, kind, gradient_checkpointing=setting) for setting in (True, False))
+    one, other = (runs.trained(tmp_path, kind, gradient_checkpointing=setting) for setting in (True, False))
     runs.assert_same(runs.weights(one.model), runs.weights(other.model), 1e-6)
-
-
-def test_a_stream_of_prepared_rows(tmp_path: Path) -> None:
-    columns, projections = runs.prepared()
-    columns = columns.remove_columns("teacher_embedding")
-
-    def rows() -> Iterator[dict[str, Any]]:
-        yield from columns
-
-    arguments = {"teacher_model": None, "projections": projections, "eval_dataset": columns.to_iterable_dataset()}
-    runs_ = [
-        trained(tmp_path, alpha=0.5, arguments={**arguments, "train_dataset": dataset})
-        for dataset in (columns.to_iterable_dataset(), IterableDataset.from_generator(rows))
-    ]
-    assert len(runs.losses(runs_[0])) == 4
-    runs.assert_same(runs.weights(runs_[0].model), runs.weights(runs_[1].model))
-    assert runs_[0].evaluate()["eval_loss"] == runs_[1].evaluate(columns)["eval_loss"]
-
-    labels = columns.rename_column("label", "labels")
-    renamed = trained(tmp_path, alpha=0.5, arguments={**arguments, "train_dataset": labels.to_iterable_dataset()})
-    runs.assert_same(runs.weights(renamed.model), runs.weights(runs_[0].model))
-
-
-def test_a_torch_dataset_of_prepared_rows(tmp_path: Path) -> None:
-    columns, projections = runs.prepared()
-    columns = columns.remove_columns("teacher_embedding")
-    arguments = {"teacher_model": None, "projections": projections}
-    usual = trained(tmp_path, alpha=0.5, arguments={**arguments, "train_dataset": columns})
-
-    class Rows(torch.utils.data.Dataset):
-        def __init__(self, dataset: Dataset) -> None:
-            self.rows = list(dataset)
-
-        def __len__(self) -> int:
-            return len(self.rows)
-
-        def __getitem__(self, index: int) -> dict[str, Any]:
-            return self.rows[index]
-
-    other = trained(tmp_path, alpha=0.5, arguments={**arguments, "train_dataset": Rows(usual.train_dataset)})
-    runs.assert_same(runs.weights(other.model), runs.weights(usual.model))
 
 
 def test_a_collator_of_one_s_own(tmp_path: Path) -> None:
@@ -250,8 +175,8 @@ def test_a_collator_of_one_s_own(tmp_path: Path) -> None:
     for name, values in fixed.items():
         ready = ready.add_column(name, values)
     arguments = {"train_dataset": ready, "model": runs.student(dropout=False)}
-    one = trained(tmp_path, arguments={**arguments, "data_collator": default_data_collator})
-    other = trained(tmp_path, arguments={"model": runs.student(dropout=False)})
+    one = runs.trained(tmp_path, arguments={**arguments, "data_collator": default_data_collator})
+    other = runs.trained(tmp_path, arguments={"model": runs.student(dropout=False)})
     np.testing.assert_allclose(runs.losses(one), runs.losses(other), atol=1e-5)
 
 
