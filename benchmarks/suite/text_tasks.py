@@ -24,7 +24,7 @@ LABELLED_STEPS = 150  # of a teacher that sees few labels
 STUDENTS: dict[str, dict[str, Any]] = {
     "mlp": {"learning_rate": 2e-3, "num_train_epochs": 16, "per_device_train_batch_size": 128},
     "scratch": {"learning_rate": 1e-3, "num_train_epochs": 3, "per_device_train_batch_size": 32},
-    "pretrained": {"learning_rate": 2e-4, "num_train_epochs": 1, "per_device_train_batch_size": 32},
+    "pretrained": {"learning_rate": 5e-4, "num_train_epochs": 2, "per_device_train_batch_size": 32},
 }
 MLP_EPOCHS = {"vader": 8}  # where 16 are too many
 
