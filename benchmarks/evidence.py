@@ -193,19 +193,20 @@ TEXTS: dict[str, Callable[..., Task]] = {
 }
 
 
-def _students(student: str) -> Loaders:
+def texts_with(student: str) -> Loaders:
+    """The text tasks with this kind of student."""
     return {name: partial(task, student=student) for name, task in TEXTS.items()}
 
 
-SEVERAL: Loaders = {"pairs, 100 fine classes": IMAGES["pairs, 100 fine classes"], **_students("mlp")}
+SEVERAL: Loaders = {"pairs, 100 fine classes": IMAGES["pairs, 100 fine classes"], **texts_with("mlp")}
 
 PARTS = {
     "images": Part(IMAGES, KEY, 5),
     "lookalikes": Part(LOOKALIKES, KEY, 3),
-    "mlp": Part(_students("mlp"), KEY, 5),
-    "scratch": Part(_students("scratch"), FIXED, 3),
-    "pretrained": Part(_students("pretrained"), FIXED, 3),
-    "scratch_longer": Part({name: task for name, task in _students("scratch").items() if "comp" not in name}, SLOW, 1),
+    "mlp": Part(texts_with("mlp"), KEY, 5),
+    "scratch": Part(texts_with("scratch"), FIXED, 3),
+    "pretrained": Part(texts_with("pretrained"), FIXED, 3),
+    "scratch_longer": Part({name: task for name, task in texts_with("scratch").items() if "comp" not in name}, SLOW, 1),
     "methods": Part(SEVERAL, MORE, 3),
     "labels": Part(SEVERAL, {**{name: CORE[name] for name in ("KD, τ = 4", *LELP)}, **LABELS}, 3),
     "settings": Part(
@@ -244,7 +245,7 @@ PARTS = {
                 f"pairs, 100 fine classes, stage {stage} of 3": partial(fashion_pairs, 10, student="small", stage=stage)
                 for stage in (1, 2)
             },
-            **{f"{name}, length 1": partial(unit_embeddings, task) for name, task in _students("mlp").items()},
+            **{f"{name}, length 1": partial(unit_embeddings, task) for name, task in texts_with("mlp").items()},
         },
         {name: CORE[name] for name in ("KD, τ = 4", "LELP, base", *LELP)},
         3,
