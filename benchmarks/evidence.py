@@ -143,7 +143,7 @@ EPOCHS = {
 }
 # What a student that starts from nothing needs: time, or less of the subclasses?
 SLOW = {
-    **{name: CORE[name] for name in ("KD, τ = 4", "LELP, S = 32, γ = 0.5", "oracle")},
+    **{name: CORE[name] for name in ("KD, τ = 4", "LELP, auto", "LELP, S = 32, γ = 0.5", "oracle")},
     **{
         f"{name}, weight {w}": f"{CORE[name]},subclass_weight={w}"
         for w in (0.0625, 0.25)
