@@ -207,6 +207,11 @@ PARTS = {
     "scratch": Part(texts_with("scratch"), FIXED, 3),
     "pretrained": Part(texts_with("pretrained"), FIXED, 3),
     "scratch_longer": Part({name: task for name, task in texts_with("scratch").items() if "comp" not in name}, SLOW, 1),
+    "pretrained_longer": Part(
+        {name: task for name, task in texts_with("pretrained").items() if "parity" in name},
+        {name: method for name, method in SLOW.items() if "oracle" not in name and "auto" not in name},
+        1,
+    ),
     "methods": Part(SEVERAL, MORE, 3),
     "labels": Part(SEVERAL, {**{name: CORE[name] for name in ("KD, τ = 4", *LELP)}, **LABELS}, 3),
     "settings": Part(
