@@ -36,6 +36,7 @@ RECOMMENDED = f"{MANY},whitening=0.5"
 AUTO = "num_subclasses=auto,temperature=auto,subclass_temperature=auto"
 KD_AUTO = "KD, best τ"
 LELP = ("LELP, S = 32", "LELP, S = 32, γ = 0.5")
+PAPERS = "LELP, paper's head, τ = 1, β = 1, S = 8"
 
 CORE = {
     "labels alone": "direct",
@@ -46,7 +47,7 @@ CORE = {
     "LELP, base": f"lelp:{BASE}",
     "LELP, S = 32": f"lelp:{MANY}",
     "LELP, S = 32, γ = 0.5": f"lelp:{RECOMMENDED}",
-    "LELP, paper's head, τ = 1, β = 1, S = 8": "lelp:student_head=subclass,subclass_temperature=1,num_subclasses=8",
+    PAPERS: "lelp:student_head=subclass,subclass_temperature=1,num_subclasses=8",
     "oracle": f"oracle:{HEAD},temperature=4",
 }
 CONTROLS = {
@@ -143,7 +144,7 @@ EPOCHS = {
 }
 # What a student that starts from nothing needs: time, or less of the subclasses?
 SLOW = {
-    **{name: CORE[name] for name in ("KD, τ = 4", "LELP, auto", "LELP, S = 32, γ = 0.5", "oracle")},
+    **{name: CORE[name] for name in ("KD, τ = 4", "LELP, auto", *LELP[1:], PAPERS, "oracle")},
     **{
         f"{name}, weight {w}": f"{CORE[name]},subclass_weight={w}"
         for w in (0.0625, 0.25)
@@ -222,7 +223,7 @@ PARTS = {
     "heads": Part(
         SEVERAL,
         {
-            **{name: CORE[name] for name in ("KD, τ = 4", *LELP, "LELP, paper's head, τ = 1, β = 1, S = 8")},
+            **{name: CORE[name] for name in ("KD, τ = 4", *LELP, PAPERS)},
             **{
                 f"paper's head, τ = {t}, β = {b}, S = {s}": (
                     f"lelp:student_head=subclass,temperature={t},subclass_temperature={b},num_subclasses={s}"
