@@ -126,13 +126,14 @@ def test_a_single_direction_makes_no_subclasses() -> None:
 @pytest.mark.parametrize(
     ("rows", "right", "below"),
     [
-        # The usual gain outweighs 0.006 / 0.007² · p(1 − p) rows, whatever their number: 30.6 at p = ½.
-        (20_000, 2000, 30),
-        (5000, 900, 11),
-        # But never more than two standard errors, 2 √(n p(1 − p)) rows: 14.1 and 4.5, or two rows where all are right.
-        (1000, 100, 14),
-        (100, 10, 4),
-        (100, 20, 2),
+        # The usual gain outweighs 0.001 / 0.008² · p(1 − p) rows, whatever their number: 3.9 at p = ½, 1.4 at 0.9.
+        (20_000, 2000, 3),
+        (5000, 900, 1),
+        (100, 10, 3),
+        # Where all of 20 rows are right p(1 − p) is taken to be one row's: 0.8.
+        (100, 20, 0),
+        # But never more than two standard errors, 2 √(n p(1 − p)) rows: 2.2 of five, where it would outweigh 3.75.
+        (25, 3, 2),
     ],
 )
 def test_plain_distillation_is_taken_where_it_is_too_far_above(rows: int, right: int, below: int) -> None:
