@@ -174,7 +174,7 @@ def load_task(arguments: CompareArguments, config: LELPConfig, size: int | None 
 def _training_settings(config: LELPConfig) -> dict[str, Any]:
     """What of the configuration is not the default and can change a result."""
     defaults = LELPConfig(output_dir=config.output_dir).to_dict()
-    place = {*RUN_SETTINGS, "seed", "columns_cache_dir"}
+    place = {*RUN_SETTINGS, "seed", "columns_cache_dir", "logging_dir"}  # the last of older versions of transformers
     return {
         name: value
         for name, value in config.to_dict().items()
