@@ -7,19 +7,19 @@ parts is printed which share of what the subclasses say about a row, beyond its 
 import argparse
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import datasets
 import torch
 from datasets import Dataset
 from torch import Tensor
-from transformers import PrinterCallback, set_seed
 
 from benchmarks.evidence import IMAGES, LOOKALIKES, RECOMMENDED, texts_with
 from benchmarks.suite.tasks import STUDENTS
-from hf_lelp import ClassProjections, LELPTrainer
+from hf_lelp import LELPTrainer
 from hf_lelp.losses import subclass_targets
-from hf_lelp.methods import Method
+from hf_lelp.methods import Method, train_student
 from hf_lelp.projections import LOGITS_COLUMN, PROJECTIONS_COLUMN
 from hf_lelp.report import markdown_table
 from hf_lelp.runs import RUN_SETTINGS
@@ -77,22 +77,12 @@ def shares(task: Task) -> dict[str, float]:
     parts: dict[str, Any] = task.train.train_test_split(test_size=HELD_BACK, seed=0)
     if task.processing_class is None:
         parts = {name: part.with_format("torch") for name, part in parts.items()}
-    config = Method.parse(f"lelp:{RECOMMENDED}").config(task, **RUN_SETTINGS, seed=0)
-    projections = ClassProjections.fit(parts["train"], task.head, config.directions, at_least=config.fewest_directions)
-    set_seed(config.seed)
+    method = Method.parse(f"lelp:{RECOMMENDED}")
     with tempfile.TemporaryDirectory() as scratch:
-        config.output_dir = scratch
-        trainer = Watching(
-            task.student(),
-            config,
-            train_dataset=parts["train"],
-            processing_class=task.processing_class,
-            projections=projections,
-        )
-        trainer.remove_callback(PrinterCallback)
-        trainer.train()
+        config = method.config(task, **RUN_SETTINGS, seed=0, output_dir=scratch)
+        trainer: Any = train_student(replace(task, train=parts["train"]), method, config, Watching)
     known, new = (
-        part.select(range(HELD_BACK)).map(projections, batched=True) for part in (parts["train"], parts["test"])
+        part.select(range(HELD_BACK)).map(trainer.projections, batched=True) for part in (parts["train"], parts["test"])
     )
     return {
         "known": trainer.share(known),

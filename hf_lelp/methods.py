@@ -108,13 +108,16 @@ def _value(text: str) -> Any:
         return value
 
 
-def train_student(task: Task, method: Method, config: LELPConfig) -> LELPTrainer:
+def train_student(
+    task: Task, method: Method, config: LELPConfig, trainer_class: type[LELPTrainer] = LELPTrainer
+) -> LELPTrainer:
     """Train a fresh student of the task by the method.
 
     Args:
         task: with the teacher's columns.
         method: how.
         config: of `method.config`.
+        trainer_class: of all methods but the baselines, which have their own.
 
     Returns:
         The trainer, after training.
@@ -126,7 +129,7 @@ def train_student(task: Task, method: Method, config: LELPConfig) -> LELPTrainer
     if config.alpha < 1 and config.num_subclasses != 1:
         train, projections = _with_subclasses(task, method, config)
     set_seed(config.seed)
-    kind: Any = BaselineTrainer if isinstance(config, BaselineConfig) else LELPTrainer
+    kind: Any = BaselineTrainer if isinstance(config, BaselineConfig) else trainer_class
     trainer: LELPTrainer = kind(
         model=task.student(),
         args=config,
