@@ -142,7 +142,7 @@ EPOCHS = {
         *((name, CORE[name]) for name in LELP),
     )
 }
-# What a student that starts from nothing needs: time, or less of the subclasses?
+# What a student that learns its own features needs: time, or less of the subclasses?
 SLOW = {
     **{name: CORE[name] for name in ("KD, τ = 4", "LELP, auto", *LELP[1:], PAPERS, "oracle")},
     **{
