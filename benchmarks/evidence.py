@@ -207,6 +207,10 @@ PARTS = {
     "mlp": Part(texts_with("mlp"), KEY, 5),
     "scratch": Part(texts_with("scratch"), FIXED, 3),
     "pretrained": Part(texts_with("pretrained"), FIXED, 3),
+    # Seven trainings for each seed of the two: a task's search costs as much as two seeds of all else.
+    "pretrained_auto": Part(
+        texts_with("pretrained"), {name: CORE[name] for name in ("KD, τ = 4", KD_AUTO, "LELP, auto")}, 1
+    ),
     "scratch_longer": Part({name: task for name, task in texts_with("scratch").items() if "comp" not in name}, SLOW, 1),
     "pretrained_longer": Part(
         {name: task for name, task in texts_with("pretrained").items() if "parity" in name},

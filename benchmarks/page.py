@@ -35,6 +35,7 @@ TITLES = {
     "mlp": "Texts: a fine-tuned MiniLM teacher, an MLP over frozen sentence embeddings",
     "scratch": "Texts: a fine-tuned MiniLM teacher, a BERT 2 × 128 from scratch",
     "pretrained": "Texts: a fine-tuned MiniLM teacher, MiniLM cut to two layers",
+    "pretrained_auto": "MiniLM cut to two layers: settings chosen on validation",
     "scratch_longer": "BERT 2 × 128 from scratch: longer training, and less weight of the subclasses",
     "pretrained_longer": "MiniLM cut to two layers: longer training, and less weight of the subclasses",
     "lookalikes": "Images: lookalikes on opposite sides, a CNN teacher, a tiny CNN student",
