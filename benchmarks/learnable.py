@@ -15,7 +15,7 @@ import torch
 from datasets import Dataset
 from torch import Tensor
 
-from benchmarks.evidence import IMAGES, LOOKALIKES, RECOMMENDED, texts_with
+from benchmarks.parts import IMAGES, LOOKALIKES, RECOMMENDED, texts_with
 from benchmarks.suite.tasks import STUDENTS
 from hf_lelp import LELPTrainer
 from hf_lelp.losses import subclass_targets

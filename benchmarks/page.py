@@ -14,7 +14,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy import stats
 
-from benchmarks.evidence import KD_AUTO, LELP, PARTS, RESULTS
+from benchmarks.evidence import RESULTS
+from benchmarks.parts import KD_4, KD_AUTO, LELP_AUTO, LELP_WHITENED, PARTS
 from hf_lelp.files import write_atomically
 from hf_lelp.plots import logarithmic_axis
 from hf_lelp.report import comparison_table, difference_cells, markdown_table
@@ -23,7 +24,6 @@ DOCS = Path(__file__).parent.parent / "docs"
 PICTURES = DOCS / "evidence"
 MAIN_PARTS = ("images", "lookalikes", "mlp")
 ALL_STUDENTS = (*MAIN_PARTS, "scratch", "pretrained")
-LELP_AUTO = "LELP, auto"
 INTRODUCTION = (
     "Written by `python -m benchmarks.page` from benchmarks/results. What they mean: [evidence.md](evidence.md)."
     " ± is the standard deviation over seeds; differences are to KD with the τ chosen on validation (or, where that is"
@@ -104,7 +104,7 @@ def summary_table(tasks: dict[str, dict[str, Any]]) -> str:
         methods = summary["methods"]
         gain = methods[LELP_AUTO]["difference"]
         gains.append(gain["mean"])
-        over_kd_4.append(100 * (methods[LELP_AUTO]["accuracy"]["mean"] - methods["KD, τ = 4"]["accuracy"]["mean"]))
+        over_kd_4.append(100 * (methods[LELP_AUTO]["accuracy"]["mean"] - methods[KD_4]["accuracy"]["mean"]))
         room = methods["oracle"]["difference"]["mean"] if "oracle" in methods else None
         body.append(
             [
@@ -117,11 +117,11 @@ def summary_table(tasks: dict[str, dict[str, Any]]) -> str:
         )
     findings = [summary["methods"][LELP_AUTO]["difference"]["finding"] for summary in tasks.values()]
     mean, half = np.mean(gains), stats.sem(gains) * stats.t.ppf(0.975, len(gains) - 1)
-    fixed = [summary["methods"][LELP[-1]]["difference"]["mean"] for summary in tasks.values()]
+    fixed = [summary["methods"][LELP_WHITENED]["difference"]["mean"] for summary in tasks.values()]
     return (
         f"{markdown_table(header, body)}\n\nMean gain {mean:+.2f} points over {len(tasks)} tasks (95% over tasks"
         f" {mean - half:+.2f} to {mean + half:+.2f}; over KD with τ = 4 {np.mean(over_kd_4):+.2f});"
-        f" {findings.count('better')} are ▲, {findings.count('worse')} ▼. {LELP[-1]}, without a search: mean gain"
+        f" {findings.count('better')} are ▲, {findings.count('worse')} ▼. {LELP_WHITENED}, without a search: mean gain"
         f" {np.mean(fixed):+.2f}. Closed: share of the oracle's gain, where that is at least 2 points."
     )
 
@@ -130,11 +130,11 @@ def without_search(results: dict[str, dict[str, Any]]) -> str:
     """The gain of LELP without a search over all kinds of students, against KD at τ = 4: its mean and deviation."""
     of_tasks = [summary["methods"] for part in ALL_STUDENTS for summary in results.get(part, {}).values()]
     gains = [
-        100 * (methods[LELP[-1]]["accuracy"]["mean"] - methods["KD, τ = 4"]["accuracy"]["mean"]) for methods in of_tasks
+        100 * (methods[LELP_WHITENED]["accuracy"]["mean"] - methods[KD_4]["accuracy"]["mean"]) for methods in of_tasks
     ]
     return (
-        f"With the students that learn their own features, {len(gains)} tasks: {LELP[-1]} has a mean gain over KD with"
-        f" τ = 4 of {np.mean(gains):+.2f}, deviation {np.std(gains, ddof=1):.2f}."
+        f"With the students that learn their own features, {len(gains)} tasks: {LELP_WHITENED} has a mean gain over KD"
+        f" with τ = 4 of {np.mean(gains):+.2f}, deviation {np.std(gains, ddof=1):.2f}."
     )
 
 

@@ -5,7 +5,7 @@ It shows what `whitening` is for: where one direction holds nearly all, rotation
 
 import datasets
 
-from benchmarks.evidence import IMAGES, LOOKALIKES, TEXTS
+from benchmarks.parts import IMAGES, LOOKALIKES, TEXTS
 from hf_lelp import ClassProjections
 from hf_lelp.report import markdown_table
 

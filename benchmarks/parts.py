@@ -1,0 +1,307 @@
+"""What the evidence is made of: the methods by the names that the tables give them, the tasks, and the parts.
+
+A part is a table or more: its methods on its tasks.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+from benchmarks.suite.tasks import fashion_lookalikes, fashion_pairs, newsgroups, reuters, unit_embeddings, vader
+from hf_lelp.task import Task
+
+# The settings that the variants share; "auto" chooses among others.
+HEAD = "student_head=auxiliary"
+FORM = f"{HEAD},temperature=4,subclass_temperature=0.5"
+BASE = f"{FORM},num_subclasses=8"
+MANY = f"{FORM},num_subclasses=32"
+RECOMMENDED = f"{MANY},whitening=0.5"
+AUTO = "num_subclasses=auto,temperature=auto,subclass_temperature=auto"
+KD_4, KD_AUTO = "KD, τ = 4", "KD, best τ"
+LELP_32, LELP_WHITENED = LELP = "LELP, S = 32", "LELP, S = 32, γ = 0.5"
+LELP_AUTO = "LELP, auto"
+PAPERS = "LELP, paper's head, τ = 1, β = 1, S = 8"
+
+CORE = {
+    "labels alone": "direct",
+    "KD, τ = 1": "kd",
+    KD_4: "kd:temperature=4",
+    KD_AUTO: "kd:temperature=auto",
+    LELP_AUTO: f"lelp:{HEAD},{AUTO}",
+    "LELP, base": f"lelp:{BASE}",
+    LELP_32: f"lelp:{MANY}",
+    LELP_WHITENED: f"lelp:{RECOMMENDED}",
+    PAPERS: "lelp:student_head=subclass,subclass_temperature=1,num_subclasses=8",
+    "oracle": f"oracle:{HEAD},temperature=4",
+}
+CONTROLS = {
+    "LELP, random directions": f"random_directions:{BASE}",
+    "random partition": f"random_partition:{HEAD},temperature=4,num_subclasses=8",
+    "K-means": f"kmeans:{HEAD},temperature=4,num_subclasses=8",
+    "LELP without null space": f"lelp_no_null_space:{BASE}",
+    "LELP without rotation": f"lelp_no_rotation:{BASE}",
+}
+BASELINES = {
+    "embedding MSE": "embedding_mse:temperature=4",
+    "VID": "vid:temperature=4",
+    "CRD": "crd:temperature=4",
+    "RKD": "rkd:temperature=4",
+    "FitNet": "fitnet:temperature=4",
+    "soft targets, untempered student, τ = 4": "soft_targets:temperature=4",
+    "logit regression": "logit_regression",
+    "Annealing-KD": "annealing",
+    "Comparative KD": "comparative:temperature=4",
+}
+MORE_MAKERS = {
+    "agglomerative": f"agglomerative:{HEAD},temperature=4,num_subclasses=8",
+    "t-SNE + K-means": f"tsne_kmeans:{HEAD},temperature=4,num_subclasses=8",
+}
+SETTINGS = {
+    **{f"S = {s}": f"lelp:{FORM},num_subclasses={s}" for s in (2, 4, 16, 32)},
+    **{f"β = {b}": f"lelp:{HEAD},temperature=4,subclass_temperature={b},num_subclasses=8" for b in (0.25, 1, 2)},
+    **{f"weight {w}": f"lelp:{BASE},subclass_weight={w}" for w in (0.25, 4, 16)},
+    **{f"τ = {t}": f"lelp:{HEAD},temperature={t},subclass_temperature=0.5,num_subclasses=8" for t in (1, 2)},
+    "subclass head, τ = 4": "lelp:student_head=subclass,temperature=4,subclass_temperature=0.5,num_subclasses=8",
+    "subclass head, weight 4": (
+        "lelp:student_head=subclass,subclass_temperature=0.5,num_subclasses=8,subclass_weight=4"
+    ),
+}
+LABELS = {
+    "KD, α = 0.5": "kd:alpha=0.5,temperature=4",
+    **{f"{name}, α = 0.5": f"{CORE[name]},alpha=0.5" for name in LELP},
+}
+KEY = {
+    **CORE,
+    **{name: CONTROLS[name] for name in ("LELP, random directions", "random partition")},
+    "CRD": BASELINES["CRD"],
+}
+MORE = {
+    KD_AUTO: CORE[KD_AUTO],
+    "LELP, base": CORE["LELP, base"],
+    **{name: CORE[name] for name in LELP},
+    **CONTROLS,
+    **BASELINES,
+    **MORE_MAKERS,
+}
+RATES = {
+    f"{name}, learning rate {rate}": f"{method},learning_rate={rate}"
+    for rate in (0.001, 0.003, 0.006, 0.012, 0.024)
+    for name, method in ((KD_4, CORE[KD_4]), ("LELP, base", CORE["LELP, base"]))
+}
+VARIANTS = {
+    "shared directions": f"shared_directions:{BASE}",
+    **{f"γ = {g}": f"lelp:{BASE},whitening={g}" for g in (0.5, 1)},
+    **{
+        f"S = {s}, β = {b}, γ = {g}": (
+            f"lelp:{HEAD},temperature=4,num_subclasses={s},subclass_temperature={b},whitening={g}"
+        )
+        for s, b, g in (
+            (16, 0.5, 0.5),
+            (16, 0.5, 1),
+            (32, 0.5, 0.5),
+            (32, 0.5, 1),
+            (32, 1, 0.5),
+            (32, 1, 1),
+            (64, 0.5, 0.5),
+        )
+    },
+}
+SUBCLASSES = {
+    **{
+        f"S = {s}, β = {b}": f"lelp:{HEAD},temperature=4,subclass_temperature={b},num_subclasses={s}"
+        for s in (8, 32, 64, 128)
+        for b in ((0.25, 0.5, 1) if s < 128 else (0.5, 1))
+    },
+    "random directions, S = 64, β = 0.5": f"random_directions:{FORM},num_subclasses=64",
+    **{f"K-means, S = {s}": f"kmeans:{HEAD},temperature=4,num_subclasses={s}" for s in (8, 32)},
+    **{name: BASELINES[name] for name in ("CRD", "embedding MSE", "RKD")},
+}
+EPOCHS = {
+    f"{name}, {n} epochs": f"{method},num_train_epochs={n}"
+    for n in (2, 4, 8, 16, 32)
+    for name, method in (
+        ("KD, τ = 1", f"{CORE['KD, τ = 1']}:temperature=1"),
+        (KD_4, CORE[KD_4]),
+        *((name, CORE[name]) for name in LELP),
+    )
+}
+# What a student that learns its own features needs: time, or less of the subclasses?
+SLOW = {
+    **{name: CORE[name] for name in (KD_4, LELP_AUTO, LELP_WHITENED, PAPERS, "oracle")},
+    **{
+        f"{name}, weight {w}": f"{CORE[name]},subclass_weight={w}"
+        for w in (0.0625, 0.25)
+        for name in (LELP_WHITENED, "oracle")
+    },
+    **{f"{name}, 6 epochs": f"{CORE[name]},num_train_epochs=6" for name in (KD_4, LELP_WHITENED, "oracle")},
+}
+SHORT = {name: CORE[name] for name in ("labels alone", "KD, τ = 1", KD_AUTO, LELP_AUTO, *LELP)}
+# Without a search, where many tasks are to be trained on; the reference is then KD at τ = 4.
+FIXED = {name: CORE[name] for name in ("labels alone", KD_4, *LELP, "oracle")}
+
+Loaders = Mapping[str, Callable[[], Task]]
+
+
+@dataclass(frozen=True)
+class Part:
+    """Tasks and methods that make one table.
+
+    Attributes:
+        tasks: by name.
+        methods: by the name in the table.
+        seeds: as many as are run unless asked otherwise.
+    """
+
+    tasks: Loaders
+    methods: dict[str, str]
+    seeds: int
+
+    @property
+    def reference(self) -> str:
+        """The method that the others are compared with."""
+        return KD_AUTO if KD_AUTO in self.methods else KD_4
+
+
+IMAGES: Loaders = {
+    "pairs, 100 fine classes": partial(fashion_pairs, 10, student="small"),
+    "pairs, 36 fine classes": partial(fashion_pairs, 6, student="small"),
+}
+LOOKALIKES: Loaders = {"lookalikes, 10 fine classes": partial(fashion_lookalikes, student="tiny")}
+TEXTS: dict[str, Callable[..., Task]] = {
+    "20 Newsgroups, parity": partial(newsgroups, "parity"),
+    "20 Newsgroups, comp + sci": partial(newsgroups, "comp_sci"),
+    "VADER, sentiment": vader,
+}
+
+
+def texts_with(student: str) -> Loaders:
+    """The text tasks with this kind of student."""
+    return {name: partial(task, student=student) for name, task in TEXTS.items()}
+
+
+SEVERAL: Loaders = {"pairs, 100 fine classes": IMAGES["pairs, 100 fine classes"], **texts_with("mlp")}
+
+PARTS = {
+    "images": Part(IMAGES, KEY, 5),
+    "lookalikes": Part(LOOKALIKES, KEY, 3),
+    "mlp": Part(texts_with("mlp"), KEY, 5),
+    "scratch": Part(texts_with("scratch"), FIXED, 3),
+    "pretrained": Part(texts_with("pretrained"), FIXED, 3),
+    # Seven trainings for each seed of the two: a task's search costs as much as two seeds of all else.
+    "pretrained_auto": Part(texts_with("pretrained"), {name: CORE[name] for name in (KD_4, KD_AUTO, LELP_AUTO)}, 1),
+    "scratch_longer": Part({name: task for name, task in texts_with("scratch").items() if "comp" not in name}, SLOW, 1),
+    "pretrained_longer": Part(
+        {name: task for name, task in texts_with("pretrained").items() if "parity" in name},
+        {name: method for name, method in SLOW.items() if "oracle" not in name and "auto" not in name},
+        1,
+    ),
+    "methods": Part(SEVERAL, MORE, 3),
+    "labels": Part(SEVERAL, {**{name: CORE[name] for name in (KD_4, *LELP)}, **LABELS}, 3),
+    "settings": Part(
+        SEVERAL,
+        {KD_AUTO: CORE[KD_AUTO], "LELP, base": CORE["LELP, base"], **SETTINGS},
+        3,
+    ),
+    "heads": Part(
+        SEVERAL,
+        {
+            **{name: CORE[name] for name in (KD_4, *LELP, PAPERS)},
+            **{
+                f"paper's head, τ = {t}, β = {b}, S = {s}": (
+                    f"lelp:student_head=subclass,temperature={t},subclass_temperature={b},num_subclasses={s}"
+                )
+                for t, b, s in ((1, 0.5, 8), (1, 0.5, 32), (1, 1, 32), (4, 0.5, 32))
+            },
+            **{
+                f"paper's head, τ = 1, β = {b}, S = {s}, γ = 0.5": (
+                    f"lelp:student_head=subclass,subclass_temperature={b},num_subclasses={s},whitening=0.5"
+                )
+                for b, s in ((0.5, 32), (1, 8))
+            },
+        },
+        3,
+    ),
+    "variants": Part(
+        SEVERAL,
+        {KD_AUTO: CORE[KD_AUTO], "LELP, base": CORE["LELP, base"], **VARIANTS},
+        3,
+    ),
+    "embeddings": Part(
+        {
+            "pairs, 100 fine classes, length 1": partial(unit_embeddings, IMAGES["pairs, 100 fine classes"]),
+            **{
+                f"pairs, 100 fine classes, stage {stage} of 3": partial(fashion_pairs, 10, student="small", stage=stage)
+                for stage in (1, 2)
+            },
+            **{f"{name}, length 1": partial(unit_embeddings, task) for name, task in texts_with("mlp").items()},
+        },
+        {name: CORE[name] for name in (KD_4, "LELP, base", *LELP)},
+        3,
+    ),
+    "learning_rate": Part(
+        {name: IMAGES[name] for name in ("pairs, 100 fine classes",)}, {KD_AUTO: CORE[KD_AUTO], **RATES}, 3
+    ),
+    "subclasses": Part(
+        {"20 Newsgroups, parity": partial(newsgroups, "parity", student="mlp")},
+        {KD_AUTO: CORE[KD_AUTO], KD_4: CORE[KD_4], **SUBCLASSES},
+        2,
+    ),
+    "epochs": Part(
+        {
+            "pairs, 100 fine classes": IMAGES["pairs, 100 fine classes"],
+            "20 Newsgroups, parity": partial(newsgroups, "parity", student="mlp"),
+        },
+        {KD_AUTO: CORE[KD_AUTO], **EPOCHS},
+        3,
+    ),
+    "teachers": Part(
+        {
+            f"pairs, 100 fine classes, teacher of {n} epochs": partial(
+                fashion_pairs, 10, student="small", teacher_epochs=n
+            )
+            for n in (3, 6, 16)
+        },
+        {**SHORT, "CRD": BASELINES["CRD"], "oracle": CORE["oracle"]},
+        3,
+    ),
+    "subclass_distillation": Part(
+        {f"pairs, {n**2} fine classes": partial(fashion_pairs, n, student="small", subclasses=n) for n in (10, 6)},
+        {
+            KD_AUTO: CORE[KD_AUTO],
+            "LELP, base": CORE["LELP, base"],
+            **{f"Subclass Distillation, τ = {t}": f"subclass_distillation:{HEAD},temperature={t}" for t in (1, 4)},
+            "Subclass Distillation, one layer": "subclass_distillation:student_head=subclass",
+        },
+        3,
+    ),
+    "hidden": Part(
+        {f"{n**2} fine classes": partial(fashion_pairs, n, student="small") for n in (2, 4, 6, 8, 10)}, FIXED, 3
+    ),
+    "classes": Part(
+        {f"{n} classes": partial(fashion_pairs, 10, student="small", num_labels=n) for n in (2, 5, 10, 20, 50)},
+        FIXED,
+        3,
+    ),
+    "classes_texts": Part(
+        {
+            **{f"{n} classes": partial(newsgroups, f"mod {n}") for n in (2, 4, 5, 10)},
+            "20 classes": partial(newsgroups, "fine"),
+        },
+        SHORT,
+        5,
+    ),
+    "rows": Part(
+        {f"{n} rows": partial(newsgroups, "parity", rows=n) for n in (300, 1000, 3000, 11293)},
+        SHORT,
+        5,
+    ),
+    "few_labels": Part(
+        {
+            "20 Newsgroups, parity, 1,000 labels": partial(newsgroups, "parity", labelled=1000),
+            "VADER, 1,000 labels": partial(vader, labelled=1000),
+        },
+        SHORT,
+        5,
+    ),
+    "reuters": Part({f"R8 mod {n}": partial(reuters, n) for n in (2, 4, 8)}, SHORT, 5),
+}
