@@ -79,7 +79,8 @@ def test_code_that_comes_with_a_model_is_not_run(
     folder, ran = tmp_path / "model", tmp_path / "ran"
     runs.teacher_model().save_pretrained(folder)
     tiny.tokenizer().save_pretrained(folder)
-    code = ["from pathlib import Path", f"Path({str(ran)!r}).touch()", "from transformers import *"]
+    code = ["from pathlib import Path", f"Path({str(ran)!r}).touch()"]
+    code += ["from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast"]
     code += [
         "class C(BertConfig): model_type = 'unheard_of'",
         "class M(BertForSequenceClassification): config_class = C",
