@@ -193,7 +193,7 @@ PARTS = {
     "mlp": Part(texts_with("mlp"), KEY, 5),
     "scratch": Part(texts_with("scratch"), FIXED, 3),
     "pretrained": Part(texts_with("pretrained"), FIXED, 3),
-    # Five trainings more for each seed than the methods have: the trials of the two searches.
+    # The two searches are seven trainings more for each seed.
     "pretrained_auto": Part(
         texts_with("pretrained", PARITY, VADER), {name: CORE[name] for name in (KD_4, KD_AUTO, LELP_AUTO)}, 1
     ),
