@@ -32,8 +32,8 @@ from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 from hf_lelp.config import AUTO, MOST_SUBCLASSES, LELPConfig
 from hf_lelp.files import write_atomically
 from hf_lelp.inputs import OnTheFly, transform_of
+from hf_lelp.names import LOGITS_COLUMN, PROJECTIONS_COLUMN
 from hf_lelp.prepare import classes_of, column_values
-from hf_lelp.projections import LOGITS_COLUMN, PROJECTIONS_COLUMN
 
 logger = logging.getLogger(__name__)
 

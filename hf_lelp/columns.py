@@ -20,8 +20,9 @@ from datasets import Dataset
 from numpy.typing import NDArray
 
 from hf_lelp.files import remove_leftovers
+from hf_lelp.names import EMBEDDING_COLUMN, LOGITS_COLUMN, PROJECTIONS_COLUMN
 from hf_lelp.pca import Moments
-from hf_lelp.projections import EMBEDDING_COLUMN, LOGITS_COLUMN, PROJECTIONS_COLUMN, ClassProjections
+from hf_lelp.projections import ClassProjections
 from hf_lelp.shards import content_hash, cut, fill, mapped_anew, media, open_shards
 from hf_lelp.teacher_like import TeacherLike
 

@@ -25,10 +25,10 @@ from hf_lelp.distill import DataArguments, expand, load_data
 from hf_lelp.files import check_writable, write_atomically
 from hf_lelp.inputs import longest
 from hf_lelp.methods import Method
+from hf_lelp.names import EMBEDDING_COLUMN, LOGITS_COLUMN
 from hf_lelp.options import parse_options
 from hf_lelp.plots import plot_comparison
 from hf_lelp.prepare import beside, column_values, student_columns
-from hf_lelp.projections import EMBEDDING_COLUMN, LOGITS_COLUMN
 from hf_lelp.report import comparison_table
 from hf_lelp.runs import RUN_SETTINGS, Run, run_all
 from hf_lelp.settle import settle_teacher

@@ -25,9 +25,9 @@ from hf_lelp.inputs import Processor, encode, longest, on_device, pad, resolve_i
 from hf_lelp.labels import NO_LABEL
 from hf_lelp.metrics import few_class_metrics
 from hf_lelp.model_card import CARD_NAME, EvaluationData, StudentCard
+from hf_lelp.names import LOGITS_COLUMN, PROJECTIONS_COLUMN
 from hf_lelp.plots import plot_groups
 from hf_lelp.prepare import column_values
-from hf_lelp.projections import LOGITS_COLUMN, PROJECTIONS_COLUMN
 from hf_lelp.report import group_alignment, group_table, results_table
 from hf_lelp.settle import settle_teacher
 from hf_lelp.students import saved_parameters

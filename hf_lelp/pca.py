@@ -89,7 +89,8 @@ def principal_directions(
         Orthonormal directions, (K, D), and the variance along each, (K,); or as many as the embeddings span.
 
     Raises:
-        ValueError: if there is no example, or the embeddings span fewer directions than will do.
+        ValueError: if there is no example, the embeddings span fewer directions than will do, or a variance is beyond
+            float32.
     """
     at_least = num_directions if at_least is None else at_least
     if moments.count == 0:
@@ -112,11 +113,17 @@ def principal_directions(
             f" ({len(basis)} dimensions, {basis.shape[1]} of them read by the teacher's final layer); {at_least}"
             f" were asked for. Use num_subclasses={max(rank, 1)} or fewer, or more examples."
         )
+    variance, limits = values[:found], np.finfo(np.float32)
+    if not (limits.tiny <= variance[-1] and variance[0] <= limits.max):  # scores are divided by it in float32
+        raise ValueError(
+            f"The variance of class {index}'s embeddings goes from {variance[-1]:.3g} to {variance[0]:.3g}, beyond what"
+            f" float32 holds ({limits.tiny:.3g} to {limits.max:.3g}). Check the teacher, or scale its embeddings."
+        )
     directions = vectors[:, :found].T
     # An eigenvector's sign is arbitrary; the largest component positive makes a refit agree with the first fit.
     largest = np.abs(directions).argmax(-1)
     directions = directions * np.sign(directions[np.arange(found), largest])[:, None]
-    return directions, values[:found]
+    return directions, variance
 
 
 def _leading(matrix: NDArray[np.float64], count: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

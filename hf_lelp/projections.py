@@ -28,16 +28,9 @@ from hf_lelp.heads import LinearHead
 from hf_lelp.inputs import column_names
 from hf_lelp.labels import NO_LABEL, Classes
 from hf_lelp.markup import escape
+from hf_lelp.names import EMBEDDING_COLUMN, LOGITS_COLUMN, PROJECTIONS_COLUMN, PROJECTIONS_MARK, TEACHER_MARK
 from hf_lelp.pca import Moments, orthonormal, principal_directions, row_space
 from hf_lelp.shards import cut, mapped_anew
-
-EMBEDDING_COLUMN = "teacher_embedding"
-LOGITS_COLUMN = "teacher_logits"
-PROJECTIONS_COLUMN = "teacher_projections"
-# Who made a row's columns. A column is the one place for this that goes along to disk, to the Hub and through every
-# operation on a dataset: its description does not.
-TEACHER_MARK = "teacher_fingerprint"
-PROJECTIONS_MARK = "projections_fingerprint"
 
 WEIGHTS_NAME = "class_projections.safetensors"
 METADATA_NAME = "config.json"
@@ -158,7 +151,6 @@ class ClassProjections(
         fitted = [principal_directions(m, basis, num_directions, index, at_least) for index, m in enumerate(moments)]
         fewest = min(len(variance) for _, variance in fitted)
         fitted = [(directions[:fewest], variance[:fewest]) for directions, variance in fitted]
-        _check_variance(np.stack([variance for _, variance in fitted]))
         return cls(
             mean=torch.from_numpy(np.stack([m.mean for m in moments])).float(),
             directions=torch.from_numpy(np.stack([directions for directions, _ in fitted])).float(),
@@ -353,14 +345,3 @@ def _check_embedding(embedding: NDArray[np.floating], size: int, first_row: int)
             f" {size} dimensions: the columns are another teacher's. Run this teacher over the dataset."
         )
     check_finite(embedding, EMBEDDING_COLUMN, first_row)
-
-
-def _check_variance(variance: NDArray[np.float64]) -> None:
-    """Refuse (C, K) variances that scores cannot be divided by in float32."""
-    limits = np.finfo(np.float32)
-    for index, (most, least) in enumerate(zip(variance.max(-1), variance.min(-1), strict=True)):
-        if not (limits.tiny <= least and most <= limits.max):
-            raise ValueError(
-                f"The variance of class {index}'s embeddings goes from {least:.3g} to {most:.3g}, beyond what float32"
-                f" holds ({limits.tiny:.3g} to {limits.max:.3g}). Check the teacher, or scale its embeddings."
-            )

@@ -36,8 +36,8 @@ from hf_lelp.inputs import OnTheFly, transform_of
 from hf_lelp.labels import NO_LABEL
 from hf_lelp.methods import Method, train_student
 from hf_lelp.metrics import few_class_metrics
+from hf_lelp.names import LOGITS_COLUMN
 from hf_lelp.prepare import column_values
-from hf_lelp.projections import LOGITS_COLUMN
 from hf_lelp.shards import content_hash, cut
 from hf_lelp.students import saved_parameters
 from hf_lelp.task import Task

@@ -9,7 +9,7 @@ from hf_lelp.checks import check_numbers
 from hf_lelp.config import LELPConfig
 from hf_lelp.inputs import Processor, column_names, resolve_input_columns
 from hf_lelp.labels import Classes, UnknownClasses, resolve_classes
-from hf_lelp.projections import LOGITS_COLUMN, PROJECTIONS_COLUMN
+from hf_lelp.names import LOGITS_COLUMN, PROJECTIONS_COLUMN
 from hf_lelp.teacher import Teacher, class_names, load_processor
 from hf_lelp.teacher_like import TeacherLike
 

@@ -5,7 +5,8 @@ from typing import Any
 import torch
 
 from hf_lelp.config import LELPConfig
-from hf_lelp.projections import PROJECTIONS_COLUMN, ClassProjections
+from hf_lelp.names import PROJECTIONS_COLUMN
+from hf_lelp.projections import ClassProjections
 
 
 class SubclassScores:

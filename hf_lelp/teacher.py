@@ -19,7 +19,7 @@ from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
 from hf_lelp.heads import LinearHead, check_embedding, find_heads, headless, joint_layer, logits_of
 from hf_lelp.inputs import Processor, encode, longest, on_device, pad
-from hf_lelp.projections import EMBEDDING_COLUMN, LOGITS_COLUMN, TEACHER_MARK
+from hf_lelp.names import EMBEDDING_COLUMN, LOGITS_COLUMN, TEACHER_MARK
 from hf_lelp.text import set_pad_token
 
 CHECKED_ROWS = 2  # on which the captured embedding is compared with the model's logits

@@ -19,8 +19,9 @@ from hf_lelp.inputs import Processor, check_prepared, transform_of
 from hf_lelp.labels import NO_LABEL, Classes
 from hf_lelp.losses import distillation_loss, label_loss, subclass_loss, subclass_targets
 from hf_lelp.model_card import hub_id
+from hf_lelp.names import LOGITS_COLUMN, PROJECTIONS_COLUMN
 from hf_lelp.prepare import TEACHER_COLUMNS, TeacherData, add_teacher_columns
-from hf_lelp.projections import LOGITS_COLUMN, PROJECTIONS_COLUMN, ClassProjections
+from hf_lelp.projections import ClassProjections
 from hf_lelp.settle import settle_teacher
 from hf_lelp.student_trainer import StudentTrainer
 from hf_lelp.students import AuxiliaryHead, StudentHead, all_logits, new_student, place_student_head, student_head

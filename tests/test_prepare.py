@@ -12,13 +12,13 @@ from datasets import ClassLabel, Dataset, IterableDataset
 
 from hf_lelp import ClassProjections, LELPConfig, Teacher
 from hf_lelp.labels import Classes
+from hf_lelp.names import PROJECTIONS_MARK, TEACHER_MARK
 from hf_lelp.prepare import (
     TeacherData,
     add_teacher_columns,
     beside,
     student_columns,
 )
-from hf_lelp.projections import PROJECTIONS_MARK, TEACHER_MARK
 
 CLASSES = Classes(2, tiny.LABEL_NAMES, [0, 1])
 

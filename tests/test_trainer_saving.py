@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from transformers import BertForSequenceClassification
 
 from hf_lelp import ClassProjections, LELPConfig, LELPTrainer, Teacher, load_student
-from hf_lelp.projections import PROJECTIONS_MARK
+from hf_lelp.names import PROJECTIONS_MARK
 from hf_lelp.students import AuxiliaryHead, student_head
 
 HEADS = ("subclass", "auxiliary")

@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 
 from examples.vader import atomically
 from hf_lelp.heads import LinearHead, find_heads, joint_layer
-from hf_lelp.projections import EMBEDDING_COLUMN
+from hf_lelp.names import EMBEDDING_COLUMN
 from hf_lelp.task import Task
 
 CACHE = Path("~/.cache/hf_lelp/benchmark").expanduser()

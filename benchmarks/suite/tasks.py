@@ -20,8 +20,8 @@ from benchmarks.suite.image_tasks import fashion_lookalikes, fashion_pairs
 from benchmarks.suite.store import reports
 from benchmarks.suite.text_tasks import newsgroups, reuters, vader
 from examples.vader import quiet
+from hf_lelp.names import EMBEDDING_COLUMN
 from hf_lelp.prepare import beside
-from hf_lelp.projections import EMBEDDING_COLUMN
 from hf_lelp.task import Task
 
 __all__ = ["TASKS", "fashion_lookalikes", "fashion_pairs", "newsgroups", "reuters", "unit_embeddings", "vader"]

@@ -22,7 +22,7 @@ from benchmarks.suite.store import Part
 from examples.vader import cpu_multiplies_bfloat16, quiet, svm_accuracy
 from hf_lelp.columns import teacher_columns
 from hf_lelp.labels import NO_LABEL
-from hf_lelp.projections import LOGITS_COLUMN
+from hf_lelp.names import LOGITS_COLUMN
 from hf_lelp.teacher import Teacher
 
 MAX_LENGTH = 64
