@@ -21,7 +21,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from hf_lelp.columns import teacher_columns
 from hf_lelp.config import LELPConfig
-from hf_lelp.distill import DataArguments, expand, load_data
+from hf_lelp.data import DataArguments, expand, load_data
 from hf_lelp.files import check_writable, write_atomically
 from hf_lelp.inputs import longest
 from hf_lelp.methods import Method

@@ -295,7 +295,7 @@ def add_runtimes(path: Path, table: str) -> None:
 
     Args:
         path: of the card.
-        table: Markdown, as `runtimes.runtimes_table` makes it.
+        table: Markdown, as `report.runtimes_table` makes it.
     """
     card = ModelCard.load(path)
     heading, section = "## Other runtimes\n", f"## Other runtimes\n\n{table}\n\n"

@@ -135,6 +135,23 @@ def group_table(alignment: dict[str, Any]) -> str:
     )
 
 
+def runtimes_table(results: list[dict[str, Any]]) -> str:
+    """What `hf_lelp.runtimes.measure` returned, as a Markdown table; a figure that is missing stays a dash."""
+    times = [key for key in results[0] if key.startswith("milliseconds_")]
+    header = ["runtime", "MB", *[f"ms, batch of {key.removeprefix('milliseconds_')}" for key in times]]
+    body = [
+        [
+            result["runtime"],
+            f"{result['megabytes']:.1f}",
+            *[f"{result[key]:.2f}" for key in times],
+            f"{100 * result['agreement']:.1f}%",
+            f"{100 * result['accuracy']:.1f}%" if "accuracy" in result else "–",
+        ]
+        for result in results
+    ]
+    return markdown_table([*header, "same answer", "accuracy"], body)
+
+
 def markdown_table(header: list[str], body: list[list[str]]) -> str:
     """A Markdown table with aligned columns, the first to the left, the others to the right."""
     widths = [max(len(row[column]) for row in [header, *body]) for column in range(len(header))]

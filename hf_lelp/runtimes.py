@@ -24,7 +24,6 @@ from transformers import PreTrainedModel
 
 from hf_lelp.files import new_files
 from hf_lelp.plain import class_logits, fidelity
-from hf_lelp.report import markdown_table
 
 # Largest difference of class logits that is taken for rounding, beside the largest logit where that is above 1.
 TOLERANCE = 1e-4
@@ -219,23 +218,6 @@ def measure(
         }
         for runtime in runtimes
     ]
-
-
-def runtimes_table(results: Sequence[Mapping[str, Any]]) -> str:
-    """What `measure` returned, as a Markdown table; a figure that is missing stays a dash."""
-    times = [key for key in results[0] if key.startswith("milliseconds_")]
-    header = ["runtime", "MB", *[f"ms, batch of {key.removeprefix('milliseconds_')}" for key in times]]
-    body = [
-        [
-            result["runtime"],
-            f"{result['megabytes']:.1f}",
-            *[f"{result[key]:.2f}" for key in times],
-            f"{100 * result['agreement']:.1f}%",
-            f"{100 * result['accuracy']:.1f}%" if "accuracy" in result else "–",
-        ]
-        for result in results
-    ]
-    return markdown_table([*header, "same answer", "accuracy"], body)
 
 
 def _median_milliseconds(runtime: Runtime, batches: Sequence[Batch]) -> float:

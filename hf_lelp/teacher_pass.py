@@ -25,7 +25,8 @@ from transformers.utils.logging import disable_progress_bar
 
 from hf_lelp.columns import run_teacher, shard_names, teacher_folder
 from hf_lelp.config import LELPConfig
-from hf_lelp.distill import DistillArguments, expand, load_data
+from hf_lelp.data import expand, load_data
+from hf_lelp.distill import DistillArguments
 from hf_lelp.files import write_atomically
 from hf_lelp.options import parse_options
 from hf_lelp.settle import settle_teacher

@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 import tiny
-from datasets import Dataset, DatasetDict
+from datasets import Dataset
 from transformers import AutoModelForSequenceClassification
 
 from hf_lelp import ClassProjections, LELPConfig, load_student
-from hf_lelp.distill import DistillArguments, distill, load_data
+from hf_lelp.distill import DistillArguments, distill
 from hf_lelp.metrics import few_class_metrics
 
 
@@ -163,55 +163,12 @@ def test_the_same_command_goes_on_wherever_it_was(assets: Path, tmp_path: Path) 
     assert [entry["step"] for entry in history if "loss" in entry] == [1, 2, 3, 4]
 
 
-@pytest.mark.parametrize("ending", ["csv", "tsv", "json", "jsonl", "parquet"])
-def test_load_data_reads_files(tmp_path: Path, ending: str) -> None:
-    rows = Dataset.from_dict({"text": ["a b", "c, d", 'e "f"'], "label": [0, 1, 0]})
-    path = tmp_path / f"train.{ending}"
-    if ending in ("csv", "tsv"):
-        rows.to_csv(path, sep="," if ending == "csv" else "\t")
-    elif ending == "parquet":
-        rows.to_parquet(path)
-    else:
-        rows.to_json(path)
-    train, evaluation = load_data(DistillArguments("s", "t", train_file=str(path), eval_file=str(path)), seed=0)
-    assert train[:] == evaluation[:] == rows[:]
-
-
-def test_load_data_reads_a_text_file_and_holds_rows_out(tmp_path: Path) -> None:
-    (tmp_path / "train.txt").write_text("".join(f"line {i}\n" for i in range(50)))
-    train, evaluation = load_data(DistillArguments("s", "t", train_file=str(tmp_path / "train.txt")), seed=0)
-    assert (len(train), len(evaluation)) == (45, 5)
-    assert {*train["text"], *evaluation["text"]} == {f"line {i}" for i in range(50)}
-
-
-def test_load_data_reads_a_folder_by_its_splits(assets: Path, tmp_path: Path) -> None:
-    for name in ("train.parquet", "test.parquet"):
-        shutil.copy(assets / name, tmp_path / name)
-    given = DistillArguments("s", "t", dataset_name=str(tmp_path), max_train_samples=50, max_eval_samples=7)
-    train, evaluation = load_data(given, seed=0)
-    assert (len(train), len(evaluation)) == (50, 7)
-    assert train.features["label"].names == tiny.LABEL_NAMES
-    with pytest.raises(ValueError, match="has the splits train, test"):
-        load_data(DistillArguments("s", "t", dataset_name=str(tmp_path), eval_split="dev"), seed=0)
-    assert isinstance(DatasetDict({"train": train}), DatasetDict)
-
-
-def test_load_data_refuses_an_unknown_format_and_no_rows(assets: Path, tmp_path: Path) -> None:
-    (tmp_path / "data.xml").write_text("<a/>")
-    with pytest.raises(ValueError, match=r"told by the ending, one of \.csv"):
-        load_data(DistillArguments("s", "t", train_file=str(tmp_path / "data.xml")), seed=0)
-    with pytest.raises(ValueError, match="evaluation data has no rows"):
-        load_data(arguments(assets, max_eval_samples=0), seed=0)
-
-
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
         ({"method": ["svm"]}, "method=svm: one or more of direct, kd, lelp"),
         ({"student_model": None}, "student_model is missing"),
         ({"teacher_model": None}, "teacher_model is missing"),
-        ({"dataset_name": "imdb"}, "either dataset_name or train_file"),
-        ({"train_file": None}, "either dataset_name or train_file"),
     ],
 )
 def test_arguments_say_what_is_wrong(kwargs: dict[str, Any], message: str) -> None:

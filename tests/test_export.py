@@ -19,11 +19,11 @@ from transformers import AutoModelForSequenceClassification, BertForSequenceClas
 
 from hf_lelp.export import ExportArguments, export, main
 from hf_lelp.plain import class_logits, fidelity, fit_linear, plain_student
+from hf_lelp.report import runtimes_table
 from hf_lelp.runtimes import (
     load_onnx,
     load_torch_export,
     measure,
-    runtimes_table,
     save_int8,
     save_onnx,
     save_torch_export,

@@ -1,0 +1,88 @@
+"""Rows to train on and to evaluate on, from the Hub, a folder or a file, as a command line names them."""
+
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from datasets import Dataset, DatasetDict, load_dataset
+
+logger = logging.getLogger(__name__)
+
+FILE_FORMATS = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet", ".txt": "text"}
+
+
+@dataclass(kw_only=True)
+class DataArguments:
+    """Which rows to train on and which to evaluate on.
+
+    Raises:
+        ValueError: if the data is missing, or named twice.
+    """
+
+    dataset_name: str | None = field(
+        default=None, metadata={"help": "Data: a name on the Hub, or a folder of files, as for load_dataset."}
+    )
+    dataset_config: str | None = field(default=None, metadata={"help": "Configuration of dataset_name."})
+    train_split: str = field(default="train", metadata={"help": "Split to train on."})
+    eval_split: str | None = field(
+        default=None, metadata={"help": "Split to evaluate on (default: validation or test, or a tenth held out)."}
+    )
+    train_file: str | None = field(
+        default=None, metadata={"help": "Instead of dataset_name: a CSV, TSV, JSON, Parquet or text file."}
+    )
+    eval_file: str | None = field(
+        default=None, metadata={"help": "The file to evaluate on (default: a tenth held out)."}
+    )
+    max_train_samples: int | None = field(default=None, metadata={"help": "Train on so many rows, drawn at random."})
+    max_eval_samples: int | None = field(default=None, metadata={"help": "Evaluate on the first so many rows."})
+
+    def __post_init__(self) -> None:
+        if (self.dataset_name is None) == (self.train_file is None):
+            raise ValueError("The data is either dataset_name or train_file: give one of them.")
+
+
+def load_data(arguments: DataArguments, seed: int) -> tuple[Dataset, Dataset]:
+    """Training and evaluation rows.
+
+    Raises:
+        ValueError: if a file's format is unknown, a split is missing, or there are no rows.
+    """
+    if arguments.train_file is not None:
+        train = _load_file(arguments.train_file)
+        evaluation = None if arguments.eval_file is None else _load_file(arguments.eval_file)
+    else:
+        assert arguments.dataset_name is not None
+        splits = load_dataset(expand(arguments.dataset_name), arguments.dataset_config)
+        assert isinstance(splits, DatasetDict)
+        named = [arguments.eval_split] if arguments.eval_split else ["validation", "test"]
+        eval_split = next((name for name in named if name in splits and name != arguments.train_split), None)
+        if arguments.train_split not in splits or (arguments.eval_split and eval_split is None):
+            raise ValueError(
+                f"{arguments.dataset_name} has the splits {', '.join(splits)}; set train_split, eval_split."
+            )
+        train, evaluation = splits[arguments.train_split], splits[eval_split] if eval_split else None
+    if evaluation is None:
+        parts = train.train_test_split(test_size=0.1, seed=seed)
+        train, evaluation = parts["train"], parts["test"]
+        logger.warning(f"No evaluation data: {len(evaluation)} of the rows, drawn at random, are held out for it")
+    if arguments.max_train_samples is not None and arguments.max_train_samples < len(train):
+        train = train.shuffle(seed=seed).select(range(arguments.max_train_samples))
+    if arguments.max_eval_samples is not None:
+        evaluation = evaluation.select(range(min(arguments.max_eval_samples, len(evaluation))))
+    for name, dataset in (("training", train), ("evaluation", evaluation)):
+        if not len(dataset):
+            raise ValueError(f"The {name} data has no rows.")
+    return train, evaluation
+
+
+def expand(name: str) -> str:
+    """A path that starts with ~ in full; any other name as it is."""
+    return str(Path(name).expanduser()) if name.startswith("~") else name
+
+
+def _load_file(name: str) -> Dataset:
+    path = Path(expand(name))
+    if path.suffix not in FILE_FORMATS:
+        raise ValueError(f"{name}: the format is told by the ending, one of {', '.join(FILE_FORMATS)}.")
+    options = {"sep": "\t"} if path.suffix == ".tsv" else {}
+    return load_dataset(FILE_FORMATS[path.suffix], data_files=str(path), split="train", **options)
