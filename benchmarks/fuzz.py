@@ -21,41 +21,24 @@ import signal
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stderr, suppress
-from dataclasses import dataclass
-from functools import cache
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 if __name__ == "__main__":  # and not where a test imports this
     os.environ |= {"OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1", "HF_HUB_OFFLINE": "1"}
 
-import numpy as np
 import torch
 import transformers
-import yaml
-from datasets import Dataset
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
-from safetensors.numpy import save_file
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 sys.path.insert(0, str(Path(__file__).parents[1]))
-import tiny
-
-from benchmarks.bad_data import is_our_own
-from hf_lelp import ClassProjections, Teacher, load_student
-from hf_lelp.checkpoints import check_checkpoint, check_settings, load_rest, save_for_resuming
-from hf_lelp.checksums import CHECKSUMS_NAME, WEIGHTS, write_checksums
-from hf_lelp.columns import teacher_columns
-from hf_lelp.compare import CompareArguments
-from hf_lelp.distill import DistillArguments
-from hf_lelp.export import _earlier
+from benchmarks.bad_data_case import is_our_own
+from benchmarks.fuzz_changes import changed
+from benchmarks.fuzz_targets import TARGETS, Target
 from hf_lelp.files import write_atomically
-from hf_lelp.options import parse_options
-from hf_lelp.runs import _checksum, _read
-from hf_lelp.students import place_student_head, student_head
 
 RESULTS = Path(__file__).parent / "results" / "fuzz.json"
 MEMORY = 2**30
@@ -66,233 +49,6 @@ FORBIDDEN = ("pickle.find_class", "subprocess.Popen", "os.system", "os.exec", "o
 class Breach(BaseException):
     """Something that no artefact may lead to; not an Exception, so that no loader can take it for bad input."""
 
-
-@dataclass(frozen=True)
-class Target:
-    """A loader.
-
-    Attributes:
-        name: for the table.
-        inputs: as many as a whole campaign has.
-        make: writes a good artefact to a folder.
-        load: reads it; what it returns is equal for equal artefacts.
-        names: of the files that are changed, or patterns.
-        exact: whether the artefact tells a change: then nothing else than what was saved may come out.
-    """
-
-    name: str
-    inputs: int
-    make: Callable[[Path], None]
-    load: Callable[[Path], Any]
-    names: tuple[str, ...]
-    exact: bool = True
-
-
-# ---- The loaders ----
-
-
-def _projections() -> ClassProjections:
-    directions = np.linalg.qr(np.random.default_rng(0).normal(size=(2, 8, 3)))[0].transpose(0, 2, 1)
-    return ClassProjections(
-        mean=torch.arange(16.0).reshape(2, 8),
-        directions=torch.from_numpy(directions.copy()).float(),
-        variance=torch.ones(2, 3),
-        count=torch.tensor([5, 7]),
-        null_space=True,
-        teacher="0123456789abcdef",
-    )
-
-
-def make_projections(folder: Path) -> None:
-    _projections().save_pretrained(folder)
-
-
-def load_projections(folder: Path) -> str:
-    return ClassProjections.from_pretrained(folder).fingerprint
-
-
-def _model(form: str) -> transformers.PreTrainedModel:
-    model = tiny.named(tiny.classifier(hidden_size=8))
-    place_student_head(model, 2, form)
-    return model
-
-
-def make_student(folder: Path) -> None:
-    _model("subclass").save_pretrained(folder)
-
-
-def make_checked_student(folder: Path) -> None:
-    make_student(folder)
-    write_checksums(folder, WEIGHTS)
-
-
-def load_weights(folder: Path) -> list[bytes]:
-    return [value.numpy().tobytes() for value in load_student(str(folder)).state_dict().values()]
-
-
-SETTINGS = {"classes": tiny.LABEL_NAMES, "teacher": "0123456789abcdef", "num_subclasses": 2, "seed": 42}
-
-
-def make_checkpoint(folder: Path) -> None:
-    model = _model("auxiliary")
-    model.save_pretrained(folder)
-    save_for_resuming(folder, student_head(model), SETTINGS)
-    _projections().save_pretrained(folder / "class_projections")
-    (folder / "trainer_state.json").write_text('{"global_step": 4}')
-    write_checksums(folder)
-
-
-def load_checkpoint(folder: Path) -> tuple[str, bytes]:
-    check_checkpoint(folder)
-    check_settings(str(folder), SETTINGS)
-    model = _model("auxiliary")
-    head = student_head(model)
-    load_rest(str(folder), model, head)
-    projections = ClassProjections.from_pretrained(folder / "class_projections")
-    assert projections is not None and head is not None
-    return projections.fingerprint, head.state_dict()["auxiliary.weight"].numpy().tobytes()
-
-
-def make_run(folder: Path) -> None:
-    logits, labels = np.arange(12, dtype=np.float32).reshape(6, 2), np.arange(6) % 2
-    figures = json.dumps({"accuracy": 0.5, "train_seconds": 1.0, "settings": {"num_subclasses": 2}})
-    metadata = {"figures": figures, "checksum": _checksum(figures, logits, labels)}
-    save_file({"logits": logits, "labels": labels}, folder / "run.safetensors", metadata)
-
-
-def load_run(folder: Path) -> tuple[str, bytes, bytes]:
-    run = _read(folder / "run.safetensors", "kd", 0)
-    return json.dumps(run.figures), run.logits.tobytes(), run.labels.tobytes()
-
-
-def make_export(folder: Path) -> None:
-    (folder / "export.json").write_text(json.dumps({"plain": {"rows": 6, "agreement": 1.0}}, indent=2))
-
-
-def make_configuration(folder: Path) -> None:
-    options = {"teacher_model": "t", "student_model": "s", "train_file": "d.csv", "num_subclasses": 4, "max_steps": 3}
-    options |= {"learning_rate": "1e-3", "output_dir": str(folder / "out"), "use_cpu": True, "report_to": "none"}
-    (folder / "distill.yaml").write_text(yaml.safe_dump(options | {"method": ["kd", "lelp"]}))
-    (folder / "compare.yaml").write_text(
-        yaml.safe_dump(options | {"methods": ["kd:temperature=2", "lelp"], "seeds": 2})
-    )
-
-
-def load_configuration(folder: Path) -> None:
-    for kind, name in ((DistillArguments, "distill.yaml"), (CompareArguments, "compare.yaml")):
-        with open(os.devnull, "w", errors="backslashreplace") as nowhere, redirect_stderr(nowhere):
-            parse_options(kind, ["--config", str(folder / name)], description="")
-
-
-def make_shard(folder: Path) -> None:
-    load_shard(folder)
-
-
-def load_shard(folder: Path) -> dict[str, Any]:
-    """What the teacher says of a few rows, from its shard in the folder or, where that is not whole, run again."""
-    rows = Dataset.from_dict({"text": tiny.texts(5)})
-    columns: dict[str, Any] = teacher_columns(rows, _teacher(), folder)[:]
-    return columns
-
-
-@cache
-def _teacher() -> Teacher:
-    return Teacher(tiny.named(tiny.classifier(hidden_size=8)), tiny.tokenizer())
-
-
-PROJECTIONS = ("config.json", "class_projections.safetensors")
-STUDENT = ("config.json", "model.safetensors")
-CHECKPOINT = ("distillation.json", "auxiliary_head.safetensors", "trainer_state.json", CHECKSUMS_NAME)
-TARGETS = (
-    Target("projections", 4000, make_projections, load_projections, PROJECTIONS),
-    Target("teacher's shards", 1500, make_shard, load_shard, ("teacher/**/*.arrow", "teacher/**/*.json")),
-    Target("runs of compare", 2500, make_run, load_run, ("run.safetensors",)),
-    Target("checkpoint", 1500, make_checkpoint, load_checkpoint, CHECKPOINT),
-    Target("student with checksums", 1000, make_checked_student, load_weights, ("model.safetensors", CHECKSUMS_NAME)),
-    Target("student without checksums", 1500, make_student, load_weights, STUDENT, exact=False),
-    Target("export.json", 500, make_export, lambda folder: _earlier(folder / "export.json"), ("export.json",), False),
-    Target("options in YAML", 1000, make_configuration, load_configuration, ("distill.yaml", "compare.yaml"), False),
-)
-
-
-# ---- What is done to a file ----
-
-HOSTILE = st.sampled_from(
-    ["../outside", "/etc/passwd", "__import__('os').system('true')", "!!python/object/apply:os.system ['true']", "\0"]
-)
-ODD = (
-    st.none()
-    | st.booleans()
-    | st.integers(-10, 10**4)
-    | st.sampled_from([2**31, 2**62, 2**64, 10**30])
-    | st.floats()
-    | st.text(max_size=20)
-    | HOSTILE
-)
-VALUES = st.recursive(
-    ODD, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4)
-)
-NESTED = st.integers(10, 100_000).map(lambda depth: b"[" * depth)
-
-
-@st.composite
-def changed(draw: st.DrawFn, original: bytes) -> bytes:
-    """The file's bytes, damaged or forged."""
-    kind = draw(st.sampled_from(["cut", "flip", "overwrite", "insert", "json", "header", "anything", "nested"]))
-    start = draw(st.integers(0, max(len(original) - 1, 0)))
-    match kind:
-        case "cut":
-            return original[:start]
-        case "flip":
-            content = bytearray(original)
-            for place in draw(st.lists(st.integers(0, 8 * len(original) - 1), min_size=1, max_size=3, unique=True)):
-                content[place // 8] ^= 1 << place % 8
-            return bytes(content)
-        case "overwrite":
-            other = draw(st.binary(min_size=1, max_size=16))
-            return original[:start] + other + original[start + len(other) :]
-        case "insert":
-            return original[:start] + draw(st.binary(min_size=1, max_size=16)) + original[start:]
-        case "anything":
-            return draw(st.binary(max_size=200))
-        case "nested":
-            return draw(NESTED)
-    size = int.from_bytes(original[:8], "little")
-    if kind == "header" and size < len(original):  # of safetensors: its length alone, or what it says
-        if draw(st.booleans()):
-            return (
-                draw(st.integers(0, 2**64 - 1) | st.sampled_from([size + 1, 10**8, 2**63])).to_bytes(8, "little")
-                + (original[8:])
-            )
-        header = json.dumps(replaced(draw, json.loads(original[8 : 8 + size]))).encode()
-        return len(header).to_bytes(8, "little") + header + original[8 + size :]
-    try:
-        content = yaml.safe_load(original)  # JSON too
-    except (ValueError, yaml.YAMLError):
-        content = draw(VALUES)
-    return json.dumps(replaced(draw, content)).encode()
-
-
-def replaced(draw: st.DrawFn, content: Any) -> Any:
-    """The same with one value, somewhere in it, replaced or taken out, or one more."""
-    if not isinstance(content, dict | list) or not content or draw(st.integers(0, 9)) == 0:
-        return draw(VALUES)
-    if isinstance(content, list):
-        place = draw(st.integers(0, len(content) - 1))
-        return [*content[:place], replaced(draw, content[place]), *content[place + 1 :]]
-    name = draw(st.sampled_from(sorted(content)))
-    match draw(st.sampled_from(["replace", "replace", "remove", "rename", "add"])):
-        case "remove":
-            return {key: value for key, value in content.items() if key != name}
-        case "rename":
-            other = draw(st.text(max_size=8) | HOSTILE)
-            return {other if key == name else key: value for key, value in content.items()}
-        case "add":
-            return {**content, draw(st.text(max_size=8) | HOSTILE): draw(VALUES)}
-    return {**content, name: replaced(draw, content[name])}
-
-
-# ---- The campaign ----
 
 _inside: list[Path] = []  # the folder of the artefacts that are being read
 

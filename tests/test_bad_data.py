@@ -1,34 +1,35 @@
 """A dataset of every kind of benchmarks/bad_data.py: a correct run, or an error of our own before any training."""
 
 import pytest
+import runs
 import tiny
 from datasets import Dataset
 
-from benchmarks import bad_data
+from benchmarks.bad_data import KINDS, campaign
+from benchmarks.bad_data_case import CORRECT, REFUSED, SURE, Case, outcome
+from benchmarks.bad_data_inputs import HARD_TEXTS
 
 
-@pytest.mark.parametrize(
-    ("group", "kind"), [(group, kind) for group, kinds in bad_data.KINDS.items() for kind in kinds]
-)
+@pytest.mark.parametrize(("group", "kind"), [(group, kind) for group, kinds in KINDS.items() for kind in kinds])
 def test_correct_or_refused(group: str, kind: str) -> None:
     # Hypothesis begins with the simplest example, which is seldom the worst.
-    counts = bad_data.campaign(bad_data.KINDS[group][kind], 1 if kind == "imbalance" else 2)
-    assert {outcome for _, outcome in counts} <= {bad_data.CORRECT, bad_data.REFUSED} and counts
+    counts = campaign(KINDS[group][kind], 1 if kind == "imbalance" else 2)
+    assert {found for _, found in counts} <= {CORRECT, REFUSED} and counts
 
 
 def test_every_hard_text_at_once() -> None:
-    texts = [*tiny.texts(bad_data.SURE), *bad_data.HARD_TEXTS]
+    texts = [*tiny.texts(SURE), *HARD_TEXTS]
     labels = [row % 2 for row in range(len(texts))]
-    case = bad_data.Case("texts: hard", Dataset.from_dict({"text": texts, "label": labels}), labels)
-    assert bad_data.outcome(case) == bad_data.CORRECT
+    case = Case("texts: hard", Dataset.from_dict({"text": texts, "label": labels}), labels)
+    assert outcome(case) == CORRECT
 
 
 def test_the_campaign_sees_what_is_wrong() -> None:
     # Good labels said to be bad, and others than the data has.
-    data = bad_data.runs.data(32)
+    data = runs.data(32)
     with pytest.raises(AssertionError, match="bad data was taken"):
-        bad_data.outcome(bad_data.Case("labels", data))
+        outcome(Case("labels", data))
     with pytest.raises(AssertionError, match="other labels"):
-        bad_data.outcome(bad_data.Case("labels", data, [1 - label for label in data["label"]]))
+        outcome(Case("labels", data, [1 - label for label in data["label"]]))
     with pytest.raises(AssertionError, match="AttributeError"):
-        bad_data.outcome(bad_data.Case("labels", data, arguments={"model": object()}))
+        outcome(Case("labels", data, arguments={"model": object()}))

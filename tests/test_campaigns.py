@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks.fuzz import Target, _watch, outcome
+from benchmarks.fuzz import _watch, outcome
+from benchmarks.fuzz_targets import Target
 from hf_lelp import ClassProjections
 
 ROOT = Path(__file__).parent.parent
