@@ -33,6 +33,7 @@ INTRODUCTION = (
 TITLES = {
     "images": "Images: a CNN teacher, a small CNN student",
     "mlp": "Texts: a fine-tuned MiniLM teacher, an MLP over frozen sentence embeddings",
+    "weight": "Less weight of the subclasses",
     "scratch": "Texts: a fine-tuned MiniLM teacher, a BERT 2 × 128 from scratch",
     "pretrained": "Texts: a fine-tuned MiniLM teacher, MiniLM cut to two layers",
     "pretrained_auto": "MiniLM cut to two layers: settings chosen on validation",

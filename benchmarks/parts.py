@@ -191,6 +191,14 @@ PARTS = {
     "images": Part(IMAGES, KEY, 5),
     "lookalikes": Part(LOOKALIKES, KEY, 3),
     "mlp": Part(texts_with("mlp"), KEY, 5),
+    "weight": Part(
+        {**IMAGES, **LOOKALIKES, **texts_with("mlp")},
+        {
+            **{name: CORE[name] for name in (KD_4, LELP_WHITENED)},
+            **{f"{LELP_WHITENED}, weight {w}": f"{CORE[LELP_WHITENED]},subclass_weight={w}" for w in (0.5, 0.25)},
+        },
+        3,
+    ),
     "scratch": Part(texts_with("scratch"), FIXED, 3),
     "pretrained": Part(texts_with("pretrained"), FIXED, 3),
     # The two searches are seven trainings more for each seed.
