@@ -125,19 +125,15 @@ EPOCHS = {
         *((name, CORE[name]) for name in LELP),
     )
 }
-# What a student that learns its own features needs: time, or less of the subclasses?
-SLOW = {
-    **{name: CORE[name] for name in (KD_4, LELP_AUTO, LELP_WHITENED, PAPERS, "oracle")},
-    **{
-        f"{name}, weight {w}": f"{CORE[name]},subclass_weight={w}"
-        for w in (0.0625, 0.25)
-        for name in (LELP_WHITENED, "oracle")
-    },
-    **{
-        f"{name}, {epochs} epochs": f"{CORE[name]},num_train_epochs={epochs}"
-        for epochs in (6, 12)
-        for name in (KD_4, LELP_WHITENED, "oracle")
-    },
+# What a student that learns its own features needs: less of the subclasses, or more time?
+LIGHTER = {
+    **{name: CORE[name] for name in (KD_4, LELP_WHITENED, PAPERS)},
+    **{f"{LELP_WHITENED}, weight {w}": f"{CORE[LELP_WHITENED]},subclass_weight={w}" for w in (0.0625, 0.25)},
+}
+LONGER = {
+    f"{name}, {epochs} epochs": f"{CORE[name]},num_train_epochs={epochs}"
+    for epochs in (6, 12)
+    for name in (KD_4, LELP_WHITENED, "oracle")
 }
 SHORT = {name: CORE[name] for name in ("labels alone", "KD, τ = 1", KD_AUTO, LELP_AUTO, *LELP)}
 # Without a search, where many tasks are to be trained on; the reference is then KD at τ = 4.
@@ -205,10 +201,15 @@ PARTS = {
     "pretrained_auto": Part(
         texts_with("pretrained", PARITY, VADER), {name: CORE[name] for name in (KD_4, KD_AUTO, LELP_AUTO)}, 1
     ),
-    "scratch_longer": Part(texts_with("scratch", PARITY, VADER), SLOW, 1),
+    "scratch_longer": Part(
+        texts_with("scratch", PARITY, VADER),
+        {**LIGHTER, **{name: CORE[name] for name in (LELP_AUTO, "oracle")}, **LONGER},
+        1,
+    ),
+    "pretrained_lighter": Part(texts_with("pretrained", PARITY, VADER), LIGHTER, 1),
     "pretrained_longer": Part(
         texts_with("pretrained", PARITY),
-        {name: method for name, method in SLOW.items() if not any(word in name for word in ("oracle", "auto", "12"))},
+        {name: {**CORE, **LONGER}[name] for name in (KD_4, LELP_WHITENED, *list(LONGER)[:2])},
         1,
     ),
     "methods": Part(SEVERAL, MORE, 3),
