@@ -195,8 +195,8 @@ PARTS = {
         },
         3,
     ),
-    "scratch": Part(texts_with("scratch"), FIXED, 3),
-    "pretrained": Part(texts_with("pretrained"), FIXED, 3),
+    "scratch": Part(texts_with("scratch"), {**FIXED, PAPERS: CORE[PAPERS]}, 3),
+    "pretrained": Part(texts_with("pretrained"), {**FIXED, PAPERS: CORE[PAPERS]}, 3),
     # The two searches are seven trainings more for each seed.
     "pretrained_auto": Part(
         texts_with("pretrained", PARITY, VADER), {name: CORE[name] for name in (KD_4, KD_AUTO, LELP_AUTO)}, 1
