@@ -222,8 +222,8 @@ def _settings(panel: Axes, axis: str, tasks: dict[str, dict[str, Any]]) -> None:
     panel.axhline(0, color="0.7", zorder=0)
     panel.set(ylabel="points above KD with the best τ")
     logarithmic_axis(panel, axis, values)
-    if axis == "S":
-        panel.legend(frameon=False)
+    if axis == "β":
+        panel.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
 
 
 def _draw(path: Path, draw: Callable[[Axes, Any], None], contents: list[Any], height: float = 4.2) -> None:
