@@ -34,6 +34,23 @@ CORE = {
     PAPERS: "lelp:student_head=subclass,subclass_temperature=1,num_subclasses=8",
     "oracle": f"oracle:{HEAD},temperature=4",
 }
+
+
+def core(*names: str) -> dict[str, str]:
+    """Those of the methods that most parts share."""
+    return {name: CORE[name] for name in names}
+
+
+def lighter(*weights: float) -> dict[str, str]:
+    """The recommended form with less weight of the subclasses."""
+    return {f"{LELP_WHITENED}, weight {w}": f"{CORE[LELP_WHITENED]},subclass_weight={w}" for w in weights}
+
+
+def longer(epochs: int, *names: str) -> dict[str, str]:
+    """Methods with so many epochs."""
+    return {f"{name}, {epochs} epochs": f"{CORE[name]},num_train_epochs={epochs}" for name in names}
+
+
 CONTROLS = {
     "LELP, random directions": f"random_directions:{BASE}",
     "random partition": f"random_partition:{HEAD},temperature=4,num_subclasses=8",
@@ -126,18 +143,10 @@ EPOCHS = {
     )
 }
 # What a student that learns its own features needs: less of the subclasses, or more time?
-LIGHTER = {
-    **{name: CORE[name] for name in (KD_4, LELP_WHITENED, PAPERS)},
-    **{f"{LELP_WHITENED}, weight {w}": f"{CORE[LELP_WHITENED]},subclass_weight={w}" for w in (0.0625, 0.25)},
-}
-LONGER = {
-    f"{name}, {epochs} epochs": f"{CORE[name]},num_train_epochs={epochs}"
-    for epochs in (6, 12)
-    for name in (KD_4, LELP_WHITENED, "oracle")
-}
-SHORT = {name: CORE[name] for name in ("labels alone", "KD, τ = 1", KD_AUTO, LELP_AUTO, *LELP)}
+LIGHTER = {**core(KD_4, LELP_WHITENED, PAPERS), **lighter(0.0625, 0.25)}
+SHORT = core("labels alone", "KD, τ = 1", KD_AUTO, LELP_AUTO, *LELP)
 # Without a search, where many tasks are to be trained on; the reference is then KD at τ = 4.
-FIXED = {name: CORE[name] for name in ("labels alone", KD_4, *LELP, "oracle")}
+FIXED = core("labels alone", KD_4, *LELP, "oracle")
 
 Loaders = Mapping[str, Callable[[], Task]]
 
@@ -189,31 +198,29 @@ PARTS = {
     "mlp": Part(texts_with("mlp"), KEY, 5),
     "weight": Part(
         {**IMAGES, **LOOKALIKES, **texts_with("mlp")},
-        {
-            **{name: CORE[name] for name in (KD_4, LELP_WHITENED)},
-            **{f"{LELP_WHITENED}, weight {w}": f"{CORE[LELP_WHITENED]},subclass_weight={w}" for w in (0.5, 0.25)},
-        },
+        {**core(KD_4, LELP_WHITENED), **lighter(0.5, 0.25)},
         3,
     ),
     "scratch": Part(texts_with("scratch"), {**FIXED, PAPERS: CORE[PAPERS]}, 3),
     "pretrained": Part(texts_with("pretrained"), {**FIXED, PAPERS: CORE[PAPERS]}, 3),
     # Where LELP lost most; the two searches are seven trainings more.
-    "pretrained_auto": Part(
-        texts_with("pretrained", VADER), {name: CORE[name] for name in (KD_4, KD_AUTO, LELP_AUTO)}, 1
-    ),
+    "pretrained_auto": Part(texts_with("pretrained", VADER), core(KD_4, KD_AUTO, LELP_AUTO), 1),
     "scratch_longer": Part(
         texts_with("scratch", PARITY, VADER),
-        {**LIGHTER, **{name: CORE[name] for name in (LELP_AUTO, "oracle")}, **LONGER},
+        {
+            **LIGHTER,
+            **core(LELP_AUTO, "oracle"),
+            **longer(6, KD_4, LELP_WHITENED, "oracle"),
+            **longer(12, KD_4, LELP_WHITENED, "oracle"),
+        },
         1,
     ),
     "pretrained_lighter": Part(texts_with("pretrained", PARITY, VADER), LIGHTER, 1),
     "pretrained_longer": Part(
-        texts_with("pretrained", PARITY),
-        {name: {**CORE, **LONGER}[name] for name in (KD_4, LELP_WHITENED, *list(LONGER)[:2])},
-        1,
+        texts_with("pretrained", PARITY), {**core(KD_4, LELP_WHITENED), **longer(6, KD_4, LELP_WHITENED)}, 1
     ),
     "methods": Part(SEVERAL, MORE, 3),
-    "labels": Part(SEVERAL, {**{name: CORE[name] for name in (KD_4, *LELP)}, **LABELS}, 3),
+    "labels": Part(SEVERAL, {**core(KD_4, *LELP), **LABELS}, 3),
     "settings": Part(
         SEVERAL,
         {KD_AUTO: CORE[KD_AUTO], "LELP, base": CORE["LELP, base"], **SETTINGS},
@@ -222,7 +229,7 @@ PARTS = {
     "heads": Part(
         SEVERAL,
         {
-            **{name: CORE[name] for name in (KD_4, *LELP, PAPERS)},
+            **core(KD_4, *LELP, PAPERS),
             **{
                 f"paper's head, τ = {t}, β = {b}, S = {s}": (
                     f"lelp:student_head=subclass,temperature={t},subclass_temperature={b},num_subclasses={s}"
@@ -252,7 +259,7 @@ PARTS = {
             },
             **{f"{name}, length 1": partial(unit_embeddings, task) for name, task in texts_with("mlp").items()},
         },
-        {name: CORE[name] for name in (KD_4, "LELP, base", *LELP)},
+        core(KD_4, "LELP, base", *LELP),
         3,
     ),
     "learning_rate": Part({PAIRS_100: IMAGES[PAIRS_100]}, {KD_AUTO: CORE[KD_AUTO], **RATES}, 3),
