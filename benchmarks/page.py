@@ -50,7 +50,7 @@ TITLES = {
     "variants": "Directions that the classes share, and whitening",
     "embeddings": "Embeddings of length 1, and of earlier layers of the teacher",
     "epochs": "Longer training",
-    "teachers": "A teacher that was stopped earlier",
+    "teachers": "A teacher that was stopped earlier, or trained with dropout",
     "subclass_distillation": "Subclass Distillation: a teacher retrained to have subclasses",
     "hidden": "Fashion-MNIST pairs: how many fine classes two labels hide",
     "classes": "Fashion-MNIST pairs: 100 fine classes put together to n classes",

@@ -278,8 +278,11 @@ PARTS = {
     ),
     "teachers": Part(
         {
-            f"{PAIRS_100}, teacher of {n} epochs": partial(fashion_pairs, 10, student="small", teacher_epochs=n)
-            for n in (3, 6, 16)
+            **{
+                f"{PAIRS_100}, teacher of {n} epochs": partial(fashion_pairs, 10, student="small", teacher_epochs=n)
+                for n in (3, 6, 16)
+            },
+            f"{PAIRS_100}, teacher with dropout": partial(fashion_pairs, 10, student="small", dropout=0.5),
         },
         {**SHORT, "CRD": BASELINES["CRD"], "oracle": CORE["oracle"]},
         3,

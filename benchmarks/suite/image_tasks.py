@@ -25,6 +25,7 @@ def fashion_pairs(
     num_labels: int = 2,
     teacher_epochs: int = 16,
     stage: int | None = None,
+    dropout: float = 0.0,
     subclasses: int | None = None,
 ) -> Task:
     """Two images side by side; the label is a random balanced part of the pairs of classes, which are K² fine classes.
@@ -37,14 +38,17 @@ def fashion_pairs(
         num_labels: C, the number of parts.
         teacher_epochs: passes of the teacher's training; few leave it less sure of the training data.
         stage: of the teacher's three, whose output is the embedding; `None` is what its final layer reads.
+        dropout: of that embedding, in the teacher's training.
         subclasses: adds the column of a teacher retrained with so many of each class, for Subclass Distillation.
     """
     corpus = kept(f"corpora/fashion_pairs_{classes}", partial(_pairs_corpus, classes))
     labels = balanced_labels(classes**2, seed=0, num_labels=num_labels)
-    make = partial(image_teacher, corpus.train, corpus.evaluation, labels, parts=2, epochs=teacher_epochs, stage=stage)
+    how = {"epochs": teacher_epochs, "stage": stage, "dropout": dropout}
+    make = partial(image_teacher, corpus.train, corpus.evaluation, labels, parts=2, **how)
     variant = "" if num_labels == 2 else f"_labels_{num_labels}"
     variant += "" if teacher_epochs == 16 else f"_epochs_{teacher_epochs}"
     variant += "" if stage is None else f"_stage_{stage}"
+    variant += f"_dropout_{dropout}" if dropout else ""
     teacher = kept(f"teachers/fashion_pairs_{classes}{variant}", make)
     if subclasses is not None:
         make = partial(

@@ -33,6 +33,7 @@ def image_teacher(
     parts: int,
     epochs: int,
     stage: int | None = None,
+    dropout: float = 0.0,
     seed: int = 0,
 ) -> Part:
     """Train a ResNet on the images' labels and run it over all of them.
@@ -44,12 +45,14 @@ def image_teacher(
         parts: images side by side in each row; each is mirrored or not at random in training.
         epochs: passes over `train`.
         stage: whose output, averaged over the image, is the embedding; `None` is what the final layer reads.
+        dropout: share of what the final layer reads that is dropped in training.
         seed: of weights, order and mirroring.
     """
     train_labels, evaluation_labels = labels[train["fine_label"]], labels[evaluation["fine_label"]]
     started = time.perf_counter()
     pixels = _pixels(train)
-    model = _fitted(pixels, torch.from_numpy(train_labels), int(labels.max()) + 1, parts, epochs, seed)
+    num_labels = int(labels.max()) + 1
+    model = _fitted(pixels, torch.from_numpy(train_labels), num_labels, parts, epochs, seed, dropout=dropout)
     seconds = time.perf_counter() - started
     train_columns = _columns(model, pixels, train_labels, stage)
     evaluation_columns = _columns(model, _pixels(evaluation), evaluation_labels, stage)
@@ -107,9 +110,11 @@ def _fitted(
     epochs: int,
     seed: int,
     loss: Loss = nn.functional.cross_entropy,
+    dropout: float = 0.0,
 ) -> PreTrainedModel:
     set_seed(seed)
     model = resnet("teacher", num_labels=outputs)
+    model.classifier.insert(1, nn.Dropout(dropout))  # after the pooled features are made flat, before they are read
     _fit(model, pixels, labels, parts, epochs, loss)
     return model.eval()
 
