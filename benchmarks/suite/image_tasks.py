@@ -43,8 +43,16 @@ def fashion_pairs(
     """
     corpus = kept(f"corpora/fashion_pairs_{classes}", partial(_pairs_corpus, classes))
     labels = balanced_labels(classes**2, seed=0, num_labels=num_labels)
-    how = {"epochs": teacher_epochs, "stage": stage, "dropout": dropout}
-    make = partial(image_teacher, corpus.train, corpus.evaluation, labels, parts=2, **how)
+    make = partial(
+        image_teacher,
+        corpus.train,
+        corpus.evaluation,
+        labels,
+        parts=2,
+        epochs=teacher_epochs,
+        stage=stage,
+        dropout=dropout,
+    )
     variant = "" if num_labels == 2 else f"_labels_{num_labels}"
     variant += "" if teacher_epochs == 16 else f"_epochs_{teacher_epochs}"
     variant += "" if stage is None else f"_stage_{stage}"
