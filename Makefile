@@ -38,7 +38,7 @@ benchmark: $(STAMP) ## run the evidence: hours, in parts that resume (PARTS=… 
 lint: $(STAMP) ## check style, formatting and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy hf_lelp run_distill.py
+	$(BIN)/mypy hf_lelp run_distill.py benchmarks examples
 
 # torch goes first and with its dependencies: some builds of it need CUDA packages, which the lock, being for any machine,
 # does not list. A build without CUDA brings none in.

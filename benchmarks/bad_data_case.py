@@ -82,6 +82,7 @@ def is_our_own(error: BaseException) -> bool:
 
 def check(run: LELPTrainer, case: Case) -> None:
     data, labels = run.train_dataset, case.labels
+    assert isinstance(data, Dataset)
     assert len(data) == len(case.dataset), "rows were lost"
     if labels is not None and any(label != -100 for label in labels):
         found = list(data.with_format(None)["labels"])  # a row's inputs, made when it is read, need its other columns
@@ -92,7 +93,7 @@ def check(run: LELPTrainer, case: Case) -> None:
             assert np.isfinite(columns[:][name]).all(), f"{case.name}: {name} is not finite"
     result = run.train()
     assert result.global_step == 1 and math.isfinite(result.training_loss), f"{case.name}: {result.training_loss}"
-    predictions = run.predict(case.dataset).predictions
+    predictions = np.asarray(run.predict(case.dataset).predictions)
     assert predictions.shape == (len(case.dataset), 2) and np.isfinite(predictions).all(), case.name
 
 

@@ -21,14 +21,20 @@ from hf_lelp.labels import NO_LABEL
 
 # ---- Labels ----
 
-MISSING = {"integer": [None, -1, -100], "float": [None, -1.0, -100.0, math.nan], "boolean": [None], "text": [None]}
+MISSING: dict[str, list[Any]] = {
+    "integer": [None, -1, -100],
+    "float": [None, -1.0, -100.0, math.nan],
+    "boolean": [None],
+    "text": [None],
+}
 
 
 @st.composite
 def good_labels(draw: DrawFn, kind: str) -> Case:
     """Every type of label that says a class, some of them missing."""
     truth = draw(classes())
-    type_, names = None, {0: 0, 1: 1}
+    type_: pa.DataType | None = None
+    names: dict[int, Any] = {0: 0, 1: 1}
     if kind == "integer":
         type_ = draw(st.sampled_from([pa.int8(), pa.int16(), pa.int32(), pa.int64()]))
     elif kind == "float":
@@ -176,30 +182,30 @@ def our_columns(draw: DrawFn, name: str) -> Case:
         return Case("teacher_embedding of another type or width", data, words=words)
     if name == "projections":
         no_lists = NO_LISTS.replace("lists", "lists of lists")
-        wrong, words = draw(
+        value, words = draw(
             st.sampled_from(
                 [
-                    *((value, no_lists) for value in (1.0, [1.0, 2.0], "a", None, [["a", "b"]] * 2)),
+                    *((other, no_lists) for other in (1.0, [1.0, 2.0], "a", None, [["a", "b"]] * 2)),
                     ([[0.0, math.nan]] * 2, "The teacher projections of row 0 is not finite"),
                     ([[0.0]] * 3, "teacher_projections has shape (3, 1) per row and the data 2 classes"),
                 ]
             )
         )
-        data = data.add_column("teacher_logits", logits).add_column("teacher_projections", [wrong] * ROWS)
+        data = data.add_column("teacher_logits", logits).add_column("teacher_projections", [value] * ROWS)
         options = {"num_subclasses": 2, "random_rotation": False, "scale_projections": False}
         return Case("teacher_projections of another type or width", data, words=words, options=options)
     if name == "mark":
-        column = draw(st.sampled_from(["teacher_fingerprint", "projections_fingerprint"]))
-        mark = draw(st.sampled_from(["another", "", 7, 1.5, None, ["a"]]))
-        prepared = data.add_column(column, [mark] * ROWS)
-        if column.startswith("projections"):
+        named = draw(st.sampled_from(["teacher_fingerprint", "projections_fingerprint"]))
+        mark: Any = draw(st.sampled_from(["another", "", 7, 1.5, None, ["a"]]))
+        prepared = data.add_column(named, [mark] * ROWS)
+        if named.startswith("projections"):
             columns = data.map(teacher(), batched=True)
             fitted = ClassProjections.fit(columns, teacher().head, 2)
-            prepared = columns.map(fitted, batched=True).remove_columns(column).add_column(column, [mark] * ROWS)
+            prepared = columns.map(fitted, batched=True).remove_columns(named).add_column(named, [mark] * ROWS)
             return Case("a mark that says nothing", prepared, words="fingerprint", arguments={"projections": fitted})
         return Case("a mark that says nothing", prepared, words="fingerprint")
     if name == "tokens":
-        column, good = draw(
+        tokens, good = draw(
             st.sampled_from(
                 [
                     ([[2, 5, 6, 3]] * ROWS, True),
@@ -212,7 +218,7 @@ def our_columns(draw: DrawFn, name: str) -> Case:
                 ]
             )
         )
-        return Case("a column input_ids", data.add_column("input_ids", column), truth if good else None, "input_ids")
+        return Case("a column input_ids", data.add_column("input_ids", tokens), truth if good else None, "input_ids")
     same = draw(st.booleans())
     other = truth if same else changed(truth, draw(ONE_ROW), draw(st.sampled_from([-100])))
     return Case("label and labels", data.add_column("labels", other), truth if same else None, "and they differ")

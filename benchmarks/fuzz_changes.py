@@ -33,10 +33,10 @@ def changed(draw: st.DrawFn, original: bytes) -> bytes:
         case "cut":
             return original[:start]
         case "flip":
-            content = bytearray(original)
+            flipped = bytearray(original)
             for place in draw(st.lists(st.integers(0, 8 * len(original) - 1), min_size=1, max_size=3, unique=True)):
-                content[place // 8] ^= 1 << place % 8
-            return bytes(content)
+                flipped[place // 8] ^= 1 << place % 8
+            return bytes(flipped)
         case "overwrite":
             other = draw(st.binary(min_size=1, max_size=16))
             return original[:start] + other + original[start + len(other) :]

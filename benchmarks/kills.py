@@ -113,6 +113,12 @@ def campaign(stage: Stage, kills: int, inputs: Path, folder: Path, generator: ra
         process = start(lambda started: stage.run(inputs, place, started), folder / f"{name}.log", place / "cache")
         return finish(process, kill_after)
 
+    check = stage.check
+
+    def look(place: Path) -> None:
+        if check is not None:
+            finish(start(lambda _: check(inputs, place), folder / "check.log", place))
+
     durations = [run(f"whole{number}")[1] for number in range(2)]
     expected = stage.result(folder / "whole0")
     assert expected and expected == stage.result(folder / "whole1"), f"{stage.name}: two undisturbed runs differ"
@@ -130,9 +136,7 @@ def campaign(stage: Stage, kills: int, inputs: Path, folder: Path, generator: ra
                 shutil.rmtree(place)
         moments.append([round(moment, 3), round(of, 3)])
         with_leftovers += any(temporary(path.relative_to(place)) for path in place.rglob("*") if path.is_file())
-        check = stage.check
-        if check is not None:
-            finish(start(lambda _, check=check, place=place: check(inputs, place), folder / "check.log", place))
+        look(place)
         run(place.name)
         found = stage.result(place)
         same += found == expected

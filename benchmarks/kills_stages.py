@@ -30,7 +30,7 @@ from hf_lelp.students import place_student_head, student_head
 # Times, hashes of files with times in them, and what a tokenizer's file says of the last call.
 VARYING = {"train_seconds", "examples_per_second", "sha256", "truncation", "padding"}
 
-Started = Callable[[], None]
+Started = Callable[[], object]
 
 
 @dataclass(frozen=True)

@@ -100,7 +100,9 @@ class OnlineTrainer(Trainer):
 
     teacher: PreTrainedModel
 
-    def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **_: Any) -> Any:
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
         """τ² · KL(teacher ‖ student)."""
         with torch.inference_mode():
             targets = (self.teacher(**inputs).logits / TEMPERATURE).softmax(-1)
@@ -186,8 +188,10 @@ def textbrewer(
         distiller.train(optimizer, batches(dataset, tokenizer), num_epochs=epochs, max_grad_norm=1.0, callback=mark)
 
 
-def textbrewer_cached(*arguments: Any) -> None:
-    textbrewer(*arguments, cached=True)
+def textbrewer_cached(
+    epochs: int, folder: str, mark: Mark, dataset: Dataset, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    textbrewer(epochs, folder, mark, dataset, tokenizer, cached=True)
 
 
 class Placeholders(importlib.abc.MetaPathFinder, importlib.abc.Loader):

@@ -27,7 +27,6 @@ import numpy as np
 import pyarrow as pa
 import torch
 from datasets import Dataset, IterableDataset
-from numpy.typing import NDArray
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
 
@@ -52,15 +51,16 @@ MEGABYTE = 1e6
 class SyntheticTeacher:
     """Random embeddings, the same for the same rows, and a random final layer; see `hf_lelp.TeacherLike`."""
 
-    input_columns = ("text",)
-    class_names = None
+    class_names: list[str] | None = None
     fingerprint = "synthetic"
 
     def __init__(self) -> None:
+        self.input_columns = ["text"]
         weight = torch.randn(CLASSES, SIZE, generator=torch.Generator().manual_seed(0)) / SIZE**0.5
         self.head = LinearHead(2 * weight, torch.zeros(CLASSES), self.fingerprint)
 
-    def __call__(self, batch: dict[str, list[str]]) -> dict[str, NDArray[np.float32]]:
+    def __call__(self, batch: dict[str, list[Any]]) -> dict[str, Any]:
+        """Logits, (N, C), and embeddings, (N, D), of texts that begin with their row's number."""
         first, rows = int(batch["text"][0].split()[0]), len(batch["text"])
         embedding = np.random.default_rng(first).standard_normal((rows, SIZE), dtype=np.float32)
         return {LOGITS_COLUMN: embedding @ self.head.weight.numpy().T, EMBEDDING_COLUMN: embedding}

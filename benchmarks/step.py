@@ -74,7 +74,7 @@ def train(kind: str, size: str, dataset: Dataset, projections: ClassProjections,
         "logging_strategy": "no",
         "disable_tqdm": True,
     }
-    given = {"data_collator": default_data_collator, "callbacks": [Clock()]}
+    given: dict[str, Any] = {"data_collator": default_data_collator, "callbacks": [Clock()]}
     model = bert(size, projections.num_classes)
     trainer: Trainer
     if kind == "plain":

@@ -52,7 +52,7 @@ class EmbeddingClassifier(PreTrainedModel):
     def __init__(self, config: EmbeddingConfig) -> None:
         super().__init__(config)
         self.hidden = nn.Linear(config.embedding_size, config.hidden_size)
-        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+        self.classifier = nn.Linear(config.hidden_size, int(config.num_labels or 0))
         self.post_init()
 
     def forward(self, features: Tensor, labels: Tensor | None = None) -> SequenceClassifierOutput:
@@ -128,7 +128,7 @@ def train(method: str, seed: int, cache: Path, train_data: Dataset, test_data: D
             **METHODS[method],
         )
         torch.manual_seed(seed)
-        student = EmbeddingClassifier(EmbeddingConfig(num_labels=len(LABELS)))
+        student = EmbeddingClassifier(EmbeddingConfig(num_labels=len(LABELS)))  # type: ignore[call-arg]  # of every configuration
         trainer = LELPTrainer(
             student,
             config,
@@ -140,7 +140,7 @@ def train(method: str, seed: int, cache: Path, train_data: Dataset, test_data: D
         prediction = trainer.predict(test_data)
         trainer.save_model()
     assert prediction.metrics is not None
-    return prediction.metrics["test_accuracy"], prediction.predictions.argmax(-1)
+    return prediction.metrics["test_accuracy"], np.asarray(prediction.predictions).argmax(-1)
 
 
 def main() -> None:

@@ -81,7 +81,7 @@ def main() -> None:
             )
             trainer.train()
             figures = trainer.evaluate()
-        agreement = np.mean(trainer.predict(test).predictions.argmax(-1) == answers)
+        agreement = np.mean(np.asarray(trainer.predict(test).predictions).argmax(-1) == answers)
         print(f"{method}: accuracy {figures['eval_accuracy']:.3f}, agrees with the teacher {agreement:.3f}")
 
 

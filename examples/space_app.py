@@ -13,7 +13,7 @@ import os
 import statistics
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import gradio as gr
 import torch
@@ -101,10 +101,10 @@ def main() -> None:
     """Serve the page for the models that STUDENT and TEACHER name."""
     student, teacher = (str(Path(name).expanduser()) if name.startswith("~") else name for name in _names())
     page = build(
-        Classifier(load_student(student), load_processor(student)),
+        Classifier(load_student(student), cast(PreTrainedTokenizerBase, load_processor(student))),
         Classifier(
             AutoModelForSequenceClassification.from_pretrained(teacher, trust_remote_code=False),
-            load_processor(teacher),
+            cast(PreTrainedTokenizerBase, load_processor(teacher)),
         ),
     )
     # Fonts of the visitor's machine: none are fetched from elsewhere.

@@ -99,7 +99,8 @@ def retrained_teacher(
         columns.append(Dataset.from_dict({SUBCLASS_LOGITS_COLUMN: outputs.numpy()}, features=features))
         right = outputs.logsumexp(-1).argmax(-1).numpy() == labels[data["fine_label"]]
         accuracies.append(round(float(right.mean()), 4))
-    return Part(*columns, report=_report(model, train, epochs, seconds, *accuracies))
+    report = _report(model, train, epochs, seconds, *accuracies)
+    return Part(columns[0], columns[1], report=report)
 
 
 def _fitted(
@@ -114,7 +115,8 @@ def _fitted(
 ) -> PreTrainedModel:
     set_seed(seed)
     model = resnet("teacher", num_labels=outputs)
-    model.classifier.insert(1, nn.Dropout(dropout))  # after the pooled features are made flat, before they are read
+    flat, layer = model.classifier  # type: ignore[misc]  # pooled features, and what reads them
+    model.classifier = nn.Sequential(flat, nn.Dropout(dropout), layer)
     _fit(model, pixels, labels, parts, epochs, loss)
     return model.eval()
 

@@ -84,9 +84,8 @@ def pairs(images: Images, classes: int, rows: int, seed: int) -> Images:
     of_class = [np.flatnonzero(images.classes == index) for index in range(classes)]
     drawn = rng.integers(classes, size=(rows, 2))
     places = np.array([[rng.choice(of_class[side]) for side in pair] for pair in drawn])
-    return Images(
-        np.concatenate([images.pixels[places[:, 0]], images.pixels[places[:, 1]]], axis=2), drawn @ [classes, 1]
-    )
+    sides = [images.pixels[places[:, side]] for side in (0, 1)]
+    return Images(np.concatenate(sides, axis=2), drawn @ np.array([classes, 1]))
 
 
 def balanced_labels(classes: int, seed: int, num_labels: int = 2) -> NDArray[np.int64]:
