@@ -12,11 +12,13 @@ started again there, to be resumed for instance, does not try it again.
 """
 
 import copy
+import inspect
 import json
 import logging
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +135,13 @@ def choose_settings(args: LELPConfig, dataset: Any, fit: Fit, student: str = "")
     return tried
 
 
+def student_maker(model: Any, model_init: Callable[..., Any] | None) -> Callable[[], Any]:
+    """What gives students as they are before training: copies of `model`, or `model_init` without a trial."""
+    if model_init is None:
+        return partial(copy.deepcopy, model)
+    return partial(model_init, *[None] * len(inspect.signature(model_init).parameters))
+
+
 def fit_student(
     make_trainer: Callable[..., Trainer],
     make_student: Callable[[], Any],
@@ -176,6 +185,9 @@ def _trial(args: LELPConfig, settings: dict[str, Any]) -> LELPConfig:
         "disable_tqdm": True,
         "push_to_hub": False,
         "load_best_model_at_end": False,
+        "prediction_loss_only": False,
+        "eval_do_concat_batches": True,
+        "batch_eval_metrics": False,
     }
     for name, value in {**silent, **settings}.items():
         setattr(trial, name, value)

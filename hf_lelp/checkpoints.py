@@ -19,14 +19,15 @@ from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 from transformers.utils import SAFE_WEIGHTS_NAME
 
-from hf_lelp.checksums import check_checksums
+from hf_lelp.checksums import CHECKSUMS_NAME, check_checksums, write_checksums
 from hf_lelp.files import write_atomically
 from hf_lelp.students import AuxiliaryHead, StudentHead
 
 PROJECTIONS_FOLDER = "class_projections"
 AUXILIARY_NAME = "auxiliary_head.safetensors"
+ADAPTER_NAME = "adapter_model.safetensors"  # PEFT's
 SETTINGS_NAME = "distillation.json"
-# Trainer writes it after all other files of a checkpoint.
+# Trainer writes it after its other files of a checkpoint.
 STATE_NAME = "trainer_state.json"
 
 logger = logging.getLogger(__name__)
@@ -47,6 +48,20 @@ def save_for_resuming(folder: Path, head: StudentHead | None, settings: dict[str
         write_atomically(folder / AUXILIARY_NAME, lambda path: save_file(parameters, path))
 
 
+def drop_auxiliary(adapter: Path) -> None:
+    """Take an auxiliary layer out of a file of PEFT's, which saves a final layer with all that is in it.
+
+    Args:
+        adapter: the file; where it is missing, or has no such layer, nothing is done.
+    """
+    if not adapter.exists():
+        return
+    weights = load_file(adapter)
+    kept = {name: value for name, value in weights.items() if ".auxiliary." not in name}
+    if len(kept) < len(weights):
+        write_atomically(adapter, lambda path: save_file(kept, path, metadata={"format": "pt"}))
+
+
 @contextmanager
 def whole_or_gone(folder: Path) -> Iterator[None]:
     """Around the writing of a checkpoint: one that cannot be finished is removed.
@@ -57,15 +72,14 @@ def whole_or_gone(folder: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError, SafetensorError) as error:
-        try:
-            check_checkpoint(folder)
-        except ValueError:
+        if not (folder / STATE_NAME).exists():
             free = shutil.disk_usage(next(place for place in folder.parents if place.exists())).free
             shutil.rmtree(folder, ignore_errors=True)
             raise OSError(
                 f"The checkpoint {folder} could not be written, and was removed ({error}; {free / 1e6:,.1f} MB are free"
                 " there). Those before it are as they were."
             ) from error
+        write_checksums(folder)  # only what comes after the saving has failed: an upload, say
         raise
 
 
@@ -81,18 +95,16 @@ def mend_times(folder: Path) -> None:
 
 
 def check_checkpoint(folder: Path) -> None:
-    """Refuse a checkpoint that was not written to its end, or was damaged since.
+    """Refuse a checkpoint that was not written to its end, or was damaged or removed in part since.
 
     Raises:
         ValueError: saying what is wrong.
     """
-    try:
-        json.loads((folder / STATE_NAME).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+    if not (folder / CHECKSUMS_NAME).is_file():
         raise ValueError(
-            f"{folder} is no whole checkpoint: {STATE_NAME}, the last file to be written, cannot be read ({error})."
-            " Resume from another one."
-        ) from error
+            f"{folder} is no whole checkpoint: {CHECKSUMS_NAME}, the last file to be written, is missing. Resume from"
+            " another one."
+        )
     check_checksums(folder)
 
 

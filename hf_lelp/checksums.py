@@ -45,7 +45,7 @@ def check_checksums(folder: Path) -> None:
             state = "is not the one that was saved" if name in files else "is missing"
             raise ValueError(
                 f"{folder}: {name} {state}, by {CHECKSUMS_NAME}. It is damaged, or was changed since. Take another"
-                f" copy; if you changed it yourself, remove {CHECKSUMS_NAME}."
+                f" copy; if you changed it yourself, take its line out of {CHECKSUMS_NAME}."
             )
 
 

@@ -163,6 +163,7 @@ class LELPConfig(TrainingArguments):
             if isinstance(getattr(self, name), str):
                 setattr(self, name, [getattr(self, name)])
         self.whitening = self.whitening if self.whitening is None else float(self.whitening)
+        self.columns_cache_dir = self.columns_cache_dir and os.path.expanduser(self.columns_cache_dir)
         self.check()
 
     @property

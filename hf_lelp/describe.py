@@ -48,7 +48,7 @@ def card_of(
         repo=trainer.hub_model_id or args.hub_model_id or Path(args.output_dir or ".").absolute().name,
         method=method,
         row=method,
-        auto_class=auto_class(model.config).__name__,
+        auto_class=_loaded_by(model),
         classes=[str(name) for name in (model.config.id2label or {}).values()],
         num_subclasses=getattr(model.config, "num_subclasses", 1),
         settings=settings_of(args, projections, training_rows),
@@ -58,6 +58,13 @@ def card_of(
         student=hub_id(model.name_or_path),
         teacher=teacher,
     )
+
+
+def _loaded_by(model: PreTrainedModel) -> str | None:
+    try:
+        return auto_class(model.config).__name__
+    except ValueError:  # a class of the user's own, that transformers was not told of
+        return None
 
 
 def describe(

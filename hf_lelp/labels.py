@@ -65,7 +65,7 @@ def in_order_of(names: list[str] | None, feature: Any) -> list[int] | None:
     if names is None or own is None or own == [str(index) for index in range(len(own))] or own == names:
         return None
     try:
-        return _match(own, names)
+        return match_names(own, names)
     except ValueError as error:
         raise ValueError(
             f"This dataset's classes ({_listed(own)}) are not those of the run ({_listed(names)}). Rename or map them."
@@ -116,7 +116,7 @@ def resolve_classes(
         ordered_names = [teacher_names[index] for index in teacher_class_order] if teacher_names else None
         return Classes(num_teacher_classes, data_names or ordered_names, list(teacher_class_order))
     if data_names is not None and teacher_names is not None:
-        return Classes(num_teacher_classes, data_names, _match(data_names, teacher_names))
+        return Classes(num_teacher_classes, data_names, match_names(data_names, teacher_names))
     if data_names is not None and dataset is not None and not isinstance(dataset.features[label_column], ClassLabel):
         raise ValueError(
             f"The labels are text ({_listed(data_names)}) and the teacher does not name its classes, so that their"
@@ -126,7 +126,7 @@ def resolve_classes(
 
 
 def check_teacher(teacher_logits: NDArray[np.floating], labels: NDArray[np.integer], classes: Classes) -> None:
-    """Refuse a teacher that knows less than the labels' frequencies do.
+    """Refuse a teacher that knows less than the labels' frequencies do, or more with its classes in another order.
 
     Args:
         teacher_logits: (N, C), in the order of `classes`.
@@ -134,8 +134,9 @@ def check_teacher(teacher_logits: NDArray[np.floating], labels: NDArray[np.integ
         classes: of the data.
 
     Raises:
-        ValueError: if the accuracy is below the majority baseline; the message has the confusion matrix and, where
-            another order of the classes explains it, that order.
+        ValueError: if the accuracy is below the majority baseline, or another order of the classes makes it better by
+            more than chance would (three standard errors of the rows that change sides); the message has the
+            confusion matrix and, where another order explains it, that order.
     """
     labelled = labels != NO_LABEL
     if not labelled.any():
@@ -143,23 +144,31 @@ def check_teacher(teacher_logits: NDArray[np.floating], labels: NDArray[np.integ
     labels, predicted = labels[labelled], teacher_logits[labelled].argmax(-1)
     accuracy = float((predicted == labels).mean())
     majority = float(np.bincount(labels).max() / len(labels))
-    if accuracy >= majority:
-        return
-    from sklearn.metrics import confusion_matrix  # slow to import, and seldom needed
-
-    confusion = confusion_matrix(labels, predicted, labels=range(classes.num_labels))
+    confusion = np.zeros((classes.num_labels, classes.num_labels), dtype=np.int64)
+    np.add.at(confusion, (labels, predicted), 1)
+    identity = np.arange(classes.num_labels)
     best = linear_sum_assignment(confusion, maximize=True)[1]
-    best_accuracy = confusion[range(classes.num_labels), best].sum() / len(labels)
+    moved = best != identity
+    gained, lost = confusion[moved, best[moved]].sum(), confusion[moved, identity[moved]].sum()
+    swapped = gained - lost > 3 * np.sqrt(gained + lost)
+    if accuracy >= majority and not swapped:
+        return
+    best_accuracy = float(confusion[identity, best].sum() / len(labels))
     advice = "Use a teacher fine-tuned on this task, or set check_teacher=False if it is meant to be this weak."
-    if best_accuracy >= majority and list(best) != list(range(classes.num_labels)):
-        order = [(classes.teacher_order or list(range(classes.num_labels)))[index] for index in best]
+    if best_accuracy > majority and moved.any():
+        order = [(classes.teacher_order or identity)[index] for index in best]
         advice = (
-            f"With its classes in the order teacher_class_order={order} the accuracy would be {best_accuracy:.3f}:"
-            " if that is the right order, set it."
+            f"With its classes in the order teacher_class_order={[int(index) for index in order]} the accuracy would be"
+            f" {best_accuracy:.3f}: if that is the right order, set it; if not, check_teacher=False."
         )
+    found = (
+        f"below the {majority:.3f} of always answering the commonest class"
+        if accuracy < majority
+        else "and it takes some classes for each other more often than not"
+    )
     raise ValueError(
-        f"The teacher's accuracy on the {len(labels)} labelled examples is {accuracy:.3f}, below the {majority:.3f} of"
-        f" always answering the commonest class. Confusion (rows: labels, columns: the teacher):\n{confusion}\n{advice}"
+        f"The teacher's accuracy on the {len(labels)} labelled examples is {accuracy:.3f}, {found}. Confusion (rows:"
+        f" labels, columns: the teacher):\n{confusion}\n{advice}"
     )
 
 
@@ -205,8 +214,12 @@ def _whole(label: Any) -> int | None:
         return None
 
 
-def _match(data_names: list[str], teacher_names: list[str]) -> list[int]:
-    """The teacher's index of each of the data's names."""
+def match_names(data_names: list[str], teacher_names: list[str]) -> list[int]:
+    """The teacher's index of each of the data's names; without regard to case, or by the start of one.
+
+    Raises:
+        ValueError: if they cannot be matched one to one.
+    """
     ours, theirs = (
         [re.sub(r"[\W_]+", " ", name).strip().casefold() for name in n] for n in (data_names, teacher_names)
     )

@@ -66,7 +66,7 @@ class StudentCard:
         repo: its Hub id, or name.
         method: "lelp", "kd" or "direct".
         row: its key in `results`.
-        auto_class: the Auto class of transformers that loads it.
+        auto_class: the Auto class of transformers that loads it; `None` where none does.
         classes: names of the C classes.
         num_subclasses: S of a final layer with S·C rows, which takes code to load; 1 for a plain model.
         settings: of method and training, by name.
@@ -84,7 +84,7 @@ class StudentCard:
     repo: str
     method: str
     row: str
-    auto_class: str
+    auto_class: str | None
     classes: list[str]
     num_subclasses: int = 1
     settings: dict[str, Any] = field(default_factory=dict)
@@ -100,7 +100,7 @@ class StudentCard:
 
     def render(self) -> ModelCard:
         """The card, with `model-index` metadata where the evaluation data is named."""
-        task, example = TASKS[self.auto_class]
+        task, example = TASKS[self.auto_class] if self.auto_class is not None else (None, None)
         title = printable(self.repo.rpartition("/")[2])
         classes = ", ".join(map(escape, self.classes[:_MOST_CLASSES]))
         more = len(self.classes) - _MOST_CLASSES
@@ -141,12 +141,12 @@ class StudentCard:
         content = str(self.render())
         write_atomically(path, lambda temporary: temporary.write_text(content, encoding="utf-8"))
 
-    def _metadata(self, task: str, title: str) -> ModelCardData:
+    def _metadata(self, task: str | None, title: str) -> ModelCardData:
         figures = self.results.get(self.row, {})
         metrics = {key: metric for key, (_, metric) in QUALITY.items() if metric is not None and key in figures}
         data = self.evaluation
         evaluations = None
-        if data is not None and data.name is not None and data.kind is not None and metrics:
+        if task is not None and data is not None and data.name is not None and data.kind is not None and metrics:
             evaluations = [
                 EvalResult(
                     task_type=task,

@@ -10,9 +10,9 @@ from datasets import Dataset, IterableDataset, Value, concatenate_datasets
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
-from hf_lelp.checks import check_mark, check_numbers
+from hf_lelp.checks import check_directions, check_mark, check_numbers
 from hf_lelp.columns import fit_projections, projection_columns, teacher_columns
-from hf_lelp.config import LELPConfig
+from hf_lelp.config import AUTO, LELPConfig
 from hf_lelp.inputs import OnTheFly, Processor, column_names, encode, input_name, resolve_input_columns, transform_of
 from hf_lelp.labels import NO_LABEL, Classes, check_teacher, in_order_of
 from hf_lelp.names import EMBEDDING_COLUMN, LOGITS_COLUMN, PROJECTIONS_COLUMN, PROJECTIONS_MARK, TEACHER_MARK
@@ -140,6 +140,8 @@ def add_teacher_columns(
                 f"{PROJECTIONS_COLUMN} has shape {shape} per row and the data {classes.num_labels} classes: other"
                 " projections made the column. Make it again."
             )
+        if args.num_subclasses != AUTO:
+            check_directions(shape[1], int(args.num_subclasses))
         return TeacherData(dataset, embeddings, projections, args)
     if embeddings is None or (projections is None and teacher is None):
         raise ValueError(
@@ -157,6 +159,8 @@ def add_teacher_columns(
             cache_dir=args.columns_cache_dir,
         )
     assert projections is not None
+    if args.num_subclasses != AUTO:
+        check_directions(projections.num_directions, int(args.num_subclasses))
     data = TeacherData(dataset, embeddings, projections, args)
     return replace(data, dataset=data.projected_by(projections, dataset))
 

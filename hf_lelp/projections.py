@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from tqdm.auto import tqdm
 
-from hf_lelp.checks import as_array, check_finite, check_mark, check_type, require_columns
+from hf_lelp.checks import as_array, check_directions, check_finite, check_mark, check_type, require_columns
 from hf_lelp.files import new_files, write_atomically
 from hf_lelp.heads import LinearHead
 from hf_lelp.inputs import column_names
@@ -234,11 +234,7 @@ class ClassProjections(
         Raises:
             ValueError: if S exceeds the stored directions.
         """
-        if num_subclasses > self.num_directions:
-            raise ValueError(
-                f"num_subclasses={num_subclasses}, but these projections hold {self.num_directions} directions per"
-                f" class. Fit them with num_directions={num_subclasses} or more."
-            )
+        check_directions(self.num_directions, num_subclasses)
         matrices = np.tile(np.eye(num_subclasses), (self.num_classes, 1, 1))
         if random_rotation and num_subclasses > 1:
             for index in range(self.num_classes):

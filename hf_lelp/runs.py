@@ -55,6 +55,8 @@ RUN_SETTINGS: dict[str, Any] = {
     "report_to": "none",
     "disable_tqdm": True,
     "dataloader_pin_memory": False,
+    "prediction_loss_only": False,
+    "eval_do_concat_batches": True,
 }
 
 

@@ -11,10 +11,12 @@ from transformers.trainer_utils import HubStrategy
 from transformers.utils import CONFIG_NAME
 
 from hf_lelp.checkpoints import (
+    ADAPTER_NAME,
     PROJECTIONS_FOLDER,
     STATE_NAME,
     check_checkpoint,
     check_settings,
+    drop_auxiliary,
     last_checkpoint,
     load_rest,
     mend_times,
@@ -139,6 +141,7 @@ class StudentTrainer(Trainer):
                 save_for_resuming(temporary, self._own_head(), self._settings_to_resume())
                 (folder / STATE_NAME).unlink(missing_ok=True)  # of a checkpoint that this one replaces
             else:
+                drop_auxiliary(temporary / ADAPTER_NAME)  # a checkpoint keeps it: PEFT would not resume without
                 write_checksums(temporary, WEIGHTS)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
@@ -164,6 +167,7 @@ class StudentTrainer(Trainer):
             if self.projections is not None:
                 self.projections.save_pretrained(folder / PROJECTIONS_FOLDER)
             self.student_card().save(folder / CARD_NAME)
+            write_checksums(Path(checkpoint_folder))  # it may be uploaded too, to be resumed from there
         with self.args.shown_as_published():
             super()._push_from_checkpoint(checkpoint_folder)
 

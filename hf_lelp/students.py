@@ -21,8 +21,9 @@ from transformers.utils import SAFE_WEIGHTS_INDEX_NAME
 
 from hf_lelp.checksums import check_checksums
 from hf_lelp.heads import find_heads, replace_module
+from hf_lelp.labels import match_names
 from hf_lelp.modeling_lelp import SubclassHead, with_subclass_head
-from hf_lelp.teacher import auto_class
+from hf_lelp.teacher import auto_class, class_names
 
 
 class AuxiliaryHead(nn.Linear):
@@ -145,6 +146,41 @@ def place_student_head(model: PreTrainedModel, num_subclasses: int, kind: str, t
         place_auxiliary(model, rows, num_subclasses)
 
 
+@torch.no_grad()
+def take_classes(model: PreTrainedModel, num_labels: int, names: list[str] | None) -> None:
+    """Name a student's classes as the data does; where it knows them in another order its final layer's rows follow.
+
+    Args:
+        model: a classifier, changed in place.
+        num_labels: C, of the data.
+        names: of the C classes in the data's order, or `None`.
+
+    Raises:
+        ValueError: if the student has another number of classes.
+    """
+    config = model.config
+    if config.num_labels != num_labels:
+        raise ValueError(
+            f"The student has {config.num_labels} classes and the data {num_labels}. Load it with"
+            f" num_labels={num_labels}."
+        )
+    if getattr(config, "problem_type", None) is not None:
+        config.problem_type = "single_label_classification"  # or `pipeline` would give its scores a sigmoid
+    own = class_names(config)
+    if names is None or own == names:
+        return
+    config.id2label = dict(enumerate(names))
+    config.label2id = {name: index for index, name in enumerate(names)}
+    try:
+        order = match_names(names, own or names)
+    except ValueError:
+        return  # it was a classifier of something else
+    head = student_head(model)
+    layers = find_heads(model, len(names)).values() if head is None else [head]
+    for parameter in (parameter for layer in layers for parameter in layer.parameters()):
+        parameter.copy_(parameter.unflatten(0, (len(names), -1))[order].flatten(0, 1))
+
+
 def place_auxiliary(model: PreTrainedModel, auxiliary: nn.Module, num_subclasses: int = 1) -> None:
     """Put a module beside the model's final linear layer, for the training loss only; see `AuxiliaryHead`.
 
@@ -160,8 +196,10 @@ def place_auxiliary(model: PreTrainedModel, auxiliary: nn.Module, num_subclasses
     auxiliary.to(device=plain.weight.device, dtype=plain.weight.dtype)
     head = AuxiliaryHead(plain, auxiliary, num_subclasses).train(plain.training)
     # Transformers leaves these out of save_pretrained: every saved student is a plain model.
-    ignored = {f"{name}.auxiliary.{parameter}" for parameter in auxiliary.state_dict()}
-    model._keys_to_ignore_on_save = {*(model._keys_to_ignore_on_save or ()), *ignored}
+    base: Any = getattr(model, "get_base_model", lambda: model)()  # PEFT wraps it, until it is merged
+    own_name = name.removeprefix("base_model.model.").split(".modules_to_save.")[0]
+    ignored = {f"{own_name}.auxiliary.{parameter}" for parameter in auxiliary.state_dict()}
+    base._keys_to_ignore_on_save = {*(base._keys_to_ignore_on_save or ()), *ignored}
     replace_module(model, name, head)
     for twin, layer in twins:
         replace_module(model, twin, TwinHead(layer, head))

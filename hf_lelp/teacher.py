@@ -53,8 +53,8 @@ class Teacher:
             results.
 
     Raises:
-        ValueError: if the model has no final linear layer or a quantised one, or `class_order` is no permutation of its
-            classes.
+        ValueError: if the model is no classifier of one class per row, or has no final linear layer or a quantised one,
+            or `class_order` is no permutation of its classes.
     """
 
     def __init__(
@@ -69,6 +69,12 @@ class Teacher:
         device: torch.device | str | None = None,
     ) -> None:
         num_labels = int(model.config.num_labels or 0)
+        kind = getattr(model.config, "problem_type", None) or "single_label_classification"
+        if num_labels < 2 or kind != "single_label_classification":
+            raise ValueError(
+                f"The teacher's configuration says problem_type={kind!r} and {num_labels} labels. LELP distils models"
+                " that choose one of two or more classes; if this one does, set problem_type and num_labels so."
+            )
         self.class_order = list(range(num_labels)) if class_order is None else list(class_order)
         if sorted(self.class_order) != list(range(num_labels)):
             raise ValueError(

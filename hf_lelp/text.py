@@ -46,7 +46,9 @@ def set_pad_token(processing_class: PreTrainedTokenizerBase, model: PreTrainedMo
                 " processing_class.pad_token = ..."
             )
         processing_class.pad_token = processing_class.eos_token
-    model.config.pad_token_id = processing_class.pad_token_id
+    # Models of several parts read it from the configuration of the part that reads texts.
+    for config in (model.config, model.config.get_text_config()):
+        config.pad_token_id = processing_class.pad_token_id
 
 
 def tokenize(

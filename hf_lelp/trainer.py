@@ -1,17 +1,16 @@
 """`LELPTrainer`: a `transformers.Trainer` whose loss reads the teacher's columns."""
 
 import copy
-import inspect
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from datasets import Dataset
 from torch import nn
 from transformers import EvalPrediction, PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
-from hf_lelp.auto import choose_settings, fit_student
-from hf_lelp.checks import check_tokens
+from hf_lelp.auto import choose_settings, fit_student, student_maker
+from hf_lelp.checks import check_optimizer, check_tokens
 from hf_lelp.config import LELPConfig, check_launch
 from hf_lelp.data_trainer import DataTrainer
 from hf_lelp.heads import logits_of
@@ -24,7 +23,15 @@ from hf_lelp.prepare import TEACHER_COLUMNS, TeacherData, add_teacher_columns
 from hf_lelp.projections import ClassProjections
 from hf_lelp.settle import settle_teacher
 from hf_lelp.student_trainer import StudentTrainer
-from hf_lelp.students import AuxiliaryHead, StudentHead, all_logits, new_student, place_student_head, student_head
+from hf_lelp.students import (
+    AuxiliaryHead,
+    StudentHead,
+    all_logits,
+    new_student,
+    place_student_head,
+    student_head,
+    take_classes,
+)
 from hf_lelp.subclass_scores import SubclassScores
 from hf_lelp.teacher import Teacher, load_processor
 from hf_lelp.teacher_like import TeacherLike
@@ -94,7 +101,10 @@ class LELPTrainer(DataTrainer, StudentTrainer):
             raise ValueError(
                 "LELPTrainer computes its own loss: compute_loss_func has no place in it. Use Trainer for it."
             )
+        if args.batch_eval_metrics and compute_metrics is few_class_compute_metrics:
+            raise ValueError("batch_eval_metrics needs a compute_metrics that adds up batches; the default does not.")
         check_launch(args)
+        args = copy.copy(args) if args.auto else args  # what is chosen is for this student
         set_seed(args.seed)  # before the student's new layers are drawn
         if processing_class is None and isinstance(model, str):
             processing_class = load_processor(model)
@@ -120,30 +130,36 @@ class LELPTrainer(DataTrainer, StudentTrainer):
 
         if isinstance(model, str):
             model = new_student(model, self._classes.num_labels)
-        if isinstance(processing_class, PreTrainedTokenizerBase) and model is not None and hasattr(model, "config"):
-            set_pad_token(processing_class, model)
+        model_init = kwargs.get("model_init")
+        # One to look at, where students are yet to be made.
+        student: Any = model if model_init is None else student_maker(model, model_init)()
+        if isinstance(processing_class, PreTrainedTokenizerBase) and hasattr(student, "config"):
+            set_pad_token(processing_class, student)
         self.subclass_scores = SubclassScores(args, projections)
         self._max_length = args.max_length
         if isinstance(processing_class, PreTrainedTokenizerBase):
-            self._max_length = max_tokens(processing_class, model, args.max_length)
+            self._max_length = max_tokens(processing_class, student, args.max_length)
         self.args, self.processing_class = args, processing_class
-        if processing_class is None and data_collator is None and model is not None:
-            check_prepared(train_dataset, model.main_input_name)
-        if data_collator is None and model is not None:
+        if processing_class is None and data_collator is None and student is not None:
+            check_prepared(train_dataset, student.main_input_name)
+        if data_collator is None and student is not None:
             evaluated = eval_dataset.values() if isinstance(eval_dataset, dict) else [eval_dataset]
             for dataset in (train_dataset, *evaluated):
-                check_tokens(dataset, model)
+                check_tokens(dataset, student)
         if train_dataset is not None:
             train_dataset = self._prepare(train_dataset)
         if form["type"] == "torch" and processing_class is None and transform_of(train_dataset) is None:
             # Arrays as lists of numbers would be slow to read.
             train_dataset = train_dataset.with_format("torch", **form["format_kwargs"])
         self.auto_trials: list[dict[str, Any]] = []
-        if args.auto and (model is not None or kwargs.get("model_init") is not None):
+        if args.auto and student is not None:
             self._choose_settings(args, train_dataset, model, data_collator, kwargs)
         if model is not None:
             self._place_head(model, args)
         self._head: StudentHead | None = student_head(model) if model is not None else None
+        optimizer = (kwargs.get("optimizers") or (None, None))[0]
+        if optimizer is not None and self._head is not None:
+            check_optimizer(optimizer, self._head)
         if isinstance(eval_dataset, dict):
             eval_dataset = {name: self._prepare(dataset) for name, dataset in eval_dataset.items()}
         elif eval_dataset is not None:
@@ -173,9 +189,7 @@ class LELPTrainer(DataTrainer, StudentTrainer):
                 " optimizer_cls_and_kwargs, or set numbers."
             )
         model_init = kwargs.get("model_init")
-        make_student = partial(copy.deepcopy, model)
-        if model_init is not None:
-            make_student = partial(model_init, *[None] * len(inspect.signature(model_init).parameters))
+        make_student = student_maker(model, model_init)
         make_trainer = partial(
             type(self),
             data_collator=data_collator,
@@ -201,14 +215,7 @@ class LELPTrainer(DataTrainer, StudentTrainer):
     # ---- Student ----
 
     def _place_head(self, model: PreTrainedModel, args: LELPConfig) -> None:
-        if model.config.num_labels != self._classes.num_labels:
-            raise ValueError(
-                f"The student has {model.config.num_labels} classes and the data {self._classes.num_labels}. Load it"
-                f" with num_labels={self._classes.num_labels}."
-            )
-        if self._classes.names is not None:
-            model.config.id2label = dict(enumerate(self._classes.names))
-            model.config.label2id = {name: index for index, name in enumerate(self._classes.names)}
+        take_classes(model, self._classes.num_labels, self._classes.names)
         num_subclasses = int(args.num_subclasses) if args.alpha < 1 else 1
         place_student_head(model, num_subclasses, args.student_head, float(args.temperature))
 
@@ -220,8 +227,8 @@ class LELPTrainer(DataTrainer, StudentTrainer):
             self.args.check()
             if (self.args.null_space, self.args.num_directions) != self._fitted_with:
                 raise ValueError("The projections are fitted once: a search cannot vary null_space or num_directions.")
-        model = super().call_model_init(trial)
-        assert isinstance(model, PreTrainedModel)
+            self._signature_columns = None  # they depend on S
+        model = cast(PreTrainedModel, super().call_model_init(trial))  # or one wrapped by PEFT
         self._place_head(model, self.args)
         if isinstance(self.processing_class, PreTrainedTokenizerBase):
             set_pad_token(self.processing_class, model)

@@ -95,6 +95,27 @@ def test_temperature_first_then_the_subclasses() -> None:
     assert settings.items() <= tried[-2].items() and sum("chosen" in entry for entry in tried) == 1
 
 
+def test_settings_of_evaluation_change_no_trial(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"temperature": "auto", "num_subclasses": 1, "max_steps": 10}
+    usual, bare = (
+        runs.trainer(
+            runs.config(tmp_path / str(number), **settings, **more), train_dataset=runs.data(120), compute_metrics=None
+        )
+        for number, more in enumerate(
+            [{}, {"prediction_loss_only": True, "eval_do_concat_batches": False, "batch_eval_metrics": True}]
+        )
+    )
+    assert usual.auto_trials == bare.auto_trials
+
+
+def test_what_is_chosen_is_for_one_student(tmp_path: Path) -> None:
+    args = runs.config(tmp_path, temperature="auto", num_subclasses=1, max_steps=2)
+    for _ in range(2):
+        run = runs.trainer(args, train_dataset=runs.data(120))
+        assert len(run.auto_trials) == 4 and not run.args.auto
+    assert args.temperature == "auto"
+
+
 def test_the_paper_s_head_is_tried_at_temperature_1() -> None:
     args = config(student_head="subclass")
     fit = Fit(lambda t: {1.0: 5, 2.0: 8, 4.0: 6}[t.temperature] + 5 * (t.num_subclasses > 1))

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 import runs
 import tiny
+from transformers import Trainer
 
 from hf_lelp import LELPTrainer
 from hf_lelp.checkpoints import check_checkpoint, last_checkpoint
-from hf_lelp.checksums import CHECKSUMS_NAME
+from hf_lelp.checksums import CHECKSUMS_NAME, write_checksums
 
 SETTINGS: dict[str, Any] = {"max_steps": 6, "save_strategy": "steps", "save_steps": 2, "optim": "adamw_torch"}
 Damage = Callable[[Path], object]
@@ -64,7 +65,7 @@ def test_the_last_whole_one_is_taken(run: Path, caplog: pytest.LogCaptureFixture
     flip(out / "checkpoint-6" / "optimizer.pt")
     assert last_checkpoint(out) == str(out / "checkpoint-4")
     assert "Passed over" in caplog.text and "optimizer.pt is not the one that was saved" in caplog.text
-    (out / "checkpoint-4" / "trainer_state.json").unlink()
+    (out / "checkpoint-4" / CHECKSUMS_NAME).unlink()
     (out / "checkpoint-nonsense").mkdir()
     assert last_checkpoint(out) == str(out / "checkpoint-2")
     shutil.rmtree(out / "checkpoint-2")
@@ -82,7 +83,7 @@ def test_resuming_passes_over_what_is_not_whole_and_ends_the_same(run: Path, who
         expected = (whole / "out" / "checkpoint-6" / name).read_bytes()
         (run / "out" / "checkpoint-6" / name).write_bytes(expected[: len(expected) // 2])
     resumed = trainer(run)
-    with pytest.raises(ValueError, match=r"checkpoint-6 is no whole checkpoint: trainer_state\.json, the last file"):
+    with pytest.raises(ValueError, match=r"checkpoint-6: .* is not the one that was saved"):
         resumed.train(resume_from_checkpoint=str(run / "out" / "checkpoint-6"))
     resumed.train(resume_from_checkpoint=True)
     for name in ("model.safetensors", "auxiliary_head.safetensors"):
@@ -93,17 +94,37 @@ def test_resuming_passes_over_what_is_not_whole_and_ends_the_same(run: Path, who
 
 def test_without_a_whole_one_there_is_nothing_to_resume(run: Path) -> None:
     for checkpoint in (run / "out").glob("checkpoint-*"):
-        (checkpoint / "trainer_state.json").unlink()
+        (checkpoint / CHECKSUMS_NAME).unlink()
     with pytest.raises(ValueError, match=r"There is no whole checkpoint in .*out to resume from"):
         trainer(run).train(resume_from_checkpoint=True)
 
 
-def test_checkpoints_of_before_checksums_can_be_resumed(run: Path, whole: Path) -> None:
-    shutil.rmtree(run / "out" / "checkpoint-6")
-    (run / "out" / "checkpoint-4" / CHECKSUMS_NAME).unlink()
-    trainer(run).train(resume_from_checkpoint=True)
-    found, expected = (folder / "out" / "checkpoint-6" / "model.safetensors" for folder in (run, whole))
-    assert found.read_bytes() == expected.read_bytes()
+@pytest.mark.parametrize("kept", [CHECKSUMS_NAME, "trainer_state.json", "model.safetensors"])
+def test_one_whose_removal_was_cut_off_is_not_whole(run: Path, kept: str) -> None:
+    checkpoint = run / "out" / "checkpoint-2"
+    for path in [*checkpoint.rglob("*")]:
+        if path.is_file() and path.name != kept:
+            path.unlink()
+    with pytest.raises(
+        ValueError, match=r"checkpoint-2 is no whole checkpoint: checksums\.json|checkpoint-2: .* is missing"
+    ):
+        check_checkpoint(checkpoint)
+
+
+def test_one_that_is_uploaded_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    uploaded: list[Path] = []
+
+    def upload(self: Trainer, checkpoint_folder: str) -> None:
+        check_checkpoint(Path(checkpoint_folder))
+        uploaded.append(Path(checkpoint_folder))
+        raise OSError("no network")
+
+    monkeypatch.setattr(Trainer, "_push_from_checkpoint", upload)
+    run = trainer(tmp_path)
+    run.args.push_to_hub, run.push_in_progress = True, None  # as Trainer would with a repository
+    with pytest.raises(OSError, match="no network"):
+        run.train()
+    check_checkpoint(*uploaded)  # it stays
 
 
 @pytest.mark.parametrize("subclasses", [2, 1])
@@ -124,7 +145,7 @@ def test_another_order_of_classes_is_refused(run: Path) -> None:
     settings = json.loads(file.read_text())
     assert settings["classes"] == tiny.LABEL_NAMES
     file.write_text(json.dumps({**settings, "classes": tiny.LABEL_NAMES[::-1]}))
-    (file.parent / CHECKSUMS_NAME).unlink()
+    write_checksums(file.parent)
     with pytest.raises(ValueError, match=r"trained with \{'classes': \['positive', 'negative'\]\}, and this run has"):
         trainer(run).train(resume_from_checkpoint=True)
 
@@ -136,12 +157,13 @@ def test_an_auxiliary_layer_never_starts_anew_on_resuming(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("content", ["[1]", "null", "{"])
-def test_damage_is_told_without_checksums_too(run: Path, content: str) -> None:
+def test_damage_that_checksums_name_is_told_too(run: Path, content: str) -> None:
     checkpoint = run / "out" / "checkpoint-6"
-    (checkpoint / CHECKSUMS_NAME).unlink()
     cut(checkpoint / "auxiliary_head.safetensors")
+    write_checksums(checkpoint)
     with pytest.raises(ValueError, match=r"auxiliary_head\.safetensors is damaged, or of another student"):
         trainer(run).train(resume_from_checkpoint=True)
     (checkpoint / "distillation.json").write_text(content)
+    write_checksums(checkpoint)
     with pytest.raises(ValueError, match=r"distillation\.json is damaged .*Resume from another checkpoint"):
         trainer(run).train(resume_from_checkpoint=True)

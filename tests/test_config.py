@@ -73,6 +73,9 @@ class TestRanges:
         found = config(**settings)
         assert {name: getattr(found, name) for name in settings} == settings
 
+    def test_the_home_folder_may_have_its_short_name(self) -> None:
+        assert config(columns_cache_dir="~/columns").columns_cache_dir == str(Path.home() / "columns")
+
     def test_whitening_is_at_most_1(self) -> None:
         with pytest.raises(ValueError, match=r"whitening=2\.0: 0 leaves the directions as they are, and 1 is the most"):
             config(whitening="2")

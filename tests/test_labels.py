@@ -236,6 +236,17 @@ class TestCheckTeacher:
         assert "teacher_class_order" not in message and "check_teacher=False" in message
         assert "[[1 2 1]\n [1 1 1]\n [0 1 0]]" in message
 
+    def test_two_classes_of_several_in_each_other_s_place(self) -> None:
+        labels = np.repeat(range(4), 100)
+        with pytest.raises(ValueError, match=r"examples is 0\.500, and it takes some classes for each other") as raised:
+            check_teacher(5 * np.eye(4)[np.array([0, 2, 1, 3])[labels]], labels, Classes(4, None, [3, 2, 1, 0]))
+        assert "teacher_class_order=[3, 1, 2, 0] the accuracy would be 1.000" in str(raised.value)
+
+    def test_a_few_rows_that_another_order_explains_better_are_chance(self) -> None:
+        labels = np.array([0] * 90 + [1] * 6 + [2] * 6)
+        predicted = np.array([0] * 90 + [1, 1, 2, 2, 2, 2] + [2, 2, 1, 1, 1, 1])
+        check_teacher(logits_for(predicted, 3), labels, Classes(3, None, [0, 1, 2]))  # 8 rows against 4
+
     @pytest.mark.parametrize("teacher_order", [None, [0, 1, 2], [2, 0, 1], [0, 2, 1]])
     def test_the_suggested_order_is_right(self, teacher_order: list[int] | None) -> None:
         # The teacher's own classes: its class own[label] is the data's class `label`.

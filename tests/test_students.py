@@ -14,7 +14,7 @@ from transformers import AutoModelForSequenceClassification, BertConfig, BertFor
 
 from hf_lelp.checksums import WEIGHTS, write_checksums
 from hf_lelp.modeling_lelp import SubclassHead
-from hf_lelp.students import AuxiliaryHead, all_logits, load_student, place_student_head, student_head
+from hf_lelp.students import AuxiliaryHead, all_logits, load_student, place_student_head, student_head, take_classes
 
 C, S = 3, 4
 TAU = 2.5
@@ -216,6 +216,23 @@ def test_only_classifiers_are_students(architecture: str | None, tmp_path: Path)
     config.save_pretrained(tmp_path)
     with pytest.raises(ValueError, match=f"'{architecture or 'none'}', which is no classifier"):
         load_student(str(tmp_path))
+
+
+@pytest.mark.parametrize("form", [None, *FORMS])
+def test_classes_that_it_knows_in_another_order(form: str | None) -> None:
+    model = plain_model("bert") if form is None else student("bert", form, trained=True)
+    model.config.id2label = {0: "negative", 1: "neutral", 2: "positive"}
+    model.config.problem_type = "multi_label_classification"
+    inputs = {"input_ids": torch.tensor([[5, 6, 7]])}
+    before = model(**inputs).logits
+    take_classes(model, C, ["Positive", "negative", "neutral"])
+    assert model.config.label2id == {"Positive": 0, "negative": 1, "neutral": 2}
+    assert model.config.problem_type == "single_label_classification"
+    torch.testing.assert_close(model(**inputs).logits, before[:, [2, 0, 1]])
+    take_classes(model, C, ["red", "green", "blue"])  # of something else: the layer learns them
+    torch.testing.assert_close(model(**inputs).logits, before[:, [2, 0, 1]])
+    take_classes(model, C, None)
+    assert model.config.id2label == {0: "red", 1: "green", 2: "blue"}
 
 
 def test_the_copy_that_peft_trains_is_the_head() -> None:

@@ -1,6 +1,7 @@
 """Teachers that are no plain text classifier in float32: images, sound, adapters, 8 bits, a head of two layers."""
 
 import copy
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import tiny
 import tiny_media
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file
 from transformers import (
     AutoModelForSequenceClassification,
     PreTrainedModel,
@@ -153,6 +155,24 @@ def test_a_student_with_adapters(tmp_path: Path) -> None:
     np.testing.assert_allclose(logits, expected, atol=1e-5)
     with pytest.raises(ValueError, match="Use student_head='auxiliary'"):
         runs.trainer(runs.config(tmp_path), model=lora(runs.student()))
+    # What is saved, merged or not, has no auxiliary layer.
+    merged: Any = copy.deepcopy(run.model)
+    merged.merge_and_unload().save_pretrained(tmp_path / "merged")
+    for file in (Path(args.output_dir) / "adapter_model.safetensors", tmp_path / "merged" / "model.safetensors"):
+        assert not [name for name in load_file(file) if "auxiliary" in name]
+    merged = AutoModelForSequenceClassification.from_pretrained(tmp_path / "merged")
+    np.testing.assert_allclose(runs.class_logits(merged, list(data["text"]), tiny.tokenizer()), expected, atol=1e-5)
+
+
+def test_a_student_with_adapters_goes_on_from_a_checkpoint(tmp_path: Path) -> None:
+    settings = {"student_head": "auxiliary", "save_strategy": "steps", "save_steps": 2}
+    whole = runs.trainer(runs.config(tmp_path, **settings), model=lora(runs.student(dropout=False)))
+    whole.train()
+    shutil.rmtree(tmp_path / "out" / "checkpoint-4")
+    again = runs.trainer(runs.config(tmp_path, **settings), model=lora(runs.student(dropout=False)))
+    again.train(resume_from_checkpoint=True)
+    runs.assert_same(runs.weights(again.model), runs.weights(whole.model))
+    runs.trainer(runs.config(tmp_path, student_head="auxiliary"), model_init=lambda: lora(runs.student())).train()
 
 
 def int8(folder: Path, *skipped: str) -> PreTrainedModel:

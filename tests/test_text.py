@@ -3,7 +3,14 @@
 import pytest
 import tiny
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, RobertaConfig, RobertaForSequenceClassification
+from transformers import (
+    Gemma3Config,
+    Gemma3ForSequenceClassification,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    RobertaConfig,
+    RobertaForSequenceClassification,
+)
 
 from hf_lelp.text import max_tokens, set_pad_token, tokenize
 
@@ -89,6 +96,24 @@ class TestSetPadToken:
         for row, text in enumerate(texts):
             alone = model(**processing_class([text], return_tensors="pt")).logits
             torch.testing.assert_close(batch[row], alone[0], rtol=0, atol=1e-5)
+
+    @torch.inference_mode()
+    @pytest.mark.parametrize("models_own", [None, 0], ids=["none", "another"])
+    def test_a_model_of_several_parts(self, models_own: int | None) -> None:
+        torch.manual_seed(0)
+        text = {"num_key_value_heads": 1, "head_dim": 8, "sliding_window": 64, "vocab_size": len(tiny.WORDS) + 4}
+        size = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+        config = Gemma3Config(
+            text_config={**text, **size, "initializer_range": 0.5, "pad_token_id": models_own},
+            vision_config={**size, "image_size": 14, "patch_size": 14},
+            mm_tokens_per_image=1,
+        )
+        processing_class, model = tiny.tokenizer("gpt2"), Gemma3ForSequenceClassification(config).eval()
+        set_pad_token(processing_class, model)
+        texts = ["good", "a dull slow movie"]
+        batch = model(**processing_class(texts, padding=True, return_tensors="pt")).logits
+        alone = model(**processing_class(texts[:1], return_tensors="pt")).logits
+        torch.testing.assert_close(batch[0], alone[0], rtol=0, atol=1e-5)
 
     def test_a_tokenizer_with_neither_token(self) -> None:
         processing_class = tiny.tokenizer("gpt2")

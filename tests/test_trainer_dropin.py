@@ -10,6 +10,7 @@ import runs
 import tiny
 import torch
 import torch.nn.functional as F
+from datasets import Dataset
 from transformers import TrainerCallback, default_data_collator
 
 from hf_lelp import LELPTrainer
@@ -241,6 +242,41 @@ def test_a_trial_s_settings_are_checked(tmp_path: Path) -> None:
     search = runs.trainer(runs.config(tmp_path), model_init=lambda: runs.student(), eval_dataset=runs.data())
     with pytest.raises(ValueError, match=r"alpha=1\.5: the weight of the labels is between 0 and 1"):
         search.hyperparameter_search(lambda trial: {"alpha": 1.5}, n_trials=1, backend="optuna")
+
+
+def test_a_search_from_plain_distillation_to_subclasses(tmp_path: Path) -> None:
+    pytest.importorskip("optuna").logging.set_verbosity("ERROR")
+    args = runs.config(tmp_path, num_directions=3, num_subclasses=3)
+    search = runs.trainer(args, model_init=lambda: runs.student(), eval_dataset=runs.data())
+    of_trials = [1, 3]
+    losses: list[float] = []
+
+    def objective(metrics: dict[str, float]) -> float:
+        losses.append(metrics["eval_loss"])
+        return losses[-1]
+
+    search.hyperparameter_search(
+        lambda trial: {"num_subclasses": of_trials[trial.number]},
+        compute_objective=objective,
+        n_trials=2,
+        backend="optuna",
+    )
+    assert len({*losses}) == 2
+
+
+def test_model_init_is_looked_at_first(tmp_path: Path) -> None:
+    tokenizer = tiny.tokenizer()
+    tokenizer.model_max_length = 10**30
+    long = [" ".join(["good"] * 100)] * 8
+    raw = Dataset.from_dict({"text": [*runs.data()["text"], *long], "label": [*runs.data()["label"], *[0] * 8]})
+    run = runs.trainer(
+        runs.config(tmp_path, per_device_train_batch_size=104, max_steps=1, teacher_max_length=64, check_teacher=False),
+        model_init=lambda: runs.student(),
+        train_dataset=raw,
+        processing_class=tokenizer,
+    )
+    run.train()  # cut to the 64 positions that the student has
+    assert max(map(len, run.train_dataset["input_ids"])) == 64
 
 
 def test_model_init_gets_the_head(tmp_path: Path) -> None:

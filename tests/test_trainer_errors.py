@@ -86,11 +86,44 @@ def test_more_subclasses_than_there_are_directions(tmp_path: Path) -> None:
     )
     refused(tmp_path, *found, settings={"num_subclasses": 20}, train_dataset=runs.data(200))
     columns, projections = runs.prepared()
-    run = runs.trainer(
-        runs.config(tmp_path, num_subclasses=4), train_dataset=columns, teacher_model=None, projections=projections
-    )
-    with pytest.raises(ValueError, match=r"num_subclasses=4, but.*hold 2 directions.*num_directions=4"):
+    for dataset in (columns, columns.remove_columns("teacher_projections")):
+        with pytest.raises(ValueError, match=r"num_subclasses=4, but.*hold 2 directions.*num_directions=4"):
+            runs.trainer(
+                runs.config(tmp_path, num_subclasses=4),
+                train_dataset=dataset,
+                teacher_model=None,
+                projections=projections,
+            )
+
+
+@pytest.mark.parametrize("head", ["subclass", "auxiliary"])
+def test_an_optimizer_that_was_made_before_the_final_layer(tmp_path: Path, head: Any) -> None:
+    student = runs.student()
+    optimizer = torch.optim.SGD(student.parameters(), lr=0.1)
+    with pytest.raises(ValueError, match=r"The optimizer given does not hold .*weight.* of the student's .*Head"):
+        runs.trainer(runs.config(tmp_path, student_head=head), model=student, optimizers=(optimizer, None))
+    # Of a student with its layer, and of one that gets none, it may be given.
+    for settings, model in ({"student_head": head}, student), ({"num_subclasses": 1}, runs.student()):
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        run = runs.trainer(runs.config(tmp_path, **settings), model=model, optimizers=(optimizer, None))
+        before = runs.weights(run.model)
         run.train()
+        assert any(not value.equal(before[name]) for name, value in runs.weights(run.model).items())
+
+
+@pytest.mark.parametrize(
+    ("kind", "num_labels"), [("multi_label_classification", 2), ("regression", 1), ("regression", 2), (None, 1)]
+)
+def test_a_teacher_that_is_no_single_label_classifier(kind: str | None, num_labels: int) -> None:
+    model = tiny.classifier(num_labels=num_labels)
+    model.config.problem_type = kind
+    with pytest.raises(ValueError, match=rf"and {num_labels} labels. LELP distils models that choose one of"):
+        Teacher(model, tiny.tokenizer())
+
+
+def test_metrics_by_batch_need_their_own_function(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="batch_eval_metrics needs a compute_metrics that adds up batches"):
+        runs.trainer(runs.config(tmp_path, batch_eval_metrics=True))
 
 
 def test_an_empty_class(tmp_path: Path) -> None:

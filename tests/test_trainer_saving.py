@@ -11,9 +11,11 @@ import runs
 import tiny
 import torch
 from safetensors.torch import load_file
-from transformers import BertForSequenceClassification
+from transformers import BertForSequenceClassification, PreTrainedConfig, PreTrainedModel
+from transformers.modeling_outputs import SequenceClassifierOutput
 
 from hf_lelp import ClassProjections, LELPConfig, LELPTrainer, Teacher, load_student
+from hf_lelp.checksums import write_checksums
 from hf_lelp.names import PROJECTIONS_MARK
 from hf_lelp.students import AuxiliaryHead, student_head
 
@@ -109,7 +111,7 @@ def test_a_refit_after_the_cache_is_gone_does_not_relabel_the_subclasses(head: s
 
     # Without the checkpoint's projections the same columns would have led elsewhere.
     shutil.rmtree(tmp_path / "parts" / "checkpoint-2" / "class_projections")
-    (tmp_path / "parts" / "checkpoint-2" / "checksums.json").unlink()  # or it would be refused as damaged
+    write_checksums(tmp_path / "parts" / "checkpoint-2")  # or it would be refused as damaged
     wrong = checkpointed(tmp_path, "parts", student_head=head)
     wrong.train(resume_from_checkpoint=str(tmp_path / "parts" / "checkpoint-2"))
     assert runs.losses(wrong)[2:] != runs.losses(whole)[2:]
@@ -188,8 +190,7 @@ def test_a_checkpoint_from_before_there_was_whitening_had_none(tmp_path: Path) -
     settings = json.loads(file.read_text())
     del settings["whitening"]
     file.write_text(json.dumps(settings))
-    for checksums in (tmp_path / "out").rglob("checksums.json"):  # there were none either
-        checksums.unlink()
+    write_checksums(file.parent)
     with pytest.raises(ValueError, match=r"was trained with \{'whitening': 0.0\}"):
         checkpointed(tmp_path, "out", whitening=0.5).train(resume_from_checkpoint=True)
 
@@ -204,3 +205,34 @@ def test_resuming_with_other_pseudo_subclasses_is_refused(tmp_path: Path, change
         ValueError, match=r"was trained with \{'(seed|scale|whitening|temperature)': (42|True|0.0|1.0)\}"
     ):
         checkpointed(tmp_path, "out", **change).train(resume_from_checkpoint=True)
+
+
+class OwnConfig(PreTrainedConfig):
+    model_type = "of_our_own"
+
+
+class OwnClassifier(PreTrainedModel):
+    """A class that transformers was not told of."""
+
+    config_class = OwnConfig
+    main_input_name = "input_ids"
+
+    def __init__(self, config: OwnConfig) -> None:
+        super().__init__(config)
+        self.words = torch.nn.EmbeddingBag(len(tiny.WORDS) + 4, 8)
+        self.classifier = torch.nn.Linear(8, int(config.num_labels or 0))
+        self.post_init()
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: Any = None) -> SequenceClassifierOutput:
+        return SequenceClassifierOutput(logits=self.classifier(self.words(input_ids)))
+
+
+def test_a_student_of_a_class_of_its_own(tmp_path: Path) -> None:
+    run = runs.trainer(runs.config(tmp_path, student_head="auxiliary"), model=OwnClassifier(OwnConfig()))
+    run.train()
+    run.save_model()
+    trained = {name: value for name, value in runs.weights(run.model).items() if "auxiliary" not in name}
+    runs.assert_same(runs.weights(OwnClassifier.from_pretrained(tmp_path / "out")), trained)
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "not one of transformers: load it with its own class" in card
+    assert "pipeline" not in card and "None" not in card
