@@ -18,8 +18,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))  # for their tiny m
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import tiny
 
-import run_distill
 from hf_lelp import ClassProjections, LELPConfig, LELPTrainer, Teacher, load_student
+from hf_lelp import __main__ as distill_command
 from hf_lelp import compare as compare_command
 from hf_lelp import export as export_command
 from hf_lelp.checkpoints import check_checkpoint
@@ -143,9 +143,9 @@ def _options(inputs: Path, folder: Path, **options: Any) -> list[str]:
 
 def run_training(inputs: Path, folder: Path, started: Started) -> None:
     checkpoints = {"save_strategy": "steps", "save_steps": 4, "save_total_limit": 3, "resume_from_checkpoint": "last"}
-    sys.argv[1:] = _options(inputs, folder, max_steps=60, logging_steps=4, student_head="auxiliary", **checkpoints)
+    options = _options(inputs, folder, max_steps=60, logging_steps=4, student_head="auxiliary", **checkpoints)
     started()
-    run_distill.main()
+    distill_command.main(options)
 
 
 def check_training(inputs: Path, folder: Path) -> None:

@@ -131,7 +131,8 @@ def choose_settings(args: LELPConfig, dataset: Any, fit: Fit, student: str = "")
     for name, value in chosen.items():
         setattr(args, name, value)
     tried.append({**chosen, "chosen": True})
-    logger.info(f"auto: {_said_of(tried[-1])} was chosen on {len(truth):,} validation rows")
+    # No mishap, but what came of "auto" should be seen without logging being set up.
+    logger.warning(f"auto: {_said_of(tried[-1])} was chosen on {len(truth):,} validation rows")
     return tried
 
 

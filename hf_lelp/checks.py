@@ -3,7 +3,7 @@
 Checks of values read a column in pieces, before anything is trained on it, and name the first row that is wrong.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -185,6 +185,29 @@ def check_tokens(dataset: Any, model: PreTrainedModel) -> None:
                 " rename the column if it is something else."
             )
         start += len(tokens)
+
+
+def check_rows(dataset: Any) -> None:
+    """Refuse what holds rows in a form that Trainer cannot read, or would read as something else.
+
+    Args:
+        dataset: in place of one of the datasets library.
+
+    Raises:
+        ValueError: for a file's name, a dictionary of splits, a table of pandas, or a list of raw rows.
+    """
+    kind, first = type(dataset).__name__, dataset[0] if isinstance(dataset, list) and dataset else None
+    advice = None
+    if isinstance(dataset, str):
+        advice = "load the file: datasets.load_dataset('csv', data_files=...)['train']"
+    elif isinstance(dataset, Mapping):
+        advice = f"choose one of its splits ({', '.join(map(str, dataset))})"
+    elif kind == "DataFrame":
+        advice = "use datasets.Dataset.from_pandas(...)"
+    elif isinstance(first, Mapping) and any(isinstance(value, str) for value in first.values()):
+        advice = "use datasets.Dataset.from_list(...)"
+    if advice is not None:
+        raise ValueError(f"A {kind} is no dataset of raw rows: {advice}.")
 
 
 def check_directions(num_directions: int, num_subclasses: int) -> None:

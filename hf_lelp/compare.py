@@ -5,7 +5,6 @@ all runs are there; a run that is there is not run again, so that the same comma
 """
 
 import json
-import logging
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +16,6 @@ from typing import Any
 import numpy as np
 from datasets import ClassLabel, Dataset
 from transformers import PreTrainedTokenizerBase
-from transformers.utils.logging import disable_progress_bar
 
 from hf_lelp.columns import teacher_columns
 from hf_lelp.config import LELPConfig
@@ -26,7 +24,7 @@ from hf_lelp.files import check_writable, write_atomically
 from hf_lelp.inputs import longest
 from hf_lelp.methods import Method
 from hf_lelp.names import EMBEDDING_COLUMN, LOGITS_COLUMN
-from hf_lelp.options import parse_options
+from hf_lelp.options import mistakes_in_a_line, parse_options, plain_output
 from hf_lelp.plots import plot_comparison
 from hf_lelp.prepare import beside, column_values, student_columns
 from hf_lelp.report import comparison_table
@@ -271,16 +269,15 @@ def publish(
 
 def main(argv: list[str] | None = None) -> None:
     """Compare as the arguments ask for."""
-    disable_progress_bar()
-    logging.basicConfig(format="%(message)s")
-    logging.getLogger("hf_lelp").setLevel(logging.INFO)
+    plain_output()
     arguments, config = parse_options(
         CompareArguments,
         sys.argv[1:] if argv is None else argv,
         prog="python -m hf_lelp.compare",
         description="Compare methods of distillation on your data, over several seeds.",
     )
-    compare(arguments, config)
+    with mistakes_in_a_line():
+        compare(arguments, config)
 
 
 if __name__ == "__main__":

@@ -158,7 +158,10 @@ class LELPConfig(TrainingArguments):
         # YAML reads 1e-1 as text, and one column as a text, not a list.
         for name in ("temperature", "subclass_temperature", "subclass_weight", "alpha"):
             if getattr(self, name) != AUTO or name in ("subclass_weight", "alpha"):
-                setattr(self, name, float(getattr(self, name)))
+                try:
+                    setattr(self, name, float(getattr(self, name)))
+                except (TypeError, ValueError) as error:
+                    raise ValueError(f"{name}={getattr(self, name)!r}: a number is needed.") from error
         for name in ("input_columns", "teacher_input_columns"):
             if isinstance(getattr(self, name), str):
                 setattr(self, name, [getattr(self, name)])

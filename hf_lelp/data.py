@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from datasets import Dataset, DatasetDict, load_dataset
+from datasets.exceptions import DatasetGenerationError
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +46,7 @@ def load_data(arguments: DataArguments, seed: int) -> tuple[Dataset, Dataset]:
     """Training and evaluation rows.
 
     Raises:
-        ValueError: if a file's format is unknown, a split is missing, or there are no rows.
+        ValueError: if a file is missing, of an unknown format or damaged, a split is missing, or there are no rows.
     """
     if arguments.train_file is not None:
         train = _load_file(arguments.train_file)
@@ -76,13 +77,27 @@ def load_data(arguments: DataArguments, seed: int) -> tuple[Dataset, Dataset]:
 
 
 def expand(name: str) -> str:
-    """A path that starts with ~ in full; any other name as it is."""
-    return str(Path(name).expanduser()) if name.startswith("~") else name
+    """A path that starts with ~ in full; any other name as it is.
+
+    Raises:
+        ValueError: if the name can only be a path, and nothing is there.
+    """
+    path = str(Path(name).expanduser()) if name.startswith("~") else name
+    if (path.startswith((".", "/")) or path.count("/") > 1) and not Path(path).exists():
+        raise ValueError(f"{name}: there is no such folder or file.")
+    return path
 
 
 def _load_file(name: str) -> Dataset:
     path = Path(expand(name))
     if path.suffix not in FILE_FORMATS:
         raise ValueError(f"{name}: the format is told by the ending, one of {', '.join(FILE_FORMATS)}.")
+    if not path.is_file():
+        raise ValueError(f"{name}: there is no such file.")
     options = {"sep": "\t"} if path.suffix == ".tsv" else {}
-    return load_dataset(FILE_FORMATS[path.suffix], data_files=str(path), split="train", **options)
+    kind = FILE_FORMATS[path.suffix]
+    try:
+        return load_dataset(kind, data_files=str(path), split="train", **options)
+    except (DatasetGenerationError, ValueError) as error:
+        reason = str(error.__cause__ or error).strip()
+        raise ValueError(f"{name} cannot be read as {kind}: {reason}") from error

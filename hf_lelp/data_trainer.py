@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader
 from transformers import Trainer
 from transformers.trainer_utils import EvalLoopOutput, has_length
 
+from hf_lelp.checks import check_rows
 from hf_lelp.config import LELPConfig
 from hf_lelp.inputs import InMemory, OnTheFly, Processor, fits_in_memory, transform_of
 from hf_lelp.labels import NO_LABEL, Classes
@@ -32,6 +33,7 @@ class DataTrainer(Trainer):
     def _prepare(self, dataset: Any) -> Any:
         """Inputs and encoded labels; datasets that are not of the datasets library are taken to be prepared."""
         if not isinstance(dataset, Dataset | IterableDataset):
+            check_rows(dataset)
             return dataset
         return student_columns(
             check_marks(dataset, None, self.projections),

@@ -44,6 +44,9 @@ def card_of(
         len(dataset) if isinstance(dataset, Dataset) else None
         for dataset in (trainer.train_dataset, trainer.eval_dataset)
     )
+    settings = settings_of(args, projections, training_rows)
+    if trials := getattr(trainer, "auto_trials", None):
+        settings['chosen by "auto" among'] = f"{len(trials) - 1} on a validation part of the training data"
     return StudentCard(
         repo=trainer.hub_model_id or args.hub_model_id or Path(args.output_dir or ".").absolute().name,
         method=method,
@@ -51,7 +54,7 @@ def card_of(
         auto_class=_loaded_by(model),
         classes=[str(name) for name in (model.config.id2label or {}).values()],
         num_subclasses=getattr(model.config, "num_subclasses", 1),
-        settings=settings_of(args, projections, training_rows),
+        settings=settings,
         results={method: figures},
         evaluation=EvaluationData(rows) if rows is not None else None,
         max_length=max_length,

@@ -139,11 +139,14 @@ def distill(arguments: DistillArguments, config: LELPConfig) -> dict[str, Any]:
         if resume is not None and (len(arguments.method) > 1 or resume in (LAST, True)):  # true as YAML has it
             resume = last_checkpoint(Path(settings.output_dir))
         trainer.train(resume_from_checkpoint=resume)
-        results[method] = {"train_seconds": time.perf_counter() - start}
+        seconds = time.perf_counter() - start
+        # Of a run that went on from a checkpoint the whole time is not known.
+        results[method] = {"train_seconds": seconds} if resume is None else {}
         trainer.save_model()
         trainer.save_state()
         cards[method] = (trainer.student_card(), Path(settings.output_dir), trainer.hub_model_id)
-        _say(f"{method}: trained in {results[method]['train_seconds']:.0f} s, saved in {settings.output_dir}")
+        went_on = "" if resume is None else f" from {Path(resume).name} on"
+        _say(f"{method}: trained{went_on} in {seconds:.0f} s, saved in {settings.output_dir}")
         prediction = trainer.predict(evaluation)
         logits[method], labels = prediction.predictions, prediction.label_ids
         results[method] |= _size_and_speed(

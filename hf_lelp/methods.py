@@ -1,6 +1,7 @@
 """The methods that can be compared: their names, what each sets, and one student trained by one of them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from difflib import get_close_matches
 from typing import Any, get_args
 
 import numpy as np
@@ -64,7 +65,7 @@ class Method:
         """Read a kind, followed by settings where some are not the task's: `kind` or `kind:setting=value,…`.
 
         Raises:
-            ValueError: if there is no such kind, or a setting has no value.
+            ValueError: if there is no such kind or setting, or a setting has no value.
         """
         kind, _, rest = text.partition(":")
         pairs = [pair.partition("=") for pair in rest.split(",") if pair]
@@ -74,13 +75,16 @@ class Method:
                 " lelp:num_subclasses=4,temperature=2."
             )
         given = {name.strip(): _value(value) for name, _, value in pairs}
+        known = {field.name for field in fields(BaselineConfig if "baseline" in SETTINGS[kind] else LELPConfig)}
+        for name in given.keys() - known:
+            near = get_close_matches(name, known, n=1)
+            raise ValueError(f"method {text!r}: no setting {name}{f'; did you mean {near[0]}?' if near else ''}.")
         return cls(text, kind, {**SETTINGS[kind], **given})
 
     def check(self, task: Task | None = None) -> None:
         """Check the method's own settings, and with a task's those together, before any training.
 
         Raises:
-            TypeError: if a setting's name is unknown.
             ValueError: if a setting is out of its range, or "auto" where it cannot be.
         """
         config = self.config(task)

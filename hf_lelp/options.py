@@ -1,11 +1,19 @@
 """Options from the command line and from a YAML file, for the programs of this library."""
 
+import logging
+import sys
+import traceback
+from argparse import ArgumentTypeError
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import fields
+from difflib import get_close_matches
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import yaml
 from transformers import HfArgumentParser, TrainingArguments
+from transformers.utils.logging import disable_progress_bar
 
 from hf_lelp.config import AUTO, LELPConfig
 
@@ -36,6 +44,7 @@ def parse_options(
         if action.dest in ("num_subclasses", "temperature", "subclass_temperature"):
             action.type = _count_or_auto if action.dest == "num_subclasses" else _number_or_auto
     _group_options(parser, kind)
+    _check_names(parser, argv)
     known, _ = parser.parse_known_args(argv)
     if known.config is not None:
         try:
@@ -55,12 +64,48 @@ def parse_options(
     return arguments, config
 
 
+def plain_output() -> None:
+    """What this library says comes as plain lines; no bars of single files, the long work has bars of its own."""
+    disable_progress_bar()
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("hf_lelp").setLevel(logging.INFO)
+
+
+@contextmanager
+def mistakes_in_a_line() -> Iterator[None]:
+    """Within the block an error that this library raises ends the program with its message, without a traceback."""
+    try:
+        yield
+    except (ValueError, OSError, RuntimeError) as error:
+        raised_in = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
+        if raised_in.parent != Path(__file__).parent:
+            raise
+        sys.exit(f"error: {error}")
+
+
+def _check_names(parser: HfArgumentParser, argv: list[str]) -> None:
+    """An option that does not exist is told before anything that may follow from it."""
+    options = {option for action in parser._actions for option in action.option_strings}
+    for word in argv:
+        name = word.partition("=")[0]
+        if name.startswith("--") and not any(option.startswith(name) for option in options):  # or a beginning of one
+            near = get_close_matches(name, options, n=1)
+            parser.error(f"there is no option {name}{f'; did you mean {near[0]}?' if near else ''}")
+
+
 def _count_or_auto(text: str) -> int | str:
-    return text if text == AUTO else int(text)
+    return _or_auto(text, int, "a whole number")
 
 
 def _number_or_auto(text: str) -> float | str:
-    return text if text == AUTO else float(text)
+    return _or_auto(text, float, "a number")
+
+
+def _or_auto(text: str, kind: Callable[[str], Any], expected: str) -> Any:
+    try:
+        return text if text == AUTO else kind(text)
+    except ValueError as error:
+        raise ArgumentTypeError(f"{text!r} is neither {expected} nor '{AUTO}'") from error
 
 
 def _group_options(parser: HfArgumentParser, kind: type) -> None:

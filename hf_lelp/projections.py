@@ -40,7 +40,7 @@ FORMAT_VERSION = 1
 PART_BATCHES = 16  # of the rows that a fit reads at a time
 
 
-@dataclass
+@dataclass(repr=False)
 class ClassProjections(
     ModelHubMixin, library_name="hf-lelp", tags=["lelp", "distillation"], repo_url="https://arxiv.org/abs/2409.20449"
 ):
@@ -74,6 +74,13 @@ class ClassProjections(
                     f"{name} has shape {tuple(getattr(self, name).shape)} where directions of shape"
                     f" {tuple(self.directions.shape)} go with {shape}: these class projections are damaged."
                 )
+
+    def __repr__(self) -> str:
+        num_classes, num_directions, size = self.directions.shape
+        return (
+            f"ClassProjections(classes={num_classes}, directions={num_directions}, embedding={size},"
+            f" count={self.count.tolist()}, null_space={self.null_space}, teacher={self.teacher!r})"
+        )
 
     @classmethod
     def fit(

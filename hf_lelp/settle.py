@@ -1,9 +1,12 @@
 """The classes of a run, settled between teacher, data and student; the teacher, loaded to give them in order."""
 
+import logging
+import os
+from functools import cache
 from typing import Any
 
 from datasets import Dataset, IterableDataset
-from transformers import PreTrainedModel
+from transformers import AutoConfig, PreTrainedModel
 
 from hf_lelp.checks import check_numbers
 from hf_lelp.config import LELPConfig
@@ -12,6 +15,8 @@ from hf_lelp.labels import Classes, UnknownClasses, resolve_classes
 from hf_lelp.names import LOGITS_COLUMN, PROJECTIONS_COLUMN
 from hf_lelp.teacher import Teacher, class_names, load_processor
 from hf_lelp.teacher_like import TeacherLike
+
+_warn_once = cache(logging.getLogger(__name__).warning)
 
 
 def settle_teacher(
@@ -108,6 +113,8 @@ def _load_teacher(
 def _settle_classes(args: LELPConfig, dataset: Any, teacher: TeacherLike | None, model: Any) -> Classes:
     """The classes of data and teacher, or where neither tells, those of the student or of the prepared columns."""
     column = find_label_column(dataset, args)
+    if column is None and isinstance(dataset, Dataset):
+        _tell_unlabelled(dataset, args)
     try:
         return resolve_classes(
             dataset if column is not None and isinstance(dataset, Dataset) else None,
@@ -117,11 +124,24 @@ def _settle_classes(args: LELPConfig, dataset: Any, teacher: TeacherLike | None,
             teacher_class_order=args.teacher_class_order if teacher else None,
         )
     except UnknownClasses:
+        if dataset is None and isinstance(model, str):  # to be evaluated as it is
+            config = AutoConfig.from_pretrained(os.path.expanduser(model), trust_remote_code=False)
+            return Classes(config.num_labels, class_names(config), None)
         if hasattr(model, "config"):
             return Classes(model.config.num_labels, class_names(model.config), None)
         if isinstance(dataset, Dataset) and LOGITS_COLUMN in dataset.column_names:
             return Classes(check_numbers(dataset, LOGITS_COLUMN, 1)[0], None, None)
         raise
+
+
+def _tell_unlabelled(dataset: Dataset, args: LELPConfig) -> None:
+    """Say that there is no column of labels, which may be a slip; refuse it where labels are asked for."""
+    found = f"The training data has no column {args.label_column!r} (it has {', '.join(dataset.column_names)})"
+    if args.alpha == 1:
+        raise ValueError(f"{found}, and alpha=1, the method direct, learns from labels alone. Set label_column.")
+    if args.label_column != LELPConfig.label_column:
+        raise ValueError(f"{found}. Set label_column to the one of the labels, or leave it out if there are none.")
+    _warn_once(f"{found}: all rows count as unlabelled, and the teacher is not checked. Set label_column if one is.")
 
 
 def find_label_column(dataset: Any, args: LELPConfig) -> str | None:

@@ -7,6 +7,7 @@ modules in that second place.)
 
 import json
 import math
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -236,6 +237,7 @@ def load_student(name_or_path: str, **kwargs: Any) -> PreTrainedModel:
         ValueError: if a folder's files are damaged (see `check_checksums`) or make no whole student, or config.json
             names no classifier of the installed transformers.
     """
+    name_or_path = os.path.expanduser(name_or_path)
     folder = Path(name_or_path)
     if not folder.is_dir():
         return _load_student(name_or_path, **kwargs)
@@ -294,6 +296,7 @@ def new_student(name_or_path: str, num_labels: int) -> PreTrainedModel:
     Raises:
         ValueError: if it is a classifier with another number of classes.
     """
+    name_or_path = os.path.expanduser(name_or_path)
     config = AutoConfig.from_pretrained(name_or_path, trust_remote_code=False)
     if getattr(config, "num_subclasses", 1) > 1:
         return load_student(name_or_path, dtype=torch.float32)

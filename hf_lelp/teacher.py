@@ -1,6 +1,7 @@
 """A fine-tuned classifier that adds its logits and embeddings to a dataset."""
 
 import json
+import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -128,6 +129,7 @@ class Teacher:
         Raises:
             ValueError: if the checkpoint has no trained classification layer.
         """
+        name_or_path = os.path.expanduser(name_or_path)
         hub: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
         config = AutoConfig.from_pretrained(name_or_path, **hub)
         model, loading = auto_class(config).from_pretrained(
@@ -290,6 +292,7 @@ def load_processor(name_or_path: str, **hub: Any) -> Processor:
         name_or_path: folder or Hub id.
         **hub: for `from_pretrained` (revision, trust_remote_code, …).
     """
+    name_or_path = os.path.expanduser(name_or_path)
     hub.setdefault("trust_remote_code", False)  # the default of transformers is to ask
     auto = auto_class(AutoConfig.from_pretrained(name_or_path, **hub))
     if auto is transformers.AutoModelForAudioClassification:

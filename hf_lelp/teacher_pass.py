@@ -10,7 +10,6 @@ Then, with the folders of all machines in one place, and into the cache that the
     python run_distill.py --config run.yaml
 """
 
-import logging
 import re
 import shutil
 import sys
@@ -21,14 +20,13 @@ from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
-from transformers.utils.logging import disable_progress_bar
 
 from hf_lelp.columns import run_teacher, shard_names, teacher_folder
 from hf_lelp.config import LELPConfig
 from hf_lelp.data import expand, load_data
 from hf_lelp.distill import DistillArguments
 from hf_lelp.files import write_atomically
-from hf_lelp.options import parse_options
+from hf_lelp.options import mistakes_in_a_line, parse_options, plain_output
 from hf_lelp.settle import settle_teacher
 from hf_lelp.shards import check_shard
 from hf_lelp.teacher_like import TeacherLike
@@ -144,17 +142,15 @@ def merge_shares(
 
 def main(argv: list[str] | None = None) -> None:
     """Run or merge as the arguments ask for."""
-    disable_progress_bar()
-    logging.basicConfig(format="%(message)s")
-    logging.getLogger("hf_lelp").setLevel(logging.INFO)
-    run_share(
-        *parse_options(
-            PassArguments,
-            sys.argv[1:] if argv is None else argv,
-            prog="python -m hf_lelp.teacher_pass",
-            description="Run a teacher over a share of the rows, or merge such shares.",
-        )
+    plain_output()
+    arguments, config = parse_options(
+        PassArguments,
+        sys.argv[1:] if argv is None else argv,
+        prog="python -m hf_lelp.teacher_pass",
+        description="Run a teacher over a share of the rows, or merge such shares.",
     )
+    with mistakes_in_a_line():
+        run_share(arguments, config)
 
 
 if __name__ == "__main__":

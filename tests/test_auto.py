@@ -17,6 +17,7 @@ from datasets import ClassLabel, Dataset
 from transformers import PreTrainedModel
 
 from hf_lelp import LELPConfig, LELPTrainer, Teacher
+from hf_lelp import __main__ as command_line
 from hf_lelp.auto import (
     MOST_VALIDATION_ROWS,
     SUBCLASS_TEMPERATURE,
@@ -494,15 +495,8 @@ def test_a_stream_has_no_part_to_choose_on(tmp_path: Path) -> None:
 
 
 def parse(*argv: str) -> Any:
-    import sys
-
-    sys.path.insert(0, str(Path(__file__).parent.parent))
-    try:
-        from run_distill import parse
-    finally:
-        sys.path.pop(0)
     needed = ["--student_model", "s", "--teacher_model", "t", "--train_file", "f.csv", "--report_to", "none"]
-    return parse([*needed, *argv])[1]
+    return command_line.parse([*needed, *argv])[1]
 
 
 def test_auto_and_numbers_on_the_command_line_and_in_yaml(tmp_path: Path) -> None:

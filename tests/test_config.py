@@ -73,6 +73,11 @@ class TestRanges:
         found = config(**settings)
         assert {name: getattr(found, name) for name in settings} == settings
 
+    @pytest.mark.parametrize("name", ["temperature", "subclass_temperature", "alpha", "subclass_weight"])
+    def test_what_is_no_number_is_named(self, name: str) -> None:
+        with pytest.raises(ValueError, match=f"{name}='Auto': a number is needed"):
+            config(**{name: "Auto"})
+
     def test_the_home_folder_may_have_its_short_name(self) -> None:
         assert config(columns_cache_dir="~/columns").columns_cache_dir == str(Path.home() / "columns")
 

@@ -4,7 +4,7 @@ import pytest
 import tiny
 from datasets import Dataset
 
-from hf_lelp.data import DataArguments, load_data
+from hf_lelp.data import DataArguments, expand, load_data
 
 
 @pytest.mark.parametrize("ending", ["csv", "tsv", "json", "jsonl", "parquet"])
@@ -19,6 +19,29 @@ def test_load_data_reads_files(tmp_path: Path, ending: str) -> None:
         rows.to_json(path)
     train, evaluation = load_data(DataArguments(train_file=str(path), eval_file=str(path)), seed=0)
     assert train[:] == evaluation[:] == rows[:]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("t.parquet", b"no such", "t.parquet cannot be read as parquet: .*Parquet"),
+        ("t.json", b"{", "t.json cannot be read as json: "),
+        ("t.csv", b"text;label\na;0\nb, c;1\nd, e, f;1\n", "t.csv cannot be read as csv: .*Expected"),
+        ("t.csv", None, "t.csv: there is no such folder or file"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, name: str, content: bytes | None, message: str) -> None:
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        load_data(DataArguments(train_file=str(tmp_path / name)), seed=0)
+
+
+def test_a_path_that_leads_nowhere_is_told_from_a_name_on_the_hub(tmp_path: Path) -> None:
+    for name in ("~/nowhere", "./nowhere", str(tmp_path / "nowhere"), "some/where/else"):
+        with pytest.raises(ValueError, match=": there is no such folder or file"):
+            expand(name)
+    assert expand("someone/model") == "someone/model" and expand("model") == "model" and expand(str(tmp_path))
 
 
 def test_load_data_reads_a_text_file_and_holds_rows_out(tmp_path: Path) -> None:

@@ -151,7 +151,9 @@ def test_several_methods_go_on_each_from_its_own_checkpoint(assets: Path, tmp_pa
     assert steps["kd"][-2:] == [3, 4] and steps["lelp"] == [1, 2, 3, 4]
 
 
-def test_the_same_command_goes_on_wherever_it_was(assets: Path, tmp_path: Path) -> None:
+def test_the_same_command_goes_on_wherever_it_was(
+    assets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     settings = {"save_strategy": "steps", "save_steps": 2, "logging_steps": 1, "resume_from_checkpoint": "last"}
     distill(arguments(assets, method="kd"), config(tmp_path, **settings, max_steps=4))  # from the start
     shutil.rmtree(tmp_path / "out" / "checkpoint-4")
@@ -159,6 +161,11 @@ def test_the_same_command_goes_on_wherever_it_was(assets: Path, tmp_path: Path) 
     expected = (tmp_path / "out" / "model.safetensors").read_bytes()
     distill(arguments(assets, method="kd"), config(tmp_path, **settings, max_steps=4))
     assert (tmp_path / "out" / "model.safetensors").read_bytes() == expected
+    shown = capsys.readouterr().out
+    assert "kd: trained from checkpoint-2 on in " in shown and "kd: trained in " in shown
+    # A time that covers a part of the training is on no table and no card.
+    assert "train_seconds" not in json.loads((tmp_path / "out" / "all_results.json").read_text())["results"]["kd"]
+    assert "training |" not in (tmp_path / "out" / "README.md").read_text()
     history = json.loads((tmp_path / "out" / "trainer_state.json").read_text())["log_history"]
     assert [entry["step"] for entry in history if "loss" in entry] == [1, 2, 3, 4]
 

@@ -11,10 +11,10 @@ import torch
 from datasets import Image
 from transformers import AutoModelForSequenceClassification
 
-import run_distill
 from examples import architectures, fashion_mnist
 from examples.frozen_embeddings import EmbeddingClassifier, EmbeddingConfig, SentenceEmbedder
 from hf_lelp import LELPTrainer
+from hf_lelp.__main__ import parse
 from hf_lelp.compare import CompareArguments
 from hf_lelp.methods import Method
 from hf_lelp.options import parse_options
@@ -27,7 +27,7 @@ RUNS = sorted({*ROOT.glob("examples/*.yaml")} - {ROOT / "examples/compare.yaml"}
 
 @pytest.mark.parametrize("path", RUNS, ids=lambda path: path.name)
 def test_settings_are_known(path: Path) -> None:
-    arguments, config = run_distill.parse(["--config", str(path)])
+    arguments, config = parse(["--config", str(path)])
     assert arguments.method == ["direct", "kd", "lelp"] and config.num_subclasses == 8
 
 

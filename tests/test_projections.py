@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import reference
+import runs
 import torch
 from datasets import ClassLabel, Dataset, IterableDataset
 from huggingface_hub import ModelHubMixin
@@ -515,3 +516,10 @@ class TestArtefact:
     def test_a_name_that_is_not_there(self, name: str) -> None:
         with pytest.raises((FileNotFoundError, ValueError), match=f"class projections in {name}"):
             ClassProjections.from_pretrained(name)
+
+
+def test_what_it_shows_of_itself_is_one_line() -> None:
+    _, projections = runs.prepared()
+    shown = repr(projections)
+    assert "\n" not in shown and len(shown) < 200
+    assert shown.startswith("ClassProjections(classes=2, directions=2, embedding=16, count=[")

@@ -1,6 +1,7 @@
 """The command line, as a process of its own."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,8 +10,10 @@ import pytest
 import tiny
 import yaml
 
+from hf_lelp.__main__ import parse
+from hf_lelp.data import DataArguments, load_data
 from hf_lelp.distill import DistillArguments
-from hf_lelp.options import parse_options
+from hf_lelp.options import mistakes_in_a_line, parse_options
 
 ROOT = Path(__file__).parent.parent
 
@@ -94,6 +97,39 @@ def test_a_bad_value_is_an_error_without_a_traceback(tmp_path: Path, settings: d
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--train_fle", "t.csv"], "there is no option --train_fle; did you mean --train_file?"),
+        (["--num_subclasses", "eight"], "'eight' is neither a whole number nor 'auto'"),
+        (["--temperature", "Auto"], "'Auto' is neither a number nor 'auto'"),
+    ],
+)
+def test_options_that_are_misspelt(
+    options: list[str], message: str, capsys: pytest.CaptureFixture[str], settings: dict[str, object]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        parse_options(DistillArguments, options, description="")
+    assert ended.value.code == 2 and message in capsys.readouterr().err
+
+
+def test_a_mistake_in_data_or_models_ends_with_its_reason_alone(tmp_path: Path, settings: dict[str, object]) -> None:
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump({**settings, "label_column": "lable"}))
+    command = [sys.executable, "-m", "hf_lelp", "--use_cpu", "--config", "run.yaml"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, env=environment)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("error: The training data has no column 'lable' (it has text, label")
+    assert "Set label_column to the one of the labels, or leave it out if there are none." in done.stderr
+
+
+def test_errors_of_others_keep_their_traceback() -> None:
+    with pytest.raises(ValueError, match="invalid literal"), mistakes_in_a_line():
+        int("x")
+    with pytest.raises(SystemExit, match=r"error: none\.csv: there is no such file\."), mistakes_in_a_line():
+        load_data(DataArguments(train_file="none.csv"), seed=0)
+
+
 def test_help_shows_ours_before_those_of_training_arguments() -> None:
     done = run("--help")
     assert done.returncode == 0
@@ -106,7 +142,7 @@ def test_help_shows_ours_before_those_of_training_arguments() -> None:
 def test_the_demo_yaml_has_only_known_options() -> None:
     sys.path.insert(0, str(ROOT))
     try:
-        from run_distill import DEMO, parse
+        from run_distill import DEMO
     finally:
         sys.path.remove(str(ROOT))
     arguments, config = parse(["--config", str(DEMO)])

@@ -4,11 +4,12 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import runs
 import tiny
 import torch
-from datasets import ClassLabel, Dataset, Value
+from datasets import ClassLabel, Dataset, DatasetDict, Value
 from torch import nn
 from transformers import BertModel, TrainingArguments
 
@@ -274,7 +275,8 @@ def test_alpha_without_labels(alpha: float, tmp_path: Path) -> None:
         if alpha < 1:
             words = (f"alpha={alpha} gives weight to labels", "none in 'label'", "Set alpha=0, or label_column")
             refused(tmp_path, *words, settings={"alpha": alpha}, train_dataset=dataset)
-    run = runs.trainer(runs.config(tmp_path, alpha=1.0), train_dataset=raw.select_columns(["text"]), teacher_model=None)
+    stream = raw.select_columns(["text"]).to_iterable_dataset()  # cannot be looked through beforehand
+    run = runs.trainer(runs.config(tmp_path, alpha=1.0), train_dataset=stream, teacher_model=None)
     with pytest.raises(ValueError, match=r"alpha=1\.0 gives weight to labels, and a training batch has none"):
         run.train()
 
@@ -390,3 +392,33 @@ def test_columns_in_another_order_of_classes(tmp_path: Path) -> None:
     runs.trainer(
         runs.config(tmp_path, **settings), train_dataset=columns, teacher_model=guide, projections=projections
     ).train()
+
+
+RAW = {"text": ["good", "bad"] * 8, "label": [1, 0] * 8}
+
+
+@pytest.mark.parametrize(
+    ("rows", "advice"),
+    [
+        ("train.csv", "A str is no dataset of raw rows: load the file"),
+        (DatasetDict(train=Dataset.from_dict(RAW)), r"A DatasetDict is no .*: choose one of its splits \(train\)"),
+        (pd.DataFrame(RAW), "A DataFrame is no dataset of raw rows: use datasets.Dataset.from_pandas"),
+        (Dataset.from_dict(RAW).to_list(), "A list is no dataset of raw rows: use datasets.Dataset.from_list"),
+    ],
+)
+def test_rows_that_are_no_dataset(tmp_path: Path, rows: Any, advice: str) -> None:
+    with pytest.raises(ValueError, match=advice):
+        runs.trainer(runs.config(tmp_path), train_dataset=rows)
+    with pytest.raises(ValueError, match=advice):
+        runs.trainer(runs.config(tmp_path)).predict(rows)
+
+
+def test_a_label_column_that_is_not_there(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    data = runs.data().rename_column("label", "sentiment")
+    with pytest.raises(ValueError, match=r"no column 'lable' .* of the labels, or leave it out if there are none"):
+        runs.trainer(runs.config(tmp_path, label_column="lable"), train_dataset=data)
+    with pytest.raises(ValueError, match=r"no column 'label' \(it has .*learns from labels alone. Set label_column"):
+        runs.trainer(runs.config(tmp_path, alpha=1), train_dataset=data)
+    for _ in range(2):
+        runs.trainer(runs.config(tmp_path), train_dataset=data)
+    assert caplog.text.count("no column 'label' (it has text, sentiment): all rows count as unlabelled") == 1

@@ -207,6 +207,18 @@ def test_resuming_with_other_pseudo_subclasses_is_refused(tmp_path: Path, change
         checkpointed(tmp_path, "out", **change).train(resume_from_checkpoint=True)
 
 
+@pytest.mark.parametrize("head", ["subclass", "auxiliary"])
+def test_a_saved_student_is_evaluated_without_training_data(tmp_path: Path, head: Any) -> None:
+    run = runs.trained(tmp_path, student_head=head, arguments={"eval_dataset": runs.data()})
+    run.save_model()
+    args = runs.config(tmp_path / "again", student_head=head)
+    again = LELPTrainer(model=str(tmp_path / "out"), args=args, eval_dataset=runs.data())
+    expected = run.evaluate()
+    found = again.evaluate()
+    assert found["eval_accuracy"] == expected["eval_accuracy"]
+    assert found["eval_loss"] == pytest.approx(expected["eval_loss"], rel=1e-5)
+
+
 class OwnConfig(PreTrainedConfig):
     model_type = "of_our_own"
 
