@@ -83,6 +83,7 @@ def main() -> None:
             sections.append(f"### {task}\n\n{comparison_table(summary)}")
         if shows := _picture(name, summaries):
             sections.append(f"![{shows}](evidence/{name}.png)")
+    sections += ["## What it cost", cost_table(results)]
     text = "\n\n".join(sections) + "\n"
     write_atomically(DOCS / "evidence_tables.md", lambda path: path.write_text(text, encoding="utf-8"))
     print(f"{len(results)} parts, {DOCS / 'evidence_tables.md'}")
@@ -136,6 +137,30 @@ def without_search(results: dict[str, dict[str, Any]]) -> str:
         gains = [100 * (methods[name]["accuracy"]["mean"] - methods[KD_4]["accuracy"]["mean"]) for methods in of_tasks]
         said.append(f"{name}: {np.mean(gains):+.2f}, deviation {np.std(gains, ddof=1):.2f} ({len(gains)} tasks)")
     return f"With the students that learn their own features, mean gain over KD with τ = 4: {'; '.join(said)}."
+
+
+def cost_table(results: dict[str, dict[str, Any]]) -> str:
+    """Hours of training in each part, of runs that no part before it has made already."""
+    seen: set[tuple[str, str, int]] = set()
+    body, total = [], 0.0
+    for name, summaries in results.items():
+        part, hours, runs = PARTS[name], 0.0, 0
+        for task, summary in summaries.items():
+            for label, figures in summary["methods"].items():
+                keys = {
+                    (repr(part.tasks[task]), part.methods.get(label, label), seed) for seed in summary["seeds"]
+                } - seen
+                seen |= keys
+                runs += len(keys)
+                hours += len(keys) * figures["train_seconds"]["mean"] / 3600
+        total += hours
+        body.append([name, str(runs), f"{hours:.1f}"])
+    body.append(["all", str(sum(int(runs) for _, runs, _ in body)), f"{total:.1f}"])
+    return (
+        "Runs that no earlier part has made, and hours of training, one core each, with other work on the second core:"
+        " two processes take about half as long. Fits, evaluations and the teachers are not in it.\n\n"
+        f"{markdown_table(['part', 'runs', 'hours'], body)}"
+    )
 
 
 def _picture(name: str, summaries: dict[str, dict[str, Any]]) -> str | None:
