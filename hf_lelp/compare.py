@@ -5,6 +5,7 @@ all runs are there; a run that is there is not run again, so that the same comma
 """
 
 import json
+import logging
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -35,6 +36,8 @@ from hf_lelp.students import new_student
 from hf_lelp.task import Task
 from hf_lelp.teacher import load_processor
 from hf_lelp.text import set_pad_token
+
+logger = logging.getLogger(__name__)
 
 FIGURES = ("accuracy", "macro_f1", "ece", "teacher_agreement", "train_seconds")
 
@@ -261,7 +264,9 @@ def publish(
     text = "\n\n".join(f"### {task}\n\n{comparison_table(summary)}" for task, summary in summaries.items())
     write_atomically(output_dir / "comparison.json", lambda path: path.write_text(json.dumps(summaries, indent=1)))
     write_atomically(output_dir / "comparison.md", lambda path: path.write_text(text + "\n", encoding="utf-8"))
-    if find_spec("matplotlib") is not None:
+    if find_spec("matplotlib") is None:
+        logger.warning("No plots are drawn: they need matplotlib (pip install hf-lelp[demo])")
+    else:
         plot_comparison(summaries, output_dir)
     print(f"\n{text}\n\nThe report is in {output_dir}")
     return summaries

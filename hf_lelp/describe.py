@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
-from transformers import PreTrainedModel, Trainer
+from transformers import BaseImageProcessor, PreTrainedModel, Trainer
 
 from hf_lelp.config import LELPConfig
+from hf_lelp.images import channels_of
 from hf_lelp.model_card import QUALITY, EvaluationData, StudentCard, hub_id, method_of, settings_of
 from hf_lelp.projections import ClassProjections
 from hf_lelp.students import saved_parameters
@@ -44,6 +45,7 @@ def card_of(
         len(dataset) if isinstance(dataset, Dataset) else None
         for dataset in (trainer.train_dataset, trainer.eval_dataset)
     )
+    processor = trainer.processing_class
     settings = settings_of(args, projections, training_rows)
     if trials := getattr(trainer, "auto_trials", None):
         settings['chosen by "auto" among'] = f"{len(trials) - 1} on a validation part of the training data"
@@ -54,6 +56,7 @@ def card_of(
         auto_class=_loaded_by(model),
         classes=[str(name) for name in (model.config.id2label or {}).values()],
         num_subclasses=getattr(model.config, "num_subclasses", 1),
+        grey=isinstance(processor, BaseImageProcessor) and channels_of(processor) == 1,
         settings=settings,
         results={method: figures},
         evaluation=EvaluationData(rows) if rows is not None else None,

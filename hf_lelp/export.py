@@ -44,6 +44,8 @@ SINGLES = 64
 class ExportArguments(DataArguments):
     """What to make of a student, and the data: to fit the plain form on, and to check and measure every form on.
 
+    Only the plain form needs more than `eval_file`.
+
     Raises:
         ValueError: if nothing known is asked for, or the data is missing.
     """
@@ -68,6 +70,8 @@ class ExportArguments(DataArguments):
         unknown = [name for name in self.to if name not in FORMS]
         if unknown or not self.to:
             raise ValueError(f"to={' '.join(self.to)}: one or more of {', '.join(FORMS)} are possible.")
+        if self.dataset_name is None and self.train_file is None and "plain" not in self.to:
+            self.train_file = self.eval_file  # nothing is fitted
         super().__post_init__()
 
 

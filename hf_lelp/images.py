@@ -17,7 +17,7 @@ def process_images(processing_class: BaseImageProcessor, images: Sequence[Any]) 
     Raises:
         ValueError: see `to_image`.
     """
-    mode = "L" if _channels(processing_class) == 1 else "RGB"
+    mode = "L" if channels_of(processing_class) == 1 else "RGB"
     encoded = processing_class([to_image(image, mode) for image in images])
     return {name: [np.asarray(value) for value in values] for name, values in encoded.items()}
 
@@ -57,7 +57,7 @@ def to_image(image: Any, mode: str) -> Image.Image:
     return image.convert(mode)
 
 
-def _channels(processing_class: BaseImageProcessor) -> int:
+def channels_of(processing_class: BaseImageProcessor) -> int:
     """As many as the processor normalises."""
     mean = getattr(processing_class, "image_mean", None)
     normalises = getattr(processing_class, "do_normalize", False) and isinstance(mean, list | tuple)

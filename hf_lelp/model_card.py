@@ -69,6 +69,7 @@ class StudentCard:
         auto_class: the Auto class of transformers that loads it; `None` where none does.
         classes: names of the C classes.
         num_subclasses: S of a final layer with S·C rows, which takes code to load; 1 for a plain model.
+        grey: whether it reads images of one channel, which `pipeline` does not make.
         settings: of method and training, by name.
         results: figures by model, as `distill` makes them.
         evaluation: what `results` were measured on.
@@ -87,6 +88,7 @@ class StudentCard:
     auto_class: str | None
     classes: list[str]
     num_subclasses: int = 1
+    grey: bool = False
     settings: dict[str, Any] = field(default_factory=dict)
     results: dict[str, dict[str, Any]] = field(default_factory=dict)
     evaluation: EvaluationData | None = None
@@ -124,6 +126,7 @@ class StudentCard:
             teacher=_known(self.teacher),
             needs_code=self.num_subclasses > 1,
             num_subclasses=self.num_subclasses,
+            grey=self.grey,
             max_length=self.max_length,
             evaluation=self._evaluated_on() if measured & {*QUALITY, "examples_per_second"} else None,
             quality=_table(named, {key: (heading, _quality) for key, (heading, _) in QUALITY.items()}),

@@ -3,7 +3,7 @@
 import logging
 import sys
 import traceback
-from argparse import ArgumentTypeError
+from argparse import Action, ArgumentDefaultsHelpFormatter, ArgumentTypeError
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields
@@ -36,6 +36,7 @@ def parse_options(
     parser = HfArgumentParser(
         [kind, LELPConfig],  # type: ignore[list-item]
         prog=prog,
+        formatter_class=_Help,
         usage="%(prog)s [--config FILE] [options]",
         description=description,
     )
@@ -81,6 +82,16 @@ def mistakes_in_a_line() -> Iterator[None]:
         if raised_in.parent != Path(__file__).parent:
             raise
         sys.exit(f"error: {error}")
+
+
+class _Help(ArgumentDefaultsHelpFormatter):
+    """Defaults once, and what an option that turns another off does."""
+
+    def _get_help_string(self, action: Action) -> str | None:
+        if action.const is False:
+            return f"Turns --{action.option_strings[0].removeprefix('--no_').removeprefix('--no-')} off."
+        told = action.default is None or "(default" in (action.help or "")
+        return action.help if told else super()._get_help_string(action)
 
 
 def _check_names(parser: HfArgumentParser, argv: list[str]) -> None:

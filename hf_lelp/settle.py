@@ -124,6 +124,8 @@ def _settle_classes(args: LELPConfig, dataset: Any, teacher: TeacherLike | None,
             teacher_class_order=args.teacher_class_order if teacher else None,
         )
     except UnknownClasses:
+        if isinstance(dataset, Dataset) and args.alpha == 1:
+            raise ValueError(f"The column {column!r} holds no label, and alpha=1 learns from labels alone.") from None
         if dataset is None and isinstance(model, str):  # to be evaluated as it is
             config = AutoConfig.from_pretrained(os.path.expanduser(model), trust_remote_code=False)
             return Classes(config.num_labels, class_names(config), None)

@@ -170,6 +170,13 @@ def test_the_same_command_goes_on_wherever_it_was(
     assert [entry["step"] for entry in history if "loss" in entry] == [1, 2, 3, 4]
 
 
+@pytest.mark.parametrize("folder", ["output_dir", "columns_cache_dir"])
+def test_a_folder_that_cannot_be_made(assets: Path, tmp_path: Path, folder: str) -> None:
+    settings = {folder: str(assets / "train.parquet" / "folder")}
+    with pytest.raises(ValueError, match=r"Nothing can be written to .*parquet/folder"):
+        distill(arguments(assets), config(tmp_path, **settings))
+
+
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 import runs
 import tiny
+import tiny_media
+import torch
 from huggingface_hub import ModelCard
 from huggingface_hub.repocard_data import model_index_to_eval_results
 from markdown_it import MarkdownIt
@@ -130,6 +132,24 @@ def test_each_kind_says_how_it_is_loaded() -> None:
 def test_other_tasks() -> None:
     image = replace(CARD, auto_class="AutoModelForImageClassification").render()
     assert image.data.pipeline_tag == "image-classification" and 'pipeline("image-classification"' in image.text
+    grey = replace(CARD, auto_class="AutoModelForImageClassification", grey=True).render()
+    assert 'pipeline("' not in grey.text and '.convert("L")' in grey.text and "load_student" in grey.text
+
+
+def test_how_a_student_of_one_channel_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The card's own lines run, and give the student's logits."""
+    processor, model = tiny_media.image_processor(channels=1), tiny_media.cnn(channels=1).eval()
+    model.save_pretrained(tmp_path / "student")
+    processor.save_pretrained(tmp_path / "student")
+    (picture,) = tiny_media.pictures(1, modes=("L",))
+    picture.save(tmp_path / "image.png")
+    card = replace(CARD, auto_class="AutoModelForImageClassification", grey=True, num_subclasses=1).render().text
+    code = card.split("```python\n")[1].split("```")[0].replace("someone/small", "student")
+    monkeypatch.chdir(tmp_path)
+    found: dict[str, Any] = {}
+    exec(code, found)
+    inputs = processor(picture, return_tensors="pt")
+    torch.testing.assert_close(found["logits"], model(**inputs).logits)
 
 
 def test_runtimes_are_put_on_a_card_and_take_the_place_of_earlier_ones(tmp_path: Path) -> None:

@@ -137,6 +137,9 @@ def test_help_shows_ours_before_those_of_training_arguments() -> None:
         done.stdout.index(name) for name in ("--student_model", "--num_subclasses", "--warmup_steps")
     )
     assert ours < lelp < training
+    told = " ".join(done.stdout.split())
+    assert "Turns --null_space off." in told and "Seed of the rotations (default: seed). --" in told
+    assert "(default: None)" not in told and "(default: 8)" in told
 
 
 def test_the_demo_yaml_has_only_known_options() -> None:

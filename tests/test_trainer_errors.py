@@ -272,6 +272,13 @@ def test_a_collator_that_drops_the_teacher_s_columns(tmp_path: Path) -> None:
 def test_alpha_without_labels(alpha: float, tmp_path: Path) -> None:
     raw = runs.data()
     for dataset in (raw.select_columns(["text"]), raw.select_columns(["text"]).add_column("label", [-100] * len(raw))):
+        if alpha == 1 and "label" in dataset.column_names:
+            refused(
+                tmp_path,
+                "'label' holds no label, and alpha=1 learns from labels alone",
+                settings={"alpha": 1.0},
+                train_dataset=dataset,
+            )
         if alpha < 1:
             words = (f"alpha={alpha} gives weight to labels", "none in 'label'", "Set alpha=0, or label_column")
             refused(tmp_path, *words, settings={"alpha": alpha}, train_dataset=dataset)
