@@ -12,7 +12,6 @@ started again there, to be resumed for instance, does not try it again.
 """
 
 import copy
-import inspect
 import json
 import logging
 import tempfile
@@ -29,7 +28,7 @@ from accelerate.utils import broadcast_object_list
 from datasets import Dataset
 from numpy.typing import NDArray
 from transformers import PrinterCallback, Trainer, set_seed
-from transformers.trainer_utils import IntervalStrategy, SaveStrategy
+from transformers.trainer_utils import IntervalStrategy, SaveStrategy, number_of_arguments
 
 from hf_lelp.config import AUTO, MOST_SUBCLASSES, LELPConfig
 from hf_lelp.files import write_atomically
@@ -131,8 +130,9 @@ def choose_settings(args: LELPConfig, dataset: Any, fit: Fit, student: str = "")
     for name, value in chosen.items():
         setattr(args, name, value)
     tried.append({**chosen, "chosen": True})
-    # No mishap, but what came of "auto" should be seen without logging being set up.
-    logger.warning(f"auto: {_said_of(tried[-1])} was chosen on {len(truth):,} validation rows")
+    if len(tried) > 1:
+        # No mishap, but what came of "auto" should be seen without logging being set up.
+        logger.warning(f"auto: {_said_of(tried[-1])} was chosen on {len(truth):,} validation rows")
     return tried
 
 
@@ -140,7 +140,7 @@ def student_maker(model: Any, model_init: Callable[..., Any] | None) -> Callable
     """What gives students as they are before training: copies of `model`, or `model_init` without a trial."""
     if model_init is None:
         return partial(copy.deepcopy, model)
-    return partial(model_init, *[None] * len(inspect.signature(model_init).parameters))
+    return partial(model_init, *[None] * number_of_arguments(model_init))
 
 
 def fit_student(

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 from transformers.utils import SAFE_WEIGHTS_NAME
 
-from hf_lelp.checksums import CHECKSUMS_NAME, check_checksums, write_checksums
+from hf_lelp.checksums import CHECKSUMS_NAME, check_checksums
 from hf_lelp.files import write_atomically
 from hf_lelp.students import AuxiliaryHead, StudentHead
 
@@ -72,14 +72,15 @@ def whole_or_gone(folder: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError, SafetensorError) as error:
-        if not (folder / STATE_NAME).exists():
+        try:
+            check_checkpoint(folder)
+        except ValueError:
             free = shutil.disk_usage(next(place for place in folder.parents if place.exists())).free
             shutil.rmtree(folder, ignore_errors=True)
             raise OSError(
                 f"The checkpoint {folder} could not be written, and was removed ({error}; {free / 1e6:,.1f} MB are free"
                 " there). Those before it are as they were."
             ) from error
-        write_checksums(folder)  # only what comes after the saving has failed: an upload, say
         raise
 
 
@@ -100,10 +101,20 @@ def check_checkpoint(folder: Path) -> None:
     Raises:
         ValueError: saying what is wrong.
     """
-    if not (folder / CHECKSUMS_NAME).is_file():
+    try:
+        json.loads((folder / STATE_NAME).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(
-            f"{folder} is no whole checkpoint: {CHECKSUMS_NAME}, the last file to be written, is missing. Resume from"
-            " another one."
+            f"{folder} is no whole checkpoint: {STATE_NAME}, the last file to be written, cannot be read ({error})."
+            " Resume from another one."
+        ) from error
+    ordered = _by_steps(folder.parent)
+    later = ordered[ordered.index(folder) + 1 :] if folder in ordered else []
+    if not (folder / CHECKSUMS_NAME).exists() and any((path / STATE_NAME).exists() for path in later):
+        # Trainer removes the oldest file by file; the last one may be without checksums, which come after that.
+        raise ValueError(
+            f"{folder} is no whole checkpoint: {CHECKSUMS_NAME} is missing, and there is a later one. It seems that its"
+            " removal was cut off. Resume from another one."
         )
     check_checksums(folder)
 

@@ -194,18 +194,15 @@ def check_rows(dataset: Any) -> None:
         dataset: in place of one of the datasets library.
 
     Raises:
-        ValueError: for a file's name, a dictionary of splits, a table of pandas, or a list of raw rows.
+        ValueError: for a file's name, a dictionary of splits, or a table of pandas.
     """
-    kind, first = type(dataset).__name__, dataset[0] if isinstance(dataset, list) and dataset else None
-    advice = None
+    kind, advice = type(dataset).__name__, None
     if isinstance(dataset, str):
         advice = "load the file: datasets.load_dataset('csv', data_files=...)['train']"
     elif isinstance(dataset, Mapping):
         advice = f"choose one of its splits ({', '.join(map(str, dataset))})"
     elif kind == "DataFrame":
         advice = "use datasets.Dataset.from_pandas(...)"
-    elif isinstance(first, Mapping) and any(isinstance(value, str) for value in first.values()):
-        advice = "use datasets.Dataset.from_list(...)"
     if advice is not None:
         raise ValueError(f"A {kind} is no dataset of raw rows: {advice}.")
 

@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import dataclass, field
+from glob import glob
 from pathlib import Path
 
 from datasets import Dataset, DatasetDict, load_dataset
@@ -83,7 +84,7 @@ def expand(name: str) -> str:
         ValueError: if the name can only be a path, and nothing is there.
     """
     path = str(Path(name).expanduser()) if name.startswith("~") else name
-    if (path.startswith((".", "/")) or path.count("/") > 1) and not Path(path).exists():
+    if (path.startswith((".", "/")) or path.count("/") > 1) and not Path(path).exists() and not glob(path):
         raise ValueError(f"{name}: there is no such folder or file.")
     return path
 
@@ -92,7 +93,7 @@ def _load_file(name: str) -> Dataset:
     path = Path(expand(name))
     if path.suffix not in FILE_FORMATS:
         raise ValueError(f"{name}: the format is told by the ending, one of {', '.join(FILE_FORMATS)}.")
-    if not path.is_file():
+    if not path.is_file() and not glob(str(path)):
         raise ValueError(f"{name}: there is no such file.")
     options = {"sep": "\t"} if path.suffix == ".tsv" else {}
     kind = FILE_FORMATS[path.suffix]

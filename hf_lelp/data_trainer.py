@@ -3,19 +3,15 @@
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
 from datasets import Dataset, IterableDataset
-from torch.utils.data import DataLoader
 from transformers import Trainer
-from transformers.trainer_utils import EvalLoopOutput, has_length
+from transformers.trainer_utils import has_length
 
 from hf_lelp.checks import check_rows
 from hf_lelp.config import LELPConfig
 from hf_lelp.inputs import InMemory, OnTheFly, Processor, fits_in_memory, transform_of
-from hf_lelp.labels import NO_LABEL, Classes
-from hf_lelp.losses import label_loss
-from hf_lelp.names import LOGITS_COLUMN
+from hf_lelp.labels import Classes
 from hf_lelp.prepare import check_marks, student_columns
 from hf_lelp.projections import ClassProjections
 from hf_lelp.settle import find_label_column
@@ -71,31 +67,6 @@ class DataTrainer(Trainer):
         if not has_length(eval_dataset) or self.args.world_size > 1:
             return None
         return torch.utils.data.SequentialSampler(eval_dataset)
-
-    def evaluation_loop(
-        self,
-        dataloader: DataLoader,
-        description: str,
-        prediction_loss_only: bool | None = None,
-        ignore_keys: list[str] | None = None,
-        metric_key_prefix: str = "eval",
-    ) -> EvalLoopOutput:
-        """As in Trainer; the labels' loss is the mean over the rows that have one, whatever batch they are in."""
-        output = super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
-        name, labels, logits = f"{metric_key_prefix}_loss", output.label_ids, output.predictions
-        columns = getattr(dataloader.dataset, "column_names", None) or []
-        distilled = self.args.alpha < 1 and LOGITS_COLUMN in columns
-        if distilled or not isinstance(labels, np.ndarray) or not isinstance(logits, np.ndarray):
-            return output
-        labelled = labels != NO_LABEL
-        if output.metrics is not None and name in output.metrics and labelled.any() and not labelled.all():
-            losses = label_loss(
-                torch.from_numpy(logits[labelled]).float(),
-                torch.from_numpy(labels[labelled]),
-                label_smoothing=self.args.label_smoothing_factor,
-            )
-            output.metrics[name] = losses.mean().item()
-        return output
 
     def _remove_unused_columns(self, dataset: Any, description: str | None = None) -> Any:
         transform = transform_of(dataset)

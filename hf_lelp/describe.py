@@ -47,7 +47,8 @@ def card_of(
     )
     processor = trainer.processing_class
     settings = settings_of(args, projections, training_rows)
-    if trials := getattr(trainer, "auto_trials", None):
+    trials = getattr(trainer, "auto_trials", [])
+    if len(trials) > 1:
         settings['chosen by "auto" among'] = f"{len(trials) - 1} on a validation part of the training data"
     return StudentCard(
         repo=trainer.hub_model_id or args.hub_model_id or Path(args.output_dir or ".").absolute().name,

@@ -134,8 +134,8 @@ def check_teacher(teacher_logits: NDArray[np.floating], labels: NDArray[np.integ
         classes: of the data.
 
     Raises:
-        ValueError: if the accuracy is below the majority baseline, or another order of the classes makes it better by
-            more than chance would (three standard errors of the rows that change sides); the message has the
+        ValueError: if the accuracy is below the majority baseline, or it takes some classes
+            for each other, each clearly more often than not; the message has the
             confusion matrix and, where another order explains it, that order.
     """
     labelled = labels != NO_LABEL
@@ -148,14 +148,11 @@ def check_teacher(teacher_logits: NDArray[np.floating], labels: NDArray[np.integ
     np.add.at(confusion, (labels, predicted), 1)
     identity = np.arange(classes.num_labels)
     best = linear_sum_assignment(confusion, maximize=True)[1]
-    moved = best != identity
-    gained, lost = confusion[moved, best[moved]].sum(), confusion[moved, identity[moved]].sum()
-    swapped = gained - lost > 3 * np.sqrt(gained + lost)
-    if accuracy >= majority and not swapped:
+    if accuracy >= majority and not _in_each_others_place(confusion, best):
         return
     best_accuracy = float(confusion[identity, best].sum() / len(labels))
     advice = "Use a teacher fine-tuned on this task, or set check_teacher=False if it is meant to be this weak."
-    if best_accuracy > majority and moved.any():
+    if best_accuracy > majority and (best != identity).any():
         order = [(classes.teacher_order or identity)[index] for index in best]
         advice = (
             f"With its classes in the order teacher_class_order={[int(index) for index in order]} the accuracy would be"
@@ -170,6 +167,23 @@ def check_teacher(teacher_logits: NDArray[np.floating], labels: NDArray[np.integ
         f"The teacher's accuracy on the {len(labels)} labelled examples is {accuracy:.3f}, {found}. Confusion (rows:"
         f" labels, columns: the teacher):\n{confusion}\n{advice}"
     )
+
+
+def _in_each_others_place(confusion: NDArray[np.integer], order: NDArray[np.integer]) -> bool:
+    """Whether some classes form a cycle of `order` of which each is answered for the next rather than as itself.
+
+    Rather: by three standard errors of the rows in question, and more where there are many classes to look at.
+
+    Args:
+        confusion: (C, C), rows by label, columns by answer.
+        order: (C,), the answer that goes best with each label.
+    """
+    identity = np.arange(len(order))
+    swapped, own = confusion[identity, order], confusion[identity, identity]
+    clear = swapped - own > np.sqrt((9 + 2 * np.log(len(order))) * (swapped + own))
+    while (clear & ~clear[order]).any():
+        clear &= clear[order]
+    return bool(clear.any())
 
 
 def _data_classes(dataset: Dataset, label_column: str) -> tuple[list[str] | None, int | None]:

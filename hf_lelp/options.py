@@ -78,8 +78,8 @@ def mistakes_in_a_line() -> Iterator[None]:
     try:
         yield
     except (ValueError, OSError, RuntimeError) as error:
-        raised_in = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
-        if raised_in.parent != Path(__file__).parent:
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        if Path(last.filename).parent != Path(__file__).parent or not str(last.line).startswith("raise "):
             raise
         sys.exit(f"error: {error}")
 

@@ -187,7 +187,7 @@ def run_or_read(task: Task, task_hash: str, method: str, seed: int, runs_dir: Pa
         "device": str(config.device),
         # As they were in the end: "auto" has made way for what was chosen.
         "settings": {
-            name: getattr(config, name, value) for name, value in together.items() if name not in RUN_SETTINGS
+            name: getattr(trainer.args, name, value) for name, value in together.items() if name not in RUN_SETTINGS
         },
     }
     run = Run(method, seed, figures, logits, labels)

@@ -10,7 +10,7 @@ from transformers import AutoConfig, PreTrainedModel
 
 from hf_lelp.checks import check_numbers
 from hf_lelp.config import LELPConfig
-from hf_lelp.inputs import Processor, column_names, resolve_input_columns
+from hf_lelp.inputs import Processor, column_names, resolve_input_columns, transform_of
 from hf_lelp.labels import Classes, UnknownClasses, resolve_classes
 from hf_lelp.names import LOGITS_COLUMN, PROJECTIONS_COLUMN
 from hf_lelp.teacher import Teacher, class_names, load_processor
@@ -124,26 +124,33 @@ def _settle_classes(args: LELPConfig, dataset: Any, teacher: TeacherLike | None,
             teacher_class_order=args.teacher_class_order if teacher else None,
         )
     except UnknownClasses:
-        if isinstance(dataset, Dataset) and args.alpha == 1:
-            raise ValueError(f"The column {column!r} holds no label, and alpha=1 learns from labels alone.") from None
-        if dataset is None and isinstance(model, str):  # to be evaluated as it is
+        if dataset is None and isinstance(model, str):
             config = AutoConfig.from_pretrained(os.path.expanduser(model), trust_remote_code=False)
-            return Classes(config.num_labels, class_names(config), None)
+            if "Classification" in (config.architectures or [""])[0]:  # to be evaluated as it is
+                return Classes(config.num_labels, class_names(config), None)
         if hasattr(model, "config"):
             return Classes(model.config.num_labels, class_names(model.config), None)
+        if isinstance(dataset, Dataset) and args.alpha == 1:
+            raise ValueError(
+                f"alpha=1, the method direct, learns from labels alone, and the training data has none in"
+                f" {args.label_column!r} (its columns: {', '.join(dataset.column_names)}). Set label_column."
+            ) from None
         if isinstance(dataset, Dataset) and LOGITS_COLUMN in dataset.column_names:
             return Classes(check_numbers(dataset, LOGITS_COLUMN, 1)[0], None, None)
         raise
 
 
 def _tell_unlabelled(dataset: Dataset, args: LELPConfig) -> None:
-    """Say that there is no column of labels, which may be a slip; refuse it where labels are asked for."""
+    """Say that there is no column of labels, which may be a slip; refuse it where one was named."""
+    if transform_of(dataset) is not None:
+        return  # which may make it
     found = f"The training data has no column {args.label_column!r} (it has {', '.join(dataset.column_names)})"
-    if args.alpha == 1:
-        raise ValueError(f"{found}, and alpha=1, the method direct, learns from labels alone. Set label_column.")
     if args.label_column != LELPConfig.label_column:
         raise ValueError(f"{found}. Set label_column to the one of the labels, or leave it out if there are none.")
-    _warn_once(f"{found}: all rows count as unlabelled, and the teacher is not checked. Set label_column if one is.")
+    if args.alpha < 1:
+        _warn_once(
+            f"{found}: all rows count as unlabelled, and the teacher is not checked. Set label_column if one is."
+        )
 
 
 def find_label_column(dataset: Any, args: LELPConfig) -> str | None:

@@ -33,7 +33,7 @@ from hf_lelp.model_card import CARD_NAME, StudentCard
 from hf_lelp.modeling_lelp import SubclassHead
 from hf_lelp.prepare import TeacherData
 from hf_lelp.projections import ClassProjections
-from hf_lelp.students import StudentHead
+from hf_lelp.students import AuxiliaryHead, StudentHead
 from hf_lelp.subclass_scores import SubclassScores
 
 logger = logging.getLogger(__name__)
@@ -141,7 +141,8 @@ class StudentTrainer(Trainer):
                 save_for_resuming(temporary, self._own_head(), self._settings_to_resume())
                 (folder / STATE_NAME).unlink(missing_ok=True)  # of a checkpoint that this one replaces
             else:
-                drop_auxiliary(temporary / ADAPTER_NAME)  # a checkpoint keeps it: PEFT would not resume without
+                if isinstance(self._head, AuxiliaryHead):  # a checkpoint keeps it: PEFT would not resume without
+                    drop_auxiliary(temporary / ADAPTER_NAME)
                 write_checksums(temporary, WEIGHTS)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
@@ -167,7 +168,6 @@ class StudentTrainer(Trainer):
             if self.projections is not None:
                 self.projections.save_pretrained(folder / PROJECTIONS_FOLDER)
             self.student_card().save(folder / CARD_NAME)
-            write_checksums(Path(checkpoint_folder))  # it may be uploaded too, to be resumed from there
         with self.args.shown_as_published():
             super()._push_from_checkpoint(checkpoint_folder)
 

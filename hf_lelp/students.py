@@ -170,16 +170,20 @@ def take_classes(model: PreTrainedModel, num_labels: int, names: list[str] | Non
     own = class_names(config)
     if names is None or own == names:
         return
-    config.id2label = dict(enumerate(names))
-    config.label2id = {name: index for index, name in enumerate(names)}
     try:
         order = match_names(names, own or names)
-    except ValueError:
-        return  # it was a classifier of something else
-    head = student_head(model)
-    layers = find_heads(model, len(names)).values() if head is None else [head]
-    for parameter in (parameter for layer in layers for parameter in layer.parameters()):
-        parameter.copy_(parameter.unflatten(0, (len(names), -1))[order].flatten(0, 1))
+    except ValueError:  # it was a classifier of something else
+        order = list(range(num_labels))
+    if order != sorted(order):
+        head = student_head(model)
+        placed = [module for module in model.modules() if isinstance(module, StudentHead | TwinHead)]
+        rows = num_labels * (head.num_subclasses if head is not None else 1)
+        for layer in placed or find_heads(model, num_labels).values():
+            for parameter in layer.parameters():
+                if len(parameter) in (num_labels, rows):  # others are of another method's module
+                    parameter.copy_(parameter.unflatten(0, (num_labels, -1))[order].flatten(0, 1))
+    config.id2label = dict(enumerate(names))
+    config.label2id = {name: index for index, name in enumerate(names)}
 
 
 def place_auxiliary(model: PreTrainedModel, auxiliary: nn.Module, num_subclasses: int = 1) -> None:

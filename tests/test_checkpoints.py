@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import runs
 import tiny
-from transformers import Trainer
 
 from hf_lelp import LELPTrainer
 from hf_lelp.checkpoints import check_checkpoint, last_checkpoint
@@ -65,7 +64,7 @@ def test_the_last_whole_one_is_taken(run: Path, caplog: pytest.LogCaptureFixture
     flip(out / "checkpoint-6" / "optimizer.pt")
     assert last_checkpoint(out) == str(out / "checkpoint-4")
     assert "Passed over" in caplog.text and "optimizer.pt is not the one that was saved" in caplog.text
-    (out / "checkpoint-4" / CHECKSUMS_NAME).unlink()
+    (out / "checkpoint-4" / "trainer_state.json").unlink()
     (out / "checkpoint-nonsense").mkdir()
     assert last_checkpoint(out) == str(out / "checkpoint-2")
     shutil.rmtree(out / "checkpoint-2")
@@ -83,7 +82,7 @@ def test_resuming_passes_over_what_is_not_whole_and_ends_the_same(run: Path, who
         expected = (whole / "out" / "checkpoint-6" / name).read_bytes()
         (run / "out" / "checkpoint-6" / name).write_bytes(expected[: len(expected) // 2])
     resumed = trainer(run)
-    with pytest.raises(ValueError, match=r"checkpoint-6: .* is not the one that was saved"):
+    with pytest.raises(ValueError, match=r"checkpoint-6 is no whole checkpoint: trainer_state\.json, the last file"):
         resumed.train(resume_from_checkpoint=str(run / "out" / "checkpoint-6"))
     resumed.train(resume_from_checkpoint=True)
     for name in ("model.safetensors", "auxiliary_head.safetensors"):
@@ -94,7 +93,7 @@ def test_resuming_passes_over_what_is_not_whole_and_ends_the_same(run: Path, who
 
 def test_without_a_whole_one_there_is_nothing_to_resume(run: Path) -> None:
     for checkpoint in (run / "out").glob("checkpoint-*"):
-        (checkpoint / CHECKSUMS_NAME).unlink()
+        (checkpoint / "trainer_state.json").unlink()
     with pytest.raises(ValueError, match=r"There is no whole checkpoint in .*out to resume from"):
         trainer(run).train(resume_from_checkpoint=True)
 
@@ -105,26 +104,32 @@ def test_one_whose_removal_was_cut_off_is_not_whole(run: Path, kept: str) -> Non
     for path in [*checkpoint.rglob("*")]:
         if path.is_file() and path.name != kept:
             path.unlink()
-    with pytest.raises(
-        ValueError, match=r"checkpoint-2 is no whole checkpoint: checksums\.json|checkpoint-2: .* is missing"
-    ):
+    words = {CHECKSUMS_NAME: "trainer_state.json, the last", "trainer_state.json": "its removal was cut off"}
+    with pytest.raises(ValueError, match=f"checkpoint-2 is no whole checkpoint: .*{words.get(kept, '')}"):
         check_checkpoint(checkpoint)
 
 
-def test_one_that_is_uploaded_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    uploaded: list[Path] = []
+def test_with_a_single_one_kept_there_is_always_a_whole_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[Path] = []
 
-    def upload(self: Trainer, checkpoint_folder: str) -> None:
-        check_checkpoint(Path(checkpoint_folder))
-        uploaded.append(Path(checkpoint_folder))
-        raise OSError("no network")
+    def killed(folder: Path) -> None:
+        written.append(folder)
+        if len(written) == 2:
+            raise KeyboardInterrupt
+        write_checksums(folder)
 
-    monkeypatch.setattr(Trainer, "_push_from_checkpoint", upload)
-    run = trainer(tmp_path)
-    run.args.push_to_hub, run.push_in_progress = True, None  # as Trainer would with a repository
-    with pytest.raises(OSError, match="no network"):
-        run.train()
-    check_checkpoint(*uploaded)  # it stays
+    monkeypatch.setattr("hf_lelp.student_trainer.write_checksums", killed)
+    with pytest.raises(KeyboardInterrupt):
+        trainer(tmp_path, save_total_limit=1).train()
+    assert last_checkpoint(tmp_path / "out") == str(tmp_path / "out" / "checkpoint-4") == str(written[-1])
+
+
+def test_checkpoints_of_before_checksums_can_be_resumed(run: Path, whole: Path) -> None:
+    shutil.rmtree(run / "out" / "checkpoint-6")
+    (run / "out" / "checkpoint-4" / CHECKSUMS_NAME).unlink()
+    trainer(run).train(resume_from_checkpoint=True)
+    found, expected = (folder / "out" / "checkpoint-6" / "model.safetensors" for folder in (run, whole))
+    assert found.read_bytes() == expected.read_bytes()
 
 
 @pytest.mark.parametrize("subclasses", [2, 1])

@@ -242,6 +242,24 @@ class TestCheckTeacher:
             check_teacher(5 * np.eye(4)[np.array([0, 2, 1, 3])[labels]], labels, Classes(4, None, [3, 2, 1, 0]))
         assert "teacher_class_order=[3, 1, 2, 0] the accuracy would be 1.000" in str(raised.value)
 
+    @pytest.mark.parametrize("rows", [1, 2, 3, 5])
+    def test_errors_of_many_classes_are_no_other_order(self, rows: int) -> None:
+        labels = np.repeat(np.arange(500), rows)
+        generator = np.random.default_rng(rows)
+        wrong = generator.random(len(labels)) < 0.5
+        predicted = np.where(wrong, generator.integers(500, size=len(labels)), labels)
+        check_teacher(np.eye(500)[predicted], labels, Classes(500, None, None))
+
+    def test_a_class_taken_for_another_one_way_is_a_bad_teacher_and_no_other_order(self) -> None:
+        confusion = np.array([[9000, 0, 0], [0, 200, 800], [700, 0, 300]])
+        labels, predicted = (axis.repeat(confusion.ravel()) for axis in np.indices((3, 3)).reshape(2, -1))
+        check_teacher(np.eye(3)[predicted], labels, Classes(3, None, None))
+
+    def test_three_classes_in_a_ring(self) -> None:
+        labels = np.repeat(range(5), 60)
+        with pytest.raises(ValueError, match=r"teacher_class_order=\[0, 2, 3, 1, 4\] the accuracy would be 1\.000"):
+            check_teacher(np.eye(5)[np.array([0, 2, 3, 1, 4])[labels]], labels, Classes(5, None, None))
+
     def test_a_few_rows_that_another_order_explains_better_are_chance(self) -> None:
         labels = np.array([0] * 90 + [1] * 6 + [2] * 6)
         predicted = np.array([0] * 90 + [1, 1, 2, 2, 2, 2] + [2, 2, 1, 1, 1, 1])

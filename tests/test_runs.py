@@ -360,3 +360,8 @@ def test_a_text_task_and_its_tokenizer(tmp_path: Path) -> None:
     )
     run = run_or_read(task, "hash", "lelp", 0, tmp_path)
     assert run.logits.shape == (7, 2) and "teacher_agreement" not in run.figures
+
+
+def test_what_auto_chose_is_recorded(tmp_path: Path) -> None:
+    (run,) = run_all(LOADERS, ["kd:temperature=auto"], [0], tmp_path)["one"]
+    assert run.figures["settings"]["temperature"] == run.figures["auto_trials"][-1]["temperature"] != "auto"

@@ -14,7 +14,15 @@ from transformers import AutoModelForSequenceClassification, BertConfig, BertFor
 
 from hf_lelp.checksums import WEIGHTS, write_checksums
 from hf_lelp.modeling_lelp import SubclassHead
-from hf_lelp.students import AuxiliaryHead, all_logits, load_student, place_student_head, student_head, take_classes
+from hf_lelp.students import (
+    AuxiliaryHead,
+    all_logits,
+    load_student,
+    place_auxiliary,
+    place_student_head,
+    student_head,
+    take_classes,
+)
 
 C, S = 3, 4
 TAU = 2.5
@@ -233,6 +241,20 @@ def test_classes_that_it_knows_in_another_order(form: str | None) -> None:
     torch.testing.assert_close(model(**inputs).logits, before[:, [2, 0, 1]])
     take_classes(model, C, None)
     assert model.config.id2label == {0: "red", 1: "green", 2: "blue"}
+
+
+def test_only_what_has_rows_per_class_is_put_in_order() -> None:
+    model = plain_model("bert")
+    place_auxiliary(model, torch.nn.Linear(16, 5))  # as another method has it
+    model.config.id2label = {0: "a", 1: "b", 2: "c"}
+    before = copy.deepcopy(model.classifier)
+    take_classes(model, C, ["c", "a", "b"])
+    assert model.classifier.weight.equal(before.weight[[2, 0, 1]]) and model.classifier.bias is not None
+    assert model.classifier.auxiliary.weight.equal(before.auxiliary.weight)
+    without = torch.nn.Module()  # no layer is looked for where none is to be changed
+    without.config = BertConfig(num_labels=3)
+    take_classes(without, C, ["x", "y", "z"])
+    assert without.config.id2label[2] == "z"
 
 
 def test_the_copy_that_peft_trains_is_the_head() -> None:

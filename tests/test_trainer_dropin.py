@@ -1,5 +1,6 @@
 """LELPTrainer takes what Trainer takes, and does with it what Trainer does."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -271,7 +272,7 @@ def test_model_init_is_looked_at_first(tmp_path: Path) -> None:
     raw = Dataset.from_dict({"text": [*runs.data()["text"], *long], "label": [*runs.data()["label"], *[0] * 8]})
     run = runs.trainer(
         runs.config(tmp_path, per_device_train_batch_size=104, max_steps=1, teacher_max_length=64, check_teacher=False),
-        model_init=lambda: runs.student(),
+        model_init=partial(lambda dropout: runs.student(dropout=dropout), dropout=False),
         train_dataset=raw,
         processing_class=tokenizer,
     )
