@@ -97,8 +97,9 @@ def distill(arguments: DistillArguments, config: LELPConfig) -> dict[str, Any]:
     if config.num_subclasses == 1 and "lelp" in arguments.method:
         raise ValueError("num_subclasses=1 is plain distillation, the method kd. Use 2 or more for lelp, or drop it.")
     output_dir = Path(config.output_dir or "out")
-    for folder in (output_dir, config.columns_cache_dir):
-        check_writable(Path(folder or "."))
+    check_writable(output_dir)
+    if config.columns_cache_dir is not None:
+        check_writable(Path(config.columns_cache_dir))
     train, evaluation = load_data(arguments, config.seed)
     student = expand(arguments.student_model or "")
     processing_class = load_processor(student)

@@ -126,7 +126,7 @@ def resolve_classes(
 
 
 def check_teacher(teacher_logits: NDArray[np.floating], labels: NDArray[np.integer], classes: Classes) -> None:
-    """Refuse a teacher that knows less than the labels' frequencies do, or more with its classes in another order.
+    """Refuse a teacher that knows less than the labels' frequencies do, or knows more in another order of its classes.
 
     Args:
         teacher_logits: (N, C), in the order of `classes`.
@@ -134,9 +134,9 @@ def check_teacher(teacher_logits: NDArray[np.floating], labels: NDArray[np.integ
         classes: of the data.
 
     Raises:
-        ValueError: if the accuracy is below the majority baseline, or it takes some classes
-            for each other, each clearly more often than not; the message has the
-            confusion matrix and, where another order explains it, that order.
+        ValueError: if the accuracy is below the majority baseline, or it takes some classes for each other, each
+            clearly more often than not; the message has the confusion matrix and, where another order explains it, that
+            order.
     """
     labelled = labels != NO_LABEL
     if not labelled.any():
