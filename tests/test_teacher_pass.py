@@ -72,11 +72,11 @@ def test_shares_are_merged_and_a_run_finds_them_all(assets: Path, caplog: pytest
 def test_a_share_that_is_missing_or_damaged(assets: Path) -> None:
     for share in ("1/2", "2/2"):
         run("--share", share, "--columns_cache_dir", share[0])
-    with pytest.raises(ValueError, match=r"3 of the 7 shards of this data are missing in 1, which hold 0 of"):
+    with pytest.raises(SystemExit, match=r"3 of the 7 shards of this data are missing in 1, which hold 0 of"):
         run("--merge", "1")
     broken = sorted((assets / "2").glob("teacher/*/*.arrow"))[0]
     broken.write_bytes(broken.read_bytes()[:-1])
-    with pytest.raises(ValueError, match=rf"1 of the 7 shards[\s\S]*{broken.name}: its content does not match"):
+    with pytest.raises(SystemExit, match=rf"1 of the 7 shards[\s\S]*{broken.name}: its content does not match"):
         run("--merge", "1", "2")
     assert not (assets / "columns").exists()
     # A whole copy elsewhere will do.
@@ -90,16 +90,16 @@ def test_another_teacher_other_settings_and_other_data(assets: Path) -> None:
     run("--columns_cache_dir", "shorter", "--teacher_max_length", "5")
     run("--columns_cache_dir", "narrow", "--columns_dtype", "float16")
     for folder in ("shorter", "narrow", "nowhere"):
-        with pytest.raises(ValueError, match=rf"{folder} has no columns of this teacher"):
+        with pytest.raises(SystemExit, match=rf"{folder} has no columns of this teacher"):
             run("--merge", "right", folder)
     runs.data(ROWS, seed=5).to_parquet(assets / "train.parquet")
-    with pytest.raises(ValueError, match=r"5 of the 7 shards of this data are missing in right, which hold 5 of other"):
+    with pytest.raises(SystemExit, match=r"5 of the 7 shards of this data are missing in right, which hold 5 of other"):
         run("--merge", "right")
     # Files by the right names of another pass's rows.
     runs.data(ROWS).to_parquet(assets / "train.parquet")
     names = sorted((assets / "right").glob("teacher/*/*.arrow"))
     shutil.copy(names[0], names[1])
-    with pytest.raises(ValueError, match=rf"1 of the 7 [\s\S]*{names[1].name}: it was written as .*{names[0].name}"):
+    with pytest.raises(SystemExit, match=rf"1 of the 7 [\s\S]*{names[1].name}: it was written as .*{names[0].name}"):
         run("--merge", "right")
 
 
