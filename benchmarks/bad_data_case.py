@@ -3,7 +3,6 @@
 import math
 import sys
 import tempfile
-import traceback
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -17,8 +16,8 @@ from hypothesis.strategies import DrawFn
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))  # for their tiny models
 import runs
 
-import hf_lelp
 from hf_lelp import LELPTrainer, Teacher
+from hf_lelp.options import raised_here
 
 ROWS = 32
 SIZE = 16  # of the teacher's embedding
@@ -74,10 +73,7 @@ def outcome(case: Case) -> str:
 
 def is_our_own(error: BaseException) -> bool:
     """Whether it is a ValueError or FileNotFoundError of a `raise` in hf_lelp, and says something."""
-    where = traceback.extract_tb(error.__traceback__)[-1]
-    # Not where it passed through: numpy and open() have no frame of their own.
-    raised = Path(where.filename).parent == Path(hf_lelp.__file__).parent and str(where.line).startswith("raise ")
-    return isinstance(error, ValueError | FileNotFoundError) and raised and bool(str(error))
+    return isinstance(error, ValueError | FileNotFoundError) and raised_here(error) and bool(str(error))
 
 
 def check(run: LELPTrainer, case: Case) -> None:

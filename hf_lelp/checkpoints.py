@@ -108,9 +108,8 @@ def check_checkpoint(folder: Path) -> None:
             f"{folder} is no whole checkpoint: {STATE_NAME}, the last file to be written, cannot be read ({error})."
             " Resume from another one."
         ) from error
-    ordered = _by_steps(folder.parent)
-    later = ordered[ordered.index(folder) + 1 :] if folder in ordered else []
-    if not (folder / CHECKSUMS_NAME).exists() and any((path / STATE_NAME).exists() for path in later):
+    whole = [path for path in _by_steps(folder.parent) if (path / STATE_NAME).exists()]
+    if not (folder / CHECKSUMS_NAME).exists() and folder in whole[:-1]:
         # Trainer removes the oldest file by file; the last one may be without checksums, which come after that.
         raise ValueError(
             f"{folder} is no whole checkpoint: {CHECKSUMS_NAME} is missing, and there is a later one. It seems that its"

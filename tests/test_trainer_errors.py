@@ -275,10 +275,11 @@ def test_alpha_without_labels(alpha: float, tmp_path: Path) -> None:
         if alpha < 1:
             words = (f"alpha={alpha} gives weight to labels", "none in 'label'", "Set alpha=0, or label_column")
             refused(tmp_path, *words, settings={"alpha": alpha}, train_dataset=dataset)
-    stream = raw.select_columns(["text"]).to_iterable_dataset()  # cannot be looked through beforehand
-    run = runs.trainer(runs.config(tmp_path, alpha=1.0), train_dataset=stream, teacher_model=None)
-    with pytest.raises(ValueError, match=r"alpha=1\.0 gives weight to labels, and a training batch has none"):
-        run.train()
+    bare = raw.select_columns(["text"])
+    for dataset in (bare, bare.to_iterable_dataset()):
+        run = runs.trainer(runs.config(tmp_path, alpha=1.0), train_dataset=dataset, teacher_model=None)
+        with pytest.raises(ValueError, match=r"alpha=1\.0 gives weight to labels, and a training batch has none"):
+            run.train()
 
 
 def test_not_a_lelp_config(tmp_path: Path) -> None:
