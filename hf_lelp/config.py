@@ -2,15 +2,33 @@
 
 import copy
 import os
-from collections.abc import Iterator
+from argparse import ArgumentTypeError
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from transformers import TrainingArguments
 
 AUTO = "auto"
 MOST_SUBCLASSES = 32  # that "auto" tries
+
+
+def _or_auto(text: str, *, kind: Callable[[str], Any], expected: str) -> Any:
+    """An option's text as a number, or "auto"."""
+    try:
+        return text if text == AUTO else kind(text)
+    except ValueError as error:
+        raise ArgumentTypeError(f"{text!r} is neither {expected} nor '{AUTO}'") from error
+
+
+if TYPE_CHECKING:
+    CountOrAuto: TypeAlias = int | str
+    NumberOrAuto: TypeAlias = float | str
+else:  # HfArgumentParser takes a union with str for its other type, and calls what is none with the option's text
+    CountOrAuto = partial(_or_auto, kind=int, expected="a whole number")
+    NumberOrAuto = partial(_or_auto, kind=float, expected="a number")
 
 
 @dataclass
@@ -60,13 +78,13 @@ class LELPConfig(TrainingArguments):
         ValueError: if a setting is out of its range.
     """
 
-    num_subclasses: int | str = field(
+    num_subclasses: CountOrAuto = field(
         default=8, metadata={"help": "S, pseudo-subclasses per class; 1 is plain distillation; 'auto': 32, or 1."}
     )
-    temperature: float | str = field(
+    temperature: NumberOrAuto = field(
         default=1.0, metadata={"help": "τ, temperature of the class probabilities, or 'auto'."}
     )
-    subclass_temperature: float | str = field(
+    subclass_temperature: NumberOrAuto = field(
         default=1.0, metadata={"help": "β, temperature of the subclass probabilities, or 'auto'."}
     )
     subclass_weight: float = field(

@@ -3,19 +3,19 @@
 import logging
 import sys
 import traceback
-from argparse import Action, ArgumentDefaultsHelpFormatter, ArgumentTypeError
-from collections.abc import Callable, Iterator
+from argparse import Action, ArgumentDefaultsHelpFormatter
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import yaml
 from transformers import HfArgumentParser, TrainingArguments
 from transformers.utils.logging import disable_progress_bar
 
-from hf_lelp.config import AUTO, LELPConfig
+from hf_lelp.config import LELPConfig
 
 Arguments = TypeVar("Arguments")
 
@@ -41,9 +41,6 @@ def parse_options(
         description=description,
     )
     parser.add_argument("--config", metavar="FILE", help="YAML file with any of the options below.")
-    for action in parser._actions:
-        if action.dest in ("num_subclasses", "temperature", "subclass_temperature"):
-            action.type = _count_or_auto if action.dest == "num_subclasses" else _number_or_auto
     _group_options(parser, kind)
     _check_names(parser, argv)
     known, _ = parser.parse_known_args(argv)
@@ -108,21 +105,6 @@ def _check_names(parser: HfArgumentParser, argv: list[str]) -> None:
         if name.startswith("--") and not any(option.startswith(name) for option in options):  # or a beginning of one
             near = get_close_matches(name, options, n=1)
             parser.error(f"there is no option {name}{f'; did you mean {near[0]}?' if near else ''}")
-
-
-def _count_or_auto(text: str) -> int | str:
-    return _or_auto(text, int, "a whole number")
-
-
-def _number_or_auto(text: str) -> float | str:
-    return _or_auto(text, float, "a number")
-
-
-def _or_auto(text: str, kind: Callable[[str], Any], expected: str) -> Any:
-    try:
-        return text if text == AUTO else kind(text)
-    except ValueError as error:
-        raise ArgumentTypeError(f"{text!r} is neither {expected} nor '{AUTO}'") from error
 
 
 def _group_options(parser: HfArgumentParser, kind: type) -> None:

@@ -106,6 +106,8 @@ class TestCommandLine:
         [
             ("--num_subclasses 4 --num_directions 16", {"num_subclasses": 4, "num_directions": 16}),
             ("--temperature 2 --subclass_temperature 1e-1", {"temperature": 2.0, "subclass_temperature": 0.1}),
+            ("--num_subclasses auto --temperature auto", {"num_subclasses": "auto", "temperature": "auto"}),
+            ("--subclass_temperature auto", {"subclass_temperature": "auto"}),
             ("--alpha 0.5", {"alpha": 0.5}),
             ("--student_head auxiliary", {"student_head": "auxiliary"}),
             ("--null_space false --random_rotation False", {"null_space": False, "random_rotation": False}),
