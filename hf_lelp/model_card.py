@@ -37,6 +37,16 @@ QUALITY: dict[str, tuple[str, tuple[str, str, dict[str, Any] | None] | None]] = 
     "teacher_agreement": ("agrees with teacher", None),
 }
 _MOST_CLASSES = 20
+PLAIN_LOADING = """```python
+from transformers import pipeline
+
+classifier = pipeline("{task}", model="path/to/this/folder")
+classifier("{example}")
+```
+
+It is a plain `{auto_class}`: nothing but transformers is needed. This is the plain form of a student with
+pseudo-subclasses in its final layer: one linear layer was fitted to that student's class probabilities. Compared with
+it: {said}. All else on this card was written for the student, and so are the results its own."""
 
 
 @dataclass(frozen=True)
@@ -301,11 +311,32 @@ def add_runtimes(path: Path, table: str) -> None:
         table: Markdown, as `report.runtimes_table` makes it.
     """
     card = ModelCard.load(path)
-    heading, section = "## Other runtimes\n", f"## Other runtimes\n\n{table}\n\n"
-    start, found, rest = card.text.partition(heading)
+    card.text = _with_section(card.text, "Other runtimes", table, before="How it was made")
+    write_atomically(path, lambda temporary: temporary.write_text(str(card), encoding="utf-8"))
+
+
+def plain_card(path: Path, auto_class: str, said: str) -> ModelCard:
+    """The card of a student's plain form (`plain_student`): the student's, but for what holds of the student alone.
+
+    Args:
+        path: of the student's card.
+        auto_class: the Auto class of transformers that loads the plain form.
+        said: how far the two are apart.
+    """
+    card = ModelCard.load(path)
+    card.data.eval_results, card.data.model_name, card.data.metrics = None, None, None  # they are the student's
+    task, example = TASKS[auto_class]
+    loading = PLAIN_LOADING.format(task=task, example=example, auto_class=auto_class, said=said)
+    own_row = card.text.replace("(this model)", "(student)   ")  # as wide as before, for the table
+    card.text = _with_section(own_row, "How to load it", loading, before="Results")
+    return card
+
+
+def _with_section(text: str, heading: str, body: str, before: str) -> str:
+    """A card's text with a section, in place of the one of that heading, or before another one."""
+    start, found, rest = text.partition(f"## {heading}\n")
     after = rest[rest.find("\n## ") + 1 :] if found else ""
     if not found:
-        start, found, after = card.text.partition("## How it was made\n")
+        start, found, after = text.partition(f"## {before}\n")
         after = found + after
-    card.text = start + section + after
-    write_atomically(path, lambda temporary: temporary.write_text(str(card), encoding="utf-8"))
+    return f"{start}## {heading}\n\n{body}\n\n{after}"
