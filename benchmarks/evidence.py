@@ -8,7 +8,10 @@ in the cache folder of the suite. A later command with more seeds costs the new 
 
 import argparse
 import json
+import multiprocessing
 import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,9 +23,16 @@ from benchmarks.suite.store import CACHE
 from hf_lelp.compare import summarise
 from hf_lelp.files import write_atomically
 from hf_lelp.report import comparison_table
-from hf_lelp.runs import run_all
+from hf_lelp.runs import no_progress_bars, run_all
+from hf_lelp.task import Task
 
 RESULTS = Path(__file__).parent / "results"
+
+
+def _prepare(load: Callable[[], Task]) -> None:
+    """Have a task's data and teacher in the cache."""
+    with no_progress_bars():
+        load()
 
 
 def run_part(name: str, seeds: int | None, processes: int) -> None:
@@ -30,6 +40,9 @@ def run_part(name: str, seeds: int | None, processes: int) -> None:
     part = PARTS[name]
     start = time.perf_counter()
     chosen = range(seeds or part.seeds)
+    # Teachers first, several at once: the runs of a task would all wait for its own.
+    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), torch.set_num_threads, (1,)) as pool:
+        list(pool.map(_prepare, part.tasks.values()))
     runs = run_all(part.tasks, list(part.methods.values()), chosen, CACHE / "runs", processes=processes)
     names = {method: label for label, method in part.methods.items()}
     summaries = {
