@@ -199,6 +199,7 @@ def _data_classes(dataset: Dataset, label_column: str) -> tuple[list[str] | None
     values = dataset.unique(label_column) if isinstance(feature, Value) else dataset[:1][label_column]
     present = [label for label in values if isinstance(label, str) or _whole(label) != NO_LABEL]
     if all(isinstance(label, str) for label in present):
+        _check_several(present, label_column)
         return (sorted(present), len(present)) if present else (None, None)
     soft = [label for label in present if isinstance(label, str) or _whole(label) is None]
     if soft:
@@ -209,12 +210,22 @@ def _data_classes(dataset: Dataset, label_column: str) -> tuple[list[str] | None
     classes = sorted(int(label) for label in present)
     if not classes:
         return None, None
+    _check_several(classes, label_column)
     if classes[0] < 0 or classes != list(range(len(classes))):
         raise ValueError(
             f"The labels in {label_column!r} are {_listed(classes)}; with {len(classes)} classes they must be 0 to"
             f" {len(classes) - 1} ({NO_LABEL} for no label). Renumber them, or store the column as a ClassLabel."
         )
     return None, len(classes)
+
+
+def _check_several(classes: Sequence[Any], label_column: str) -> None:
+    """Refuse labels of one class: mostly a part cut from data that is sorted by class."""
+    if len(classes) == 1:
+        raise ValueError(
+            f"All labels in {label_column!r} are {classes[0]!r}, and a classifier needs two classes or more. If these"
+            " rows are a part of more, shuffle before you cut, or store the column as a ClassLabel: it knows them all."
+        )
 
 
 def _whole(label: Any) -> int | None:

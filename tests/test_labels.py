@@ -52,7 +52,7 @@ class TestWithoutATeacher:
         with pytest.raises(UnknownClasses, match="'label'"):
             resolve(dataset)
 
-    @pytest.mark.parametrize("labels", [[0, 2], [1, 2], [0, 1, 3, 4], [-2, 0, 1], [5, -100]])
+    @pytest.mark.parametrize("labels", [[0, 2], [1, 2], [0, 1, 3, 4], [-2, 0, 1], [5, 6, -100]])
     def test_integers_with_gaps(self, labels: list[int]) -> None:
         shown = ", ".join(str(label) for label in sorted(set(labels) - {-100}))
         with pytest.raises(ValueError, match=f"labels in 'label' are {shown}; .*Renumber"):
@@ -65,6 +65,14 @@ class TestWithoutATeacher:
     def test_soft_labels_and_scores(self, labels: list[Any], shown: str) -> None:
         with pytest.raises(ValueError, match=rf"'label' holds {re.escape(shown)}: class labels are integers or text"):
             resolve(data(labels))
+
+    @pytest.mark.parametrize(
+        ("labels", "shown"), [([1, 1], "1"), ([0, -100, 0], "0"), ([5, None], "5"), (["pos", "pos"], "'pos'")]
+    )
+    @pytest.mark.parametrize("teacher_names", [None, ["neg", "pos"]])
+    def test_one_class_alone_is_a_slip(self, labels: list[Any], shown: str, teacher_names: list[str] | None) -> None:
+        with pytest.raises(ValueError, match=f"All labels in 'label' are {shown}, and a classifier needs two classes"):
+            resolve(data(labels), teacher_names)
 
 
 class TestWithATeacher:
