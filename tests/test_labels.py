@@ -71,7 +71,9 @@ class TestWithoutATeacher:
     )
     @pytest.mark.parametrize("teacher_names", [None, ["neg", "pos"]])
     def test_one_class_alone_is_a_slip(self, labels: list[Any], shown: str, teacher_names: list[str] | None) -> None:
-        with pytest.raises(ValueError, match=f"All labels in 'label' are {shown}, and a classifier needs two classes"):
+        with pytest.raises(
+            ValueError, match=f"All labels in 'label' are {shown}, and a classifier needs two classes or more"
+        ):
             resolve(data(labels), teacher_names)
 
 
@@ -146,7 +148,11 @@ class TestWithATeacher:
 
     @pytest.mark.parametrize(
         ("dataset", "found"),
-        [(data([0, 1, 2]), "3 (unnamed)"), (data([0, 1], ["a", "b", "c"]), "3 (a, b, c)"), (data(["x"]), "1 (x)")],
+        [
+            (data([0, 1, 2]), "3 (unnamed)"),
+            (data([0, 1], ["a", "b", "c"]), "3 (a, b, c)"),
+            (data(["x", "y", "z"]), "3 (x, y, z)"),
+        ],
     )
     def test_other_numbers_of_classes(self, dataset: Dataset, found: str) -> None:
         message = re.escape(f"The teacher has 2 classes (bad, good) and the data {found} in its column 'label'")
