@@ -40,9 +40,10 @@ def run_part(name: str, seeds: int | None, processes: int) -> None:
     part = PARTS[name]
     start = time.perf_counter()
     chosen = range(seeds or part.seeds)
-    # Teachers first, several at once: the runs of a task would all wait for its own.
-    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), torch.set_num_threads, (1,)) as pool:
-        list(pool.map(_prepare, part.tasks.values()))
+    if processes > 1 and len(part.tasks) > 1:
+        # Teachers first and side by side: runs are in the order of the tasks, and would all wait for one teacher.
+        with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), torch.set_num_threads, (1,)) as pool:
+            list(pool.map(_prepare, part.tasks.values()))
     runs = run_all(part.tasks, list(part.methods.values()), chosen, CACHE / "runs", processes=processes)
     names = {method: label for label, method in part.methods.items()}
     summaries = {

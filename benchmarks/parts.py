@@ -266,7 +266,7 @@ PARTS = {
     "subclasses": Part(
         texts_with("mlp", PARITY),
         {KD_AUTO: CORE[KD_AUTO], KD_4: CORE[KD_4], **SUBCLASSES},
-        2,
+        3,
     ),
     "epochs": Part(
         {

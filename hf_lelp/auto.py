@@ -5,7 +5,7 @@
    projections have directions, β = 0.5 and γ = 0.5, where these are not set. It is taken unless plain distillation
    has more rows right.
 
-Every trial is a whole training on the other part: shorter ones order the settings otherwise (docs/evidence.md, which
+Every trial is a whole training on the other part: after shorter ones the distances are others (docs/evidence.md, which
 also says why S, β and γ are not searched for). The teacher is not run, and the test data not touched. The cost is that
 of about three trainings. Each trial is kept in `auto.json` in the run's folder as soon as it is done: a run that is
 started again there, to be resumed for instance, does not try it again.

