@@ -189,12 +189,13 @@ def _plain_card(student: str, model: PreTrainedModel, plain: PreTrainedModel, re
         classes=list(map(str, (plain.config.id2label or {}).values())),
         settings={
             "plain form of": hub_id(student) or "a student with pseudo-subclasses in its final layer",
+            "its pseudo-subclasses per class, S": model.config.num_subclasses,
             "final layer": "fitted to the student's class probabilities",
             "same answer as the student": f"{report['agreement']:.1%} of {report['rows']:,} held-out rows",
             "probabilities apart by": f"{report['mean_difference']:.4f}, {report['max_difference']:.4f} at most",
         },
         results=results,
-        evaluation=EvaluationData(int(report["rows"])),
+        evaluation=EvaluationData(int(report["rows"]), "held-out data given to the export"),
     )
 
 
