@@ -91,7 +91,7 @@ def bad_labels(draw: DrawFn, name: str) -> Case:
     if name.startswith("one class"):
         label = draw(st.integers(0, 1))
         data = data.add_column("label", [label] * ROWS)
-        words = "with 1 classes they must be 0 to 0" if label else "classes (negative, positive) and the data 1"
+        words = f"All labels in 'label' are {label}, and a classifier needs two classes or more"
         if name != "one class":
             data = data.cast_column("label", ClassLabel(names=tiny.LABEL_NAMES))
             words = f"No example of class {1 - label}"
