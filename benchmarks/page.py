@@ -157,8 +157,8 @@ def cost_table(results: dict[str, dict[str, Any]]) -> str:
         body.append([name, str(runs), f"{hours:.1f}"])
     body.append(["all", str(sum(int(runs) for _, runs, _ in body)), f"{total:.1f}"])
     return (
-        "Runs that no earlier part has made, and hours of training, one core each, with other work on the second core:"
-        " two processes take about half as long. Fits, evaluations and the teachers are not in it.\n\n"
+        "Runs that no earlier part has made, and hours of training, one core each, mostly with other work on the"
+        " second core. Fits, evaluations and the teachers are not in it.\n\n"
         f"{markdown_table(['part', 'runs', 'hours'], body)}"
     )
 

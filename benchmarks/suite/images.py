@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from filelock import FileLock
 from numpy.typing import NDArray
 
+from benchmarks.suite.store import once
 from examples.vader import atomically
 
 PACKAGE = "dataset-fashion-mnist"
@@ -41,13 +41,6 @@ def fetch_fashion_mnist(folder: Path) -> None:
         RuntimeError: if the package cannot be downloaded or unpacked.
         ValueError: if a file is not the expected one.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{folder}.lock"):
-        if not folder.exists():
-            _fetch_fashion_mnist(folder)
-
-
-def _fetch_fashion_mnist(folder: Path) -> None:
     with tempfile.TemporaryDirectory() as scratch, atomically(folder) as unfinished:
         try:
             subprocess.run(["apt-get", "download", "-qq", PACKAGE], cwd=scratch, check=True, capture_output=True)
@@ -70,7 +63,7 @@ def _fetch_fashion_mnist(folder: Path) -> None:
 
 def fashion_mnist(folder: Path) -> tuple[Images, Images]:
     """The 60,000 training and 10,000 test images, fetched unless they lie in `folder`."""
-    fetch_fashion_mnist(folder)
+    once(folder, lambda: fetch_fashion_mnist(folder))
     return _read(folder, "train"), _read(folder, "t10k")
 
 

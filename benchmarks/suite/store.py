@@ -39,10 +39,7 @@ class Part(NamedTuple):
 def kept(name: str, make: Callable[[], Part]) -> Part:
     """The part called `name`, like "corpora/vader", made unless the cache has it; of several processes one makes it."""
     folder = CACHE / name
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{folder}.lock"):
-        if not folder.exists():
-            _save(make(), folder)
+    once(folder, lambda: _save(make(), folder))
     head, report = folder / "head.safetensors", folder / "report.json"
     return Part(
         Dataset.load_from_disk(folder / "train"),
@@ -50,6 +47,14 @@ def kept(name: str, make: Callable[[], Part]) -> Part:
         _load_head(head) if head.exists() else None,
         json.loads(report.read_text()) if report.exists() else None,
     )
+
+
+def once(folder: Path, make: Callable[[], None]) -> None:
+    """Have `folder` made unless it is there; of several processes one makes it, and the others wait."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            make()
 
 
 def reports() -> Iterator[tuple[str, dict[str, Any]]]:

