@@ -8,13 +8,15 @@
 Every trial is a whole training on the other part: after shorter ones the distances are others (docs/evidence.md, which
 also says why S, β and γ are not searched for). The teacher is not run, and the test data not touched. The cost is that
 of about three trainings. Each trial is kept in `auto.json` in the run's folder as soon as it is done: a run that is
-started again there, to be resumed for instance, does not try it again.
+started again there, to be resumed for instance, does not try it again, and neither does one of other methods: all of
+them have the trials of plain distillation in common.
 """
 
 import copy
 import json
 import logging
 import tempfile
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -30,7 +32,7 @@ from numpy.typing import NDArray
 from transformers import PrinterCallback, Trainer, set_seed
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy, number_of_arguments
 
-from hf_lelp.config import AUTO, MOST_SUBCLASSES, LELPConfig
+from hf_lelp.config import AUTO, MOST_SUBCLASSES, LELPConfig, in_force
 from hf_lelp.files import write_atomically
 from hf_lelp.inputs import OnTheFly, transform_of
 from hf_lelp.names import LOGITS_COLUMN, PROJECTIONS_COLUMN
@@ -62,7 +64,9 @@ _NO_PART_IN_TRIALS = (
 Fit = Callable[[LELPConfig, Dataset, Dataset], NDArray[np.floating]]
 
 
-def choose_settings(args: LELPConfig, dataset: Any, fit: Fit, student: str = "") -> list[dict[str, Any]]:
+def choose_settings(
+    args: LELPConfig, dataset: Any, fit: Fit, student: str = "", projections: str = ""
+) -> list[dict[str, Any]]:
     """Choose what is "auto" in `args`, and set it there.
 
     Args:
@@ -70,11 +74,12 @@ def choose_settings(args: LELPConfig, dataset: Any, fit: Fit, student: str = "")
         dataset: training data with the teacher's columns and, where there are any, labels.
         fit: trains a student and gives its logits.
         student: says which student it is: trials of another are not taken for its.
+        projections: fingerprint of those that the dataset's were made by.
 
     Returns:
-        What was tried, in order: settings and validation accuracy; the last one, with `"chosen": True`, was taken.
-        The accuracy is with the labels, or where a row has none with the teacher's class. Nothing with `alpha` 1, which
-        has no use for these settings.
+        What was tried, in order: settings, validation accuracy and the seconds that it took; the last one, with
+        `"chosen": True`, was taken. The accuracy is with the labels, or where a row has none with the teacher's class.
+        Nothing with `alpha` 1, which has no use for these settings.
 
     Raises:
         ValueError: if the data is no `datasets.Dataset`, of which a part could be held back.
@@ -91,17 +96,21 @@ def choose_settings(args: LELPConfig, dataset: Any, fit: Fit, student: str = "")
     parts = dataset.train_test_split(test_size=max(rows, 1), seed=args.seed)
     truth = classes_of(parts["test"])
     tried: list[dict[str, Any]] = []
-    file, key = Path(args.output_dir or ".") / TRIALS_NAME, _key(args, dataset, student)
-    known = _read(file, key)
+    file, data = Path(args.output_dir or ".") / TRIALS_NAME, _hash_of(dataset)
+    known = _read(file)
 
     def accuracy(settings: dict[str, Any]) -> float:
-        found = next((trial for trial in known if settings.items() <= trial.items()), None)
+        trial = _trial(args, settings)
+        key = _key(trial, data, student, projections)
+        found = known.get(key)
         if found is None:
-            logits = fit(_trial(args, settings), parts["train"], parts["test"])
-            found = {**settings, "accuracy": float((logits.argmax(-1) == truth).mean())}
-            known.append(found)
+            start = time.perf_counter()
+            logits = fit(trial, parts["train"], parts["test"])
+            seconds = time.perf_counter() - start
+            found = {**settings, "accuracy": float((logits.argmax(-1) == truth).mean()), "seconds": seconds}
+            known[key] = found
             if PartialState().is_main_process:
-                text = json.dumps({"key": key, "trials": known}, indent=2)
+                text = json.dumps({"trials": known}, indent=2)
                 write_atomically(file, lambda path: path.write_text(text + "\n"))
         if found not in tried:
             tried.append(found)
@@ -202,23 +211,27 @@ def _directions(dataset: Dataset) -> int:
     return len(row[PROJECTIONS_COLUMN][0])
 
 
-def _key(args: LELPConfig, dataset: Dataset, student: str) -> str:
-    """Hash of all that the trials' results depend on, but for the student's own weights and its inputs."""
-    settings = _trial(args, {}).to_dict()
+def _hash_of(dataset: Dataset) -> str:
+    """Hash of the rows' classes and the teacher's logits."""
+    digest = xxhash.xxh3_128(classes_of(dataset).tobytes())
+    digest.update(np.ascontiguousarray(column_values(dataset.with_format("numpy"), LOGITS_COLUMN)).tobytes())
+    return digest.hexdigest()
+
+
+def _key(trial: LELPConfig, data: str, student: str, projections: str) -> str:
+    """Hash of all that a trial's result depends on, but for the student's own weights and its inputs."""
+    settings = in_force(trial.to_dict())
     kept = {name: value for name, value in settings.items() if not name.startswith(_NO_PART_IN_TRIALS)}
-    key = xxhash.xxh3_128(json.dumps([SEARCH_VERSION, kept, student], sort_keys=True, default=str).encode())
-    key.update(classes_of(dataset).tobytes())
-    key.update(np.ascontiguousarray(column_values(dataset.with_format("numpy"), LOGITS_COLUMN)).tobytes())
-    return key.hexdigest()
+    of = [SEARCH_VERSION, kept, data, student, projections if trial.num_subclasses != 1 else ""]
+    return xxhash.xxh3_128(json.dumps(of, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def _read(file: Path, key: str) -> list[dict[str, Any]]:
-    """The trials that are kept in the file, if they are of this key; as the main process finds them, in all."""
-    found: list[list[dict[str, Any]]] = [[]]
+def _read(file: Path) -> dict[str, dict[str, Any]]:
+    """The trials that are kept in the file, by key; as the main process finds them, in all."""
+    found: list[dict[str, dict[str, Any]]] = [{}]
     if PartialState().is_main_process and file.exists():
         try:
-            saved = json.loads(file.read_text())
-            found = [list(saved["trials"])] if saved["key"] == key else found
+            found = [dict(json.loads(file.read_text())["trials"])]
         except (ValueError, KeyError, TypeError) as error:
             logger.warning(f"{file} cannot be read ({error}); its trials are made again")
     return broadcast_object_list(found)[0]

@@ -241,6 +241,20 @@ class LELPConfig(TrainingArguments):
                 raise ValueError(f"{name}={columns}: one or two text columns are possible, or one of images or sound.")
 
 
+# What tells a class's subclasses apart, and so does nothing where there is one in each.
+_OF_SUBCLASSES = {
+    *("subclass_temperature", "subclass_weight", "student_head", "whitening", "scale_projections"),
+    *("null_space", "random_rotation", "rotation_seed", "num_directions"),
+}
+
+
+def in_force(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings without those that do nothing: all of plain distillation are the same but for τ and α."""
+    if settings["num_subclasses"] != 1:
+        return settings
+    return {name: value for name, value in settings.items() if name not in _OF_SUBCLASSES}
+
+
 def check_launch(args: LELPConfig) -> None:
     """Check that this process knows of the others, and has one GPU at most.
 

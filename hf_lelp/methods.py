@@ -116,16 +116,22 @@ def _value(text: str) -> Any:
 def train_student(
     task: Task, method: Method, config: LELPConfig, trainer_class: type[LELPTrainer] = LELPTrainer
 ) -> LELPTrainer:
-    """Train a fresh student of the task by the method.
+    """Train a fresh student of the task by the method: `student_trainer`, after training."""
+    trainer = student_trainer(task, method, config, trainer_class)
+    trainer.train()
+    return trainer
+
+
+def student_trainer(
+    task: Task, method: Method, config: LELPConfig, trainer_class: type[LELPTrainer] = LELPTrainer
+) -> LELPTrainer:
+    """A trainer of a fresh student of the task by the method.
 
     Args:
         task: with the teacher's columns.
         method: how.
-        config: of `method.config`.
+        config: of `method.config`; what is "auto" is settled in the trainer's own copy of it.
         trainer_class: of all methods but the baselines, which have their own.
-
-    Returns:
-        The trainer, after training.
 
     Raises:
         ValueError: if the task lacks what the method needs; see also `LELPTrainer`.
@@ -143,7 +149,6 @@ def train_student(
         projections=projections,
     )
     trainer.remove_callback(PrinterCallback)
-    trainer.train()
     return trainer
 
 

@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +32,11 @@ from transformers.utils import logging as transformers_logging
 
 from hf_lelp.auto import SEARCH_VERSION
 from hf_lelp.columns import SHARD_ROWS
-from hf_lelp.config import LELPConfig
+from hf_lelp.config import AUTO, LELPConfig, in_force
 from hf_lelp.files import write_atomically
 from hf_lelp.inputs import OnTheFly, transform_of
 from hf_lelp.labels import NO_LABEL
-from hf_lelp.methods import Method, train_student
+from hf_lelp.methods import Method, student_trainer, train_student
 from hf_lelp.metrics import few_class_metrics
 from hf_lelp.names import LOGITS_COLUMN
 from hf_lelp.prepare import column_values
@@ -65,6 +67,9 @@ OF_COLUMNS = {"columns_cache_dir", "columns_dtype", "check_teacher"}
 OF_COLUMNS |= {item.name for item in fields(LELPConfig) if item.name.startswith("teacher_")}
 # Settings of TrainingArguments, of which a run is known by those that the task or the method sets.
 NOT_OURS = {item.name for item in fields(TrainingArguments)} | OF_COLUMNS
+
+
+Order = tuple[str, str, int]  # a task's name, a method and a seed
 
 
 @dataclass(frozen=True)
@@ -118,23 +123,29 @@ def run_all(
     for method in methods:
         Method.parse(method).check()
     orders = [(task, method, seed) for task in loaders for seed in seeds for method in methods]
-    found: dict[tuple[str, str, int], Run] = {}
+    searching = [method for method in methods if Method.parse(method).config(None).auto]
+    jobs: list[list[Order]] = []
+    for task in loaders:
+        # The searches of a seed one after the other in one process: they share trials. As the longest they come first.
+        jobs += [[(task, method, seed) for method in searching] for seed in seeds if searching]
+        jobs += [[(task, method, seed)] for seed in seeds for method in methods if method not in searching]
+    found: dict[Order, Run] = {}
     threads = max(1, torch.get_num_threads() // processes)
     with tqdm(total=len(orders), desc="Comparing", unit="run", disable=len(orders) < 2) as progress:
         if processes == 1:
             tasks = _Tasks(loaders)
-            for order in orders:
+            for order in chain(*jobs):
                 found[order] = tasks.run(*order, runs_dir)
                 progress.update()
         else:
             # Forked processes would share locks of libraries that have threads already.
             context = multiprocessing.get_context("spawn")
             with ProcessPoolExecutor(processes, context, _start, (loaders, threads)) as pool:
-                futures = {pool.submit(_run_in_process, *order, runs_dir): order for order in orders}
+                futures = {pool.submit(_run_in_process, job, runs_dir): job for job in jobs}
                 try:
                     for future in as_completed(futures):
-                        found[futures[future]] = future.result()
-                        progress.update()
+                        found.update(zip(futures[future], future.result(), strict=True))
+                        progress.update(len(futures[future]))
                 except BaseException:
                     pool.shutdown(cancel_futures=True)  # or all that wait would run before the error is shown
                     raise
@@ -151,51 +162,89 @@ def run_or_read(task: Task, task_hash: str, method: str, seed: int, runs_dir: Pa
         seed: of the run.
         runs_dir: where runs are kept.
     """
-    parsed = Method.parse(method)
-    config = parsed.config(task, **RUN_SETTINGS, seed=seed, output_dir="unused")
+    return _run_or_read(task, task_hash, Method.parse(method), seed, runs_dir)
+
+
+def _run_or_read(task: Task, task_hash: str, method: Method, seed: int, runs_dir: Path) -> Run:
+    config = method.config(task, **RUN_SETTINGS, seed=seed, output_dir="unused")
     # Ours in full: the same method with other defaults is another run.
     ours = {item.name: getattr(config, item.name) for item in fields(config) if item.name not in NOT_OURS}
-    given = {name: value for name, value in {**task.settings, **parsed.settings}.items() if name not in OF_COLUMNS}
-    together = {**given, **ours, "kind": parsed.kind}
+    given = {name: value for name, value in {**task.settings, **method.settings}.items() if name not in OF_COLUMNS}
+    settings = {**given, **ours, "kind": method.kind}
     if config.auto:
-        together["search"] = SEARCH_VERSION
+        settings["search"] = SEARCH_VERSION
+    named = in_force(settings)
+    if settings["num_subclasses"] == 1 and "baseline" not in settings:
+        named = {**named, "kind": "kd"}  # whatever would have made subclasses
     # What is not set is not named: a setting that comes later, and does nothing unless set, makes no run another.
-    named = {name: value for name, value in together.items() if value is not None}
+    named = {name: value for name, value in named.items() if value is not None}
     key = xxhash.xxh3_128(f"{task_hash} {seed} {json.dumps(named, sort_keys=True)}".encode()).hexdigest()
     file = runs_dir / f"v{RESULTS_VERSION}-{key}.safetensors"
     if file.exists():
         try:
-            return _read(file, method, seed)
+            return _read(file, method.name, seed)
         except ValueError as error:
-            logger.warning(f"The run {method} with seed {seed} is made again: {error}")
-    start = time.perf_counter()
-    with tempfile.TemporaryDirectory() as scratch:
-        config.output_dir = scratch
-        trainer = train_student(task, parsed, config)
-        seconds = time.perf_counter() - start
-        prediction = trainer.predict(task.evaluation)
-    logits = np.asarray(prediction.predictions, dtype=np.float32)
-    labels = np.asarray(prediction.label_ids, dtype=np.int64)
-    figures: dict[str, Any] = {
-        **few_class_metrics(logits, labels, _teacher_logits(task)),
-        "train_seconds": seconds,
-        "parameters": saved_parameters(trainer.model),
-        "train_rows": len(task.train),
-        "auto_trials": trainer.auto_trials,
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "device": str(config.device),
-        # As they were in the end: "auto" has made way for what was chosen.
-        "settings": {
-            name: getattr(trainer.args, name, value) for name, value in together.items() if name not in RUN_SETTINGS
-        },
-    }
-    run = Run(method, seed, figures, logits, labels)
+            logger.warning(f"The run {method.name} with seed {seed} is made again: {error}")
+    make = partial(_with_chosen, task_hash=task_hash, runs_dir=runs_dir) if config.auto else _train
+    figures, logits, labels = make(task, method, config, settings)
     text = json.dumps(figures)
     metadata = {"figures": text, "checksum": _checksum(text, logits, labels)}
     tensors: dict[str, NDArray[Any]] = {"logits": logits, "labels": labels}
     write_atomically(file, lambda path: save_file(tensors, path, metadata))
-    return run
+    return Run(method.name, seed, figures, logits, labels)
+
+
+Result = tuple[dict[str, Any], NDArray[np.float32], NDArray[np.int64]]
+
+
+def _train(task: Task, method: Method, config: LELPConfig, settings: dict[str, Any]) -> Result:
+    """Figures, logits and labels of a student that is trained now."""
+    start = time.perf_counter()
+    with tempfile.TemporaryDirectory() as scratch:
+        config.output_dir = scratch
+        trainer = train_student(task, method, config)
+        seconds = time.perf_counter() - start
+        prediction = trainer.predict(task.evaluation)
+    logits = np.asarray(prediction.predictions, dtype=np.float32)
+    labels = np.asarray(prediction.label_ids, dtype=np.int64)
+    figures = {
+        **few_class_metrics(logits, labels, _teacher_logits(task)),
+        "train_seconds": seconds,
+        "parameters": saved_parameters(trainer.model),
+        "train_rows": len(task.train),
+        "auto_trials": [],
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "device": str(config.device),
+        "settings": _in_the_end(settings, trainer.args),
+    }
+    return figures, logits, labels
+
+
+def _with_chosen(
+    task: Task, method: Method, config: LELPConfig, settings: dict[str, Any], task_hash: str, runs_dir: Path
+) -> Result:
+    """The same of the run with the numbers that take the place of "auto"; another method may have made it already.
+
+    So may its trials: methods of a task and seed share them. The time is what the run would have taken alone.
+    """
+    settled = [name for name, value in settings.items() if value == AUTO]
+    config.output_dir = str(runs_dir / f"trials-{task_hash}-{config.seed}")
+    trainer = student_trainer(task, method, config)
+    chosen = {name: getattr(trainer.args, name) for name in (*settled, "whitening")}
+    run = _run_or_read(task, task_hash, replace(method, settings={**method.settings, **chosen}), config.seed, runs_dir)
+    figures = {
+        **run.figures,
+        "train_seconds": run.figures["train_seconds"] + sum(t.get("seconds", 0) for t in trainer.auto_trials),
+        "auto_trials": trainer.auto_trials,
+        "settings": _in_the_end(settings, trainer.args),
+    }
+    return figures, run.logits, run.labels
+
+
+def _in_the_end(settings: dict[str, Any], args: LELPConfig) -> dict[str, Any]:
+    """The settings as they were in the end: "auto" has made way for what was chosen."""
+    return {name: getattr(args, name, value) for name, value in settings.items() if name not in RUN_SETTINGS}
 
 
 def _read(file: Path, method: str, seed: int) -> Run:
@@ -268,8 +317,8 @@ def _start(loaders: Mapping[str, Callable[[], Task]], threads: int) -> None:
     torch.set_num_threads(threads)
 
 
-def _run_in_process(name: str, method: str, seed: int, runs_dir: Path) -> Run:
-    return _tasks.run(name, method, seed, runs_dir)
+def _run_in_process(job: list[Order], runs_dir: Path) -> list[Run]:
+    return [_tasks.run(*order, runs_dir) for order in job]
 
 
 def task_fingerprint(task: Task) -> str:

@@ -202,7 +202,9 @@ class LELPTrainer(DataTrainer, StudentTrainer):
         student = repr(model.config) if model_init is None else kind
         args._settled_classes = self._classes  # type: ignore[attr-defined]  # a part of the data may lack one
         try:
-            self.auto_trials = choose_settings(args, dataset, partial(fit_student, make_trainer, make_student), student)
+            fit = partial(fit_student, make_trainer, make_student)
+            fitted = self.projections.fingerprint if self.projections is not None else ""
+            self.auto_trials = choose_settings(args, dataset, fit, student, fitted)
         finally:
             del args._settled_classes  # type: ignore[attr-defined]
 

@@ -55,6 +55,7 @@ def counted_student() -> Any:
 
 
 LOADERS: Loaders = {"one": load}
+TIMES = ("train_seconds", "auto_trials", "threads")  # the trials tell theirs
 
 
 def files(folder: Path) -> dict[str, tuple[int, int]]:
@@ -360,6 +361,60 @@ def test_a_text_task_and_its_tokenizer(tmp_path: Path) -> None:
     )
     run = run_or_read(task, "hash", "lelp", 0, tmp_path)
     assert run.logits.shape == (7, 2) and "teacher_agreement" not in run.figures
+
+
+KD_AUTO, LELP_AUTO = "kd:temperature=auto", "lelp:num_subclasses=auto,temperature=auto,subclass_temperature=auto"
+ONE_TRIAL = 2 + 2  # passes: steps, and batches of the rows held back
+
+
+def alone(method: str, folder: Path) -> tuple[Run, int]:
+    """A run with nothing before it, and how many passes it took."""
+    PASSES.clear()
+    (run,) = run_all(LOADERS, [method], [0], folder)["one"]
+    return run, len(PASSES)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_searches_share_their_trials_and_give_what_they_give_alone(processes: int, tmp_path: Path) -> None:
+    methods = ["lelp", LELP_AUTO, "random_directions:num_subclasses=auto,temperature=auto", KD_AUTO]
+    each = {method: alone(method, tmp_path / str(number)) for number, method in enumerate(methods)}
+    assert each[KD_AUTO][1] == 3 * ONE_TRIAL + ONE_RUN and each[LELP_AUTO][1] == 4 * ONE_TRIAL + ONE_RUN
+    PASSES.clear()
+    together = run_all(LOADERS, methods, [0], tmp_path / "together", processes=processes)["one"]
+    if processes == 1:
+        # Of plain distillation once, and of LELP with its own directions and with random ones.
+        finals = {run.logits.tobytes() for run in together}
+        assert len(PASSES) == (3 + 2) * ONE_TRIAL + len(finals) * ONE_RUN
+    assert_same_runs({"one": together}, {"one": [each[method][0] for method in methods]}, but=TIMES)
+    for run in together:
+        searched = sum(trial["seconds"] for trial in run.figures["auto_trials"][:-1])
+        # As if alone: a trial that another method's search had made already counts too.
+        assert run.figures["train_seconds"] > searched and (searched > 0) == (run.method != "lelp")
+
+
+def test_what_was_chosen_is_the_run_of_these_numbers(tmp_path: Path) -> None:
+    searched, _ = alone(KD_AUTO, tmp_path)
+    chosen = searched.figures["auto_trials"][-1]["temperature"]
+    run, passes = alone(f"kd:temperature={chosen}", tmp_path)
+    assert passes == 0 and np.array_equal(run.logits, searched.logits)
+    assert run.figures["train_seconds"] < searched.figures["train_seconds"]
+    assert searched.figures["settings"] == {**run.figures["settings"], "search": runs.SEARCH_VERSION}
+    # The other way round, and by another name of the same.
+    numbers = tmp_path / "numbers"
+    run, _ = alone(f"lelp:num_subclasses=1,student_head=auxiliary,temperature={chosen}", numbers)
+    again, passes = alone(KD_AUTO, numbers)
+    assert passes == 3 * ONE_TRIAL and np.array_equal(again.logits, run.logits)
+    assert alone(f"direct:temperature={chosen}", numbers)[1] == ONE_RUN
+    assert alone(f"vid:temperature={chosen}", numbers)[1] > 0
+
+
+def test_a_search_that_was_cut_off_keeps_its_trials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(runs, "train_student", None)
+        with pytest.raises(TypeError):
+            alone(KD_AUTO, tmp_path)
+    assert len(PASSES) == 3 * ONE_TRIAL
+    assert alone(KD_AUTO, tmp_path)[1] == ONE_RUN
 
 
 def test_what_auto_chose_is_recorded(tmp_path: Path) -> None:
