@@ -2,7 +2,8 @@
 
 A run is a file: its name is a hash of all that its result depends on, and it appears whole or not at all. So the same
 command goes on where it was stopped, a further seed or method costs its own runs alone, and the processes of a pool
-share the work. What torch and the machine change is not in the name: a run says what it was made with.
+share the work. Methods that search share their trials too, and what they choose is a run like any other. What torch and
+the machine change is not in the name: a run says what it was made with.
 """
 
 import json
