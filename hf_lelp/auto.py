@@ -101,7 +101,8 @@ def choose_settings(
 
     def accuracy(settings: dict[str, Any]) -> float:
         trial = _trial(args, settings)
-        key = _key(trial, data, student, projections)
+        # The main process's, whose settings are not in all the others'.
+        key = broadcast_object_list([_key(trial, data, student, projections)])[0]
         found = known.get(key)
         if found is None:
             start = time.perf_counter()
@@ -231,7 +232,8 @@ def _read(file: Path) -> dict[str, dict[str, Any]]:
     found: list[dict[str, dict[str, Any]]] = [{}]
     if PartialState().is_main_process and file.exists():
         try:
-            found = [dict(json.loads(file.read_text())["trials"])]
+            saved = dict(json.loads(file.read_text())["trials"])
+            found = [{key: {**trial, "accuracy": float(trial["accuracy"])} for key, trial in saved.items()}]
         except (ValueError, KeyError, TypeError) as error:
             logger.warning(f"{file} cannot be read ({error}); its trials are made again")
     return broadcast_object_list(found)[0]

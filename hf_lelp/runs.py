@@ -183,7 +183,12 @@ def _run_or_read(task: Task, task_hash: str, method: Method, seed: int, runs_dir
     file = runs_dir / f"v{RESULTS_VERSION}-{key}.safetensors"
     if file.exists():
         try:
-            return _read(file, method.name, seed)
+            run = _read(file, method.name, seed)
+            if (
+                settings["num_subclasses"] == 1 and not config.auto
+            ):  # it may be another method's, of another name for the same
+                run.figures["settings"] = _in_the_end(settings, config)
+            return run
         except ValueError as error:
             logger.warning(f"The run {method.name} with seed {seed} is made again: {error}")
     make = partial(_with_chosen, task_hash=task_hash, runs_dir=runs_dir) if config.auto else _train

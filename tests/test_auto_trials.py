@@ -101,7 +101,9 @@ def test_only_lelp_is_tried_again_with_other_projections() -> None:
     assert trained("", num_subclasses=1) == 0
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"trials": 3}'])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", '{"trials": 3}', '{"trials": {"a": 3}}', '{"trials": {"a": {"accuracy": "high"}}}']
+)
 def test_a_file_that_cannot_be_read_is_written_anew(text: str, caplog: pytest.LogCaptureFixture) -> None:
     file = Path("a/auto.json")
     file.parent.mkdir()

@@ -398,10 +398,16 @@ def test_what_was_chosen_is_the_run_of_these_numbers(tmp_path: Path) -> None:
     run, passes = alone(f"kd:temperature={chosen}", tmp_path)
     assert passes == 0 and np.array_equal(run.logits, searched.logits)
     assert run.figures["train_seconds"] < searched.figures["train_seconds"]
+    assert alone(KD_AUTO, tmp_path)[0].figures == searched.figures
     assert searched.figures["settings"] == {**run.figures["settings"], "search": runs.SEARCH_VERSION}
     # The other way round, and by another name of the same.
     numbers = tmp_path / "numbers"
     run, _ = alone(f"lelp:num_subclasses=1,student_head=auxiliary,temperature={chosen}", numbers)
+    assert run.figures["settings"]["kind"] == "lelp"
+    same, passes = alone(f"lelp_no_null_space:num_subclasses=1,temperature={chosen}", numbers)
+    assert passes == 0 and np.array_equal(same.logits, run.logits)
+    named = {"kind": "lelp_no_null_space", "null_space": False, "student_head": "subclass"}
+    assert named.items() <= same.figures["settings"].items()
     again, passes = alone(KD_AUTO, numbers)
     assert passes == 3 * ONE_TRIAL and np.array_equal(again.logits, run.logits)
     assert alone(f"direct:temperature={chosen}", numbers)[1] == ONE_RUN
