@@ -184,9 +184,8 @@ def _run_or_read(task: Task, task_hash: str, method: Method, seed: int, runs_dir
     if file.exists():
         try:
             run = _read(file, method.name, seed)
-            if (
-                settings["num_subclasses"] == 1 and not config.auto
-            ):  # it may be another method's, of another name for the same
+            # It may have been made under another name for the same.
+            if settings["num_subclasses"] == 1 and not config.auto:
                 run.figures["settings"] = _in_the_end(settings, config)
             return run
         except ValueError as error:
