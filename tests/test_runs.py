@@ -7,7 +7,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -374,8 +374,19 @@ def alone(method: str, folder: Path) -> tuple[Run, int]:
     return run, len(PASSES)
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """As each of several processes has: with more the sums are in another order."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.mark.parametrize("processes", [1, 2])
-def test_searches_share_their_trials_and_give_what_they_give_alone(processes: int, tmp_path: Path) -> None:
+def test_searches_share_their_trials_and_give_what_they_give_alone(
+    processes: int, tmp_path: Path, one_thread: None
+) -> None:
     methods = ["lelp", LELP_AUTO, "random_directions:num_subclasses=auto,temperature=auto", KD_AUTO]
     each = {method: alone(method, tmp_path / str(number)) for number, method in enumerate(methods)}
     assert each[KD_AUTO][1] == 3 * ONE_TRIAL + ONE_RUN and each[LELP_AUTO][1] == 4 * ONE_TRIAL + ONE_RUN
