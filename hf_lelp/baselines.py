@@ -209,22 +209,22 @@ def _divergence(log_p: Tensor, log_q: Tensor) -> Tensor:
 
 def _relations(embedding: Tensor) -> tuple[Tensor, Tensor]:
     """Distances over their mean, (N, N), and cosines of the angles at the first index, (N, N, N)."""
-    # Inner products of differences: those of the rows would make up a direction between rows that are equal.
+    # Not from inner products: those would make up a direction between rows that are equal.
     difference = embedding.unsqueeze(0) - embedding.unsqueeze(1)
-    products = difference @ difference.mT
-    distance = _root(products.diagonal(dim1=-2, dim2=-1))
+    distance = _norm(difference)
     inverse = torch.where(distance > 0, 1 / torch.where(distance > 0, distance, 1.0), 0.0)
+    direction = difference * inverse.unsqueeze(-1)  # N² · D numbers: a division, as in `_unit`, takes longer
     mean = distance.sum() / max(len(embedding) * (len(embedding) - 1), 1)
-    cosines = products * inverse.unsqueeze(-1) * inverse.unsqueeze(-2)
-    return distance / torch.where(mean > 0, mean, 1.0), cosines
+    return distance / torch.where(mean > 0, mean, 1.0), direction @ direction.mT
 
 
-def _root(squares: Tensor) -> Tensor:
-    """Square roots; the gradient at 0 is 0."""
-    return torch.where(squares > 0, torch.where(squares > 0, squares, 1.0).sqrt(), 0.0)
+def _norm(vectors: Tensor) -> Tensor:
+    """Lengths along the last axis; the gradient at a zero vector is 0."""
+    squared = vectors.square().sum(-1)
+    return torch.where(squared > 0, torch.where(squared > 0, squared, 1.0).sqrt(), 0.0)
 
 
 def _unit(vectors: Tensor) -> Tensor:
     """Vectors over their lengths; a zero vector stays one, and its gradient is 0."""
-    norm = _root(vectors.square().sum(-1)).unsqueeze(-1)
+    norm = _norm(vectors).unsqueeze(-1)
     return torch.where(norm > 0, vectors / torch.where(norm > 0, norm, 1.0), 0.0)

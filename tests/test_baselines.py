@@ -299,6 +299,18 @@ class TestRelational:
         torch.testing.assert_close(losses, torch.zeros(count).double())
         torch.testing.assert_close(student.grad, torch.zeros(count, D).double())
 
+    @pytest.mark.parametrize("scale", [1e-4, 30.0])
+    @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+    def test_lengths_are_exact_under_autocast(self, scale: float, dtype: torch.dtype) -> None:
+        student, teacher = random_pair(D, torch.float32)
+        expected = rkd_loss(student, teacher)
+        student = (scale * student).requires_grad_()
+        with torch.autocast("cpu", dtype):
+            losses = rkd_loss(student, teacher)
+        losses.sum().backward()
+        torch.testing.assert_close(losses, expected, rtol=1e-2, atol=1e-2)
+        assert student.grad is not None and student.grad.isfinite().all()
+
     def test_a_pair_of_equal_rows_disturbs_no_other_gradient(self) -> None:
         # In float32, where a difference of near-infinite terms would leave its traces.
         student, teacher = random_pair(D, torch.float32)
