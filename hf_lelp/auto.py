@@ -8,8 +8,8 @@
 Every trial is a whole training on the other part: after shorter ones the distances are others (docs/evidence.md, which
 also says why S, β and γ are not searched for). The teacher is not run, and the test data not touched. The cost is that
 of about three trainings. Each trial is kept in `auto.json` in the run's folder as soon as it is done: a run that is
-started again there, to be resumed for instance, does not try it again, and neither does one of other methods: all of
-them have the trials of plain distillation in common.
+started again there, to be resumed for instance, does not try it again. Nor does one of another form of LELP in the same
+folder: they have the trials of plain distillation in common.
 """
 
 import copy
@@ -101,18 +101,17 @@ def choose_settings(
 
     def accuracy(settings: dict[str, Any]) -> float:
         trial = _trial(args, settings)
-        # The main process's, whose settings are not in all the others'.
+        # The main process's: `local_rank` is one of the settings.
         key = broadcast_object_list([_key(trial, data, student, projections)])[0]
-        found = known.get(key)
-        if found is None:
+        if key not in known:
             start = time.perf_counter()
             logits = fit(trial, parts["train"], parts["test"])
             seconds = time.perf_counter() - start
-            found = {**settings, "accuracy": float((logits.argmax(-1) == truth).mean()), "seconds": seconds}
-            known[key] = found
+            known[key] = {**settings, "accuracy": float((logits.argmax(-1) == truth).mean()), "seconds": seconds}
             if PartialState().is_main_process:
                 text = json.dumps({"trials": known}, indent=2)
                 write_atomically(file, lambda path: path.write_text(text + "\n"))
+        found = {**known[key], **settings}  # of one that was found, not all need be named
         if found not in tried:
             tried.append(found)
             logger.info(f"auto: {_said_of(found)}")
@@ -233,8 +232,11 @@ def _read(file: Path) -> dict[str, dict[str, Any]]:
     if PartialState().is_main_process and file.exists():
         try:
             saved = dict(json.loads(file.read_text())["trials"])
-            found = [{key: {**trial, "accuracy": float(trial["accuracy"])} for key, trial in saved.items()}]
-        except (ValueError, KeyError, TypeError) as error:
+            measured = ("accuracy", "seconds")
+            found = [
+                {key: {**trial, **{name: float(trial[name]) for name in measured}} for key, trial in saved.items()}
+            ]
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             logger.warning(f"{file} cannot be read ({error}); its trials are made again")
     return broadcast_object_list(found)[0]
 

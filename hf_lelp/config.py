@@ -249,7 +249,7 @@ _OF_SUBCLASSES = {
 
 
 def in_force(settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings without those that do nothing: all of plain distillation are the same but for τ and α."""
+    """The settings without those that do nothing: where S is 1, whatever is about a class's subclasses."""
     if settings["num_subclasses"] != 1:
         return settings
     return {name: value for name, value in settings.items() if name not in _OF_SUBCLASSES}

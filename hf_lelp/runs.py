@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
-from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -47,7 +46,7 @@ from hf_lelp.task import Task
 
 logger = logging.getLogger(__name__)
 
-# To be raised whenever a loss or a maker of subclasses changes: runs of before are then not read.
+# To be raised whenever a loss or a maker of subclasses changes by more than rounding: runs of before are then not read.
 RESULTS_VERSION = 1
 
 # Neither changes a result; all else that a run is configured with does.
@@ -124,10 +123,11 @@ def run_all(
     for method in methods:
         Method.parse(method).check()
     orders = [(task, method, seed) for task in loaders for seed in seeds for method in methods]
-    searching = [method for method in methods if Method.parse(method).config(None).auto]
+    parsed = map(Method.parse, methods)
+    searching = [method.name for method in parsed if method.config(None).auto and "baseline" not in method.settings]
     jobs: list[list[Order]] = []
     for task in loaders:
-        # The searches of a seed one after the other in one process: they share trials. As the longest they come first.
+        # LELP's searches of a seed in one process, one after the other: they share trials. The longest come first.
         jobs += [[(task, method, seed) for method in searching] for seed in seeds if searching]
         jobs += [[(task, method, seed)] for seed in seeds for method in methods if method not in searching]
     found: dict[Order, Run] = {}
@@ -184,26 +184,25 @@ def _run_or_read(task: Task, task_hash: str, method: Method, seed: int, runs_dir
     if file.exists():
         try:
             run = _read(file, method.name, seed)
-            # It may have been made under another name for the same.
-            if settings["num_subclasses"] == 1 and not config.auto:
-                run.figures["settings"] = _in_the_end(settings, config)
+            if settings["num_subclasses"] == 1:  # it may have been made under another name for the same
+                own = {name: value for name, value in _shown(settings, config).items() if value != AUTO}
+                run.figures["settings"] |= own
             return run
         except ValueError as error:
             logger.warning(f"The run {method.name} with seed {seed} is made again: {error}")
-    make = partial(_with_chosen, task_hash=task_hash, runs_dir=runs_dir) if config.auto else _train
-    figures, logits, labels = make(task, method, config, settings)
-    text = json.dumps(figures)
-    metadata = {"figures": text, "checksum": _checksum(text, logits, labels)}
-    tensors: dict[str, NDArray[Any]] = {"logits": logits, "labels": labels}
+    if config.auto:
+        run = _with_chosen(task, method, config, settings, task_hash, runs_dir)
+    else:
+        run = _train(task, method, config, settings)
+    text = json.dumps(run.figures)
+    metadata = {"figures": text, "checksum": _checksum(text, run.logits, run.labels)}
+    tensors: dict[str, NDArray[Any]] = {"logits": run.logits, "labels": run.labels}
     write_atomically(file, lambda path: save_file(tensors, path, metadata))
-    return Run(method.name, seed, figures, logits, labels)
+    return run
 
 
-Result = tuple[dict[str, Any], NDArray[np.float32], NDArray[np.int64]]
-
-
-def _train(task: Task, method: Method, config: LELPConfig, settings: dict[str, Any]) -> Result:
-    """Figures, logits and labels of a student that is trained now."""
+def _train(task: Task, method: Method, config: LELPConfig, settings: dict[str, Any]) -> Run:
+    """A run whose settings are all numbers."""
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as scratch:
         config.output_dir = scratch
@@ -221,33 +220,35 @@ def _train(task: Task, method: Method, config: LELPConfig, settings: dict[str, A
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "device": str(config.device),
-        "settings": _in_the_end(settings, trainer.args),
+        "settings": _shown(settings, trainer.args),
     }
-    return figures, logits, labels
+    return Run(method.name, config.seed, figures, logits, labels)
 
 
 def _with_chosen(
     task: Task, method: Method, config: LELPConfig, settings: dict[str, Any], task_hash: str, runs_dir: Path
-) -> Result:
-    """The same of the run with the numbers that take the place of "auto"; another method may have made it already.
+) -> Run:
+    """The run with the numbers that take the place of "auto"; another method may have made it already.
 
     So may its trials: methods of a task and seed share them. The time is what the run would have taken alone.
     """
     settled = [name for name, value in settings.items() if value == AUTO]
-    config.output_dir = str(runs_dir / f"trials-{task_hash}-{config.seed}")
+    config.output_dir = str(runs_dir / f"v{RESULTS_VERSION}-trials-{task_hash}-{config.seed}")
     trainer = student_trainer(task, method, config)
-    chosen = {name: getattr(trainer.args, name) for name in (*settled, "whitening")}
+    args, trials = trainer.args, trainer.auto_trials
+    del trainer  # and the student that it would have trained
+    chosen = {name: getattr(args, name) for name in (*settled, "whitening")}
     run = _run_or_read(task, task_hash, replace(method, settings={**method.settings, **chosen}), config.seed, runs_dir)
     figures = {
         **run.figures,
-        "train_seconds": run.figures["train_seconds"] + sum(t.get("seconds", 0) for t in trainer.auto_trials),
-        "auto_trials": trainer.auto_trials,
-        "settings": _in_the_end(settings, trainer.args),
+        "train_seconds": run.figures["train_seconds"] + sum(t.get("seconds", 0) for t in trials),
+        "auto_trials": trials,
+        "settings": _shown(settings, args),
     }
-    return figures, run.logits, run.labels
+    return replace(run, figures=figures)
 
 
-def _in_the_end(settings: dict[str, Any], args: LELPConfig) -> dict[str, Any]:
+def _shown(settings: dict[str, Any], args: LELPConfig) -> dict[str, Any]:
     """The settings as they were in the end: "auto" has made way for what was chosen."""
     return {name: getattr(args, name, value) for name, value in settings.items() if name not in RUN_SETTINGS}
 

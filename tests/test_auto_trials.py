@@ -70,6 +70,12 @@ def test_trials_of_other_data_settings_or_students_are_not_taken() -> None:
         shutil.rmtree("b")
 
 
+def test_what_a_trial_found_again_shows_is_what_was_asked_for() -> None:
+    trials_of(config(output_dir="a", whitening=0.5))
+    trained, tried = trials_of(config(output_dir="a"))
+    assert trained == 0 and tried[-2]["whitening"] == tried[-1]["whitening"] == 0.5
+
+
 @pytest.mark.parametrize(
     "settings",
     [
@@ -102,7 +108,13 @@ def test_only_lelp_is_tried_again_with_other_projections() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", "[]", '{"trials": 3}', '{"trials": {"a": 3}}', '{"trials": {"a": {"accuracy": "high"}}}']
+    "text",
+    [
+        *("", "{", "[]", "[" * 100_000, '{"trials": 3}', '{"trials": {"a": 3}}'),
+        *(f'{{"trials": {{"a": {trial}}}}}' for trial in ('{"accuracy": "high"}', '{"accuracy": 0.5}')),
+        f'{{"trials": {{"a": {{"accuracy": 1{"0" * 400}}}}}}}',
+    ],
+    ids=range(9),
 )
 def test_a_file_that_cannot_be_read_is_written_anew(text: str, caplog: pytest.LogCaptureFixture) -> None:
     file = Path("a/auto.json")

@@ -409,6 +409,8 @@ def test_what_was_chosen_is_the_run_of_these_numbers(tmp_path: Path) -> None:
     run, passes = alone(f"kd:temperature={chosen}", tmp_path)
     assert passes == 0 and np.array_equal(run.logits, searched.logits)
     assert run.figures["train_seconds"] < searched.figures["train_seconds"]
+    trials = sum(trial["seconds"] for trial in searched.figures["auto_trials"][:-1])
+    assert searched.figures["train_seconds"] == pytest.approx(run.figures["train_seconds"] + trials)
     assert alone(KD_AUTO, tmp_path)[0].figures == searched.figures
     assert searched.figures["settings"] == {**run.figures["settings"], "search": runs.SEARCH_VERSION}
     # The other way round, and by another name of the same.
@@ -419,10 +421,18 @@ def test_what_was_chosen_is_the_run_of_these_numbers(tmp_path: Path) -> None:
     assert passes == 0 and np.array_equal(same.logits, run.logits)
     named = {"kind": "lelp_no_null_space", "null_space": False, "student_head": "subclass"}
     assert named.items() <= same.figures["settings"].items()
+    other, passes = alone("lelp_no_null_space:num_subclasses=1,temperature=auto", tmp_path)
+    assert passes == 0 and (named | {"temperature": chosen}).items() <= other.figures["settings"].items()
     again, passes = alone(KD_AUTO, numbers)
     assert passes == 3 * ONE_TRIAL and np.array_equal(again.logits, run.logits)
     assert alone(f"direct:temperature={chosen}", numbers)[1] == ONE_RUN
     assert alone(f"vid:temperature={chosen}", numbers)[1] > 0
+
+
+def test_trials_of_before_a_loss_changed_are_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    alone(KD_AUTO, tmp_path)
+    monkeypatch.setattr(runs, "RESULTS_VERSION", runs.RESULTS_VERSION + 1)
+    assert alone(KD_AUTO, tmp_path)[1] == 3 * ONE_TRIAL + ONE_RUN
 
 
 def test_a_search_that_was_cut_off_keeps_its_trials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
