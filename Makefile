@@ -31,7 +31,7 @@ $(VENV)-lowest/.lowest: requirements.lock pyproject.toml
 	$(VENV)-lowest/bin/python -m pip install --quiet $(LOWEST)
 	@touch $@
 
-benchmark: $(STAMP) ## run the evidence: hours, in parts that resume (PARTS=… for some of them)
+benchmark: $(STAMP) ## run the evidence: hours, in parts that resume (PARTS=trials for what led to it)
 	$(BIN)/python -m benchmarks.evidence $(PARTS)
 	$(BIN)/python -m benchmarks.page
 

@@ -1,6 +1,6 @@
-"""The evidence: every method on every task of the suite, in parts that resume. `make benchmark` runs all parts.
+"""The evidence: every method on every task of the suite, in parts that resume. `make benchmark` runs the suite.
 
-    python -m benchmarks.evidence [PART ...] [--seeds 5] [--processes 2]
+    python -m benchmarks.evidence [suite] [trials] [PART ...] [--seeds 5] [--processes 2]
 
 A part's summary is written to benchmarks/results/PART.json as soon as its runs are there; the runs themselves are kept
 in the cache folder of the suite. A later command with more seeds costs the new ones alone.
@@ -13,12 +13,13 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 import datasets
 import torch
 
-from benchmarks.parts import PARTS
+from benchmarks.parts import PARTS, SUITE, TRIALS
 from benchmarks.suite.store import CACHE
 from hf_lelp.compare import summarise
 from hf_lelp.files import write_atomically
@@ -59,11 +60,19 @@ def run_part(name: str, seeds: int | None, processes: int) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)} (default: all)")
+    parser.add_argument(
+        "parts",
+        nargs="*",
+        metavar="PART",
+        help=f"suite (the default: {', '.join(SUITE)}), trials ({', '.join(TRIALS)}) or one of these",
+    )
     parser.add_argument("--seeds", type=int, help="runs of each method (default: each part's own number)")
     parser.add_argument("--processes", type=int, default=2, help="students to train at once (default: 2)")
     options = parser.parse_args()
     torch.set_num_threads(options.processes)
     datasets.disable_progress_bars()
-    for part_name in options.parts or PARTS:
+    groups = {"suite": list(SUITE), "trials": list(TRIALS)}
+    if unknown := [name for name in options.parts if name not in {*groups, *PARTS}]:
+        parser.error(f"no part {', '.join(unknown)}; there are {', '.join((*groups, *PARTS))}")
+    for part_name in chain.from_iterable(groups.get(name, [name]) for name in options.parts or ["suite"]):
         run_part(part_name, options.seeds, options.processes)

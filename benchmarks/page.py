@@ -23,7 +23,7 @@ from hf_lelp.report import comparison_table, difference_cells, markdown_table
 DOCS = Path(__file__).parent.parent / "docs"
 PICTURES = DOCS / "evidence"
 MAIN_PARTS = ("images", "lookalikes", "mlp")
-ALL_STUDENTS = (*MAIN_PARTS, "scratch", "pretrained")
+ALL_STUDENTS = (*MAIN_PARTS, "scratch", "pretrained", "pretrained_vader")
 INTRODUCTION = (
     "Written by `python -m benchmarks.page` from benchmarks/results. What they mean: [evidence.md](evidence.md)."
     " ± is the standard deviation over seeds; differences are to KD with the τ chosen on validation (or, where that is"
@@ -36,6 +36,7 @@ TITLES = {
     "weight": "Less weight of the subclasses",
     "scratch": "Texts: a fine-tuned MiniLM teacher, a BERT 2 × 128 from scratch",
     "pretrained": "Texts: a fine-tuned MiniLM teacher, MiniLM cut to two layers",
+    "pretrained_vader": "Texts: a fine-tuned MiniLM teacher, MiniLM cut to two layers: sentiment",
     "pretrained_auto": "MiniLM cut to two layers: settings chosen on validation",
     "scratch_longer": "BERT 2 × 128 from scratch: longer training, and less weight of the subclasses",
     "pretrained_lighter": "MiniLM cut to two layers: less weight of the subclasses",

@@ -1,6 +1,6 @@
 """What the evidence is made of: the methods by the names that the tables give them, the tasks, and the parts.
 
-A part is a table or more: its methods on its tasks.
+A part is a table or more: its methods on its tasks. The suite is what the evidence rests on, the trials are what led to it.
 """
 
 from collections.abc import Callable, Mapping
@@ -147,6 +147,7 @@ LIGHTER = {**core(KD_4, LELP_WHITENED, PAPERS), **lighter(0.0625, 0.25)}
 SHORT = core("labels alone", "KD, τ = 1", KD_AUTO, LELP_AUTO, *LELP)
 # Without a search, where many tasks are to be trained on; the reference is then KD at τ = 4.
 FIXED = core("labels alone", KD_4, *LELP, "oracle")
+TRANSFORMER = {**FIXED, **core(PAPERS)}
 
 Loaders = Mapping[str, Callable[[], Task]]
 
@@ -177,10 +178,10 @@ IMAGES: Loaders = {
     "pairs, 36 fine classes": partial(fashion_pairs, 6, student="small"),
 }
 LOOKALIKES: Loaders = {"lookalikes, 10 fine classes": partial(fashion_lookalikes, student="tiny")}
-PARITY, VADER = "20 Newsgroups, parity", "VADER, sentiment"
+PARITY, COMP_SCI, VADER = "20 Newsgroups, parity", "20 Newsgroups, comp + sci", "VADER, sentiment"
 TEXTS: dict[str, Callable[..., Task]] = {
     PARITY: partial(newsgroups, "parity"),
-    "20 Newsgroups, comp + sci": partial(newsgroups, "comp_sci"),
+    COMP_SCI: partial(newsgroups, "comp_sci"),
     VADER: vader,
 }
 
@@ -192,101 +193,17 @@ def texts_with(student: str, *names: str) -> Loaders:
 
 SEVERAL: Loaders = {PAIRS_100: IMAGES[PAIRS_100], **texts_with("mlp")}
 
-PARTS = {
+# Every kind of task with every kind of student, and every method.
+SUITE = {
     "images": Part(IMAGES, KEY, 5),
     "lookalikes": Part(LOOKALIKES, KEY, 3),
     "mlp": Part(texts_with("mlp"), KEY, 5),
-    "weight": Part(
-        {**IMAGES, **LOOKALIKES, **texts_with("mlp")},
-        {**core(KD_4, LELP_WHITENED), **lighter(0.5, 0.25)},
-        3,
-    ),
-    "scratch": Part(texts_with("scratch"), {**FIXED, PAPERS: CORE[PAPERS]}, 3),
-    "pretrained": Part(texts_with("pretrained"), {**FIXED, PAPERS: CORE[PAPERS]}, 3),
-    # Where LELP lost most; the two searches are seven trainings more.
-    "pretrained_auto": Part(texts_with("pretrained", VADER), core(KD_4, KD_AUTO, LELP_AUTO), 1),
-    "scratch_longer": Part(
-        texts_with("scratch", PARITY, VADER),
-        {
-            **LIGHTER,
-            **core(LELP_AUTO, "oracle"),
-            **longer(6, KD_4, LELP_WHITENED, "oracle"),
-            **longer(12, KD_4, LELP_WHITENED, "oracle"),
-        },
-        1,
-    ),
-    "pretrained_lighter": Part(texts_with("pretrained", PARITY, VADER), LIGHTER, 1),
-    "pretrained_longer": Part(
-        texts_with("pretrained", PARITY), {**core(KD_4, LELP_WHITENED), **longer(6, KD_4, LELP_WHITENED)}, 1
-    ),
+    "scratch": Part(texts_with("scratch"), TRANSFORMER, 3),
+    # Of the dear students each part stays under two hours.
+    "pretrained": Part(texts_with("pretrained", PARITY, COMP_SCI), TRANSFORMER, 3),
+    "pretrained_vader": Part(texts_with("pretrained", VADER), TRANSFORMER, 3),
     "methods": Part(SEVERAL, MORE, 3),
     "labels": Part(SEVERAL, {**core(KD_4, *LELP), **LABELS}, 3),
-    "settings": Part(
-        SEVERAL,
-        {KD_AUTO: CORE[KD_AUTO], "LELP, base": CORE["LELP, base"], **SETTINGS},
-        3,
-    ),
-    "heads": Part(
-        SEVERAL,
-        {
-            **core(KD_4, *LELP, PAPERS),
-            **{
-                f"paper's head, τ = {t}, β = {b}, S = {s}": (
-                    f"lelp:student_head=subclass,temperature={t},subclass_temperature={b},num_subclasses={s}"
-                )
-                for t, b, s in ((1, 0.5, 8), (1, 0.5, 32), (1, 1, 32), (4, 0.5, 32))
-            },
-            **{
-                f"paper's head, τ = 1, β = {b}, S = {s}, γ = 0.5": (
-                    f"lelp:student_head=subclass,subclass_temperature={b},num_subclasses={s},whitening=0.5"
-                )
-                for b, s in ((0.5, 32), (1, 8))
-            },
-        },
-        3,
-    ),
-    "variants": Part(
-        SEVERAL,
-        {KD_AUTO: CORE[KD_AUTO], "LELP, base": CORE["LELP, base"], **VARIANTS},
-        3,
-    ),
-    "embeddings": Part(
-        {
-            f"{PAIRS_100}, length 1": partial(unit_embeddings, IMAGES[PAIRS_100]),
-            **{
-                f"{PAIRS_100}, stage {stage} of 3": partial(fashion_pairs, 10, student="small", stage=stage)
-                for stage in (1, 2)
-            },
-            **{f"{name}, length 1": partial(unit_embeddings, task) for name, task in texts_with("mlp").items()},
-        },
-        core(KD_4, "LELP, base", *LELP),
-        3,
-    ),
-    "learning_rate": Part({PAIRS_100: IMAGES[PAIRS_100]}, {KD_AUTO: CORE[KD_AUTO], **RATES}, 3),
-    "subclasses": Part(
-        texts_with("mlp", PARITY),
-        {KD_AUTO: CORE[KD_AUTO], KD_4: CORE[KD_4], **SUBCLASSES},
-        3,
-    ),
-    "epochs": Part(
-        {
-            PAIRS_100: IMAGES[PAIRS_100],
-            **texts_with("mlp", PARITY),
-        },
-        {KD_AUTO: CORE[KD_AUTO], **EPOCHS},
-        3,
-    ),
-    "teachers": Part(
-        {
-            **{
-                f"{PAIRS_100}, teacher of {n} epochs": partial(fashion_pairs, 10, student="small", teacher_epochs=n)
-                for n in (3, 6, 16)
-            },
-            f"{PAIRS_100}, teacher with dropout": partial(fashion_pairs, 10, student="small", dropout=0.5),
-        },
-        {**SHORT, "CRD": BASELINES["CRD"], "oracle": CORE["oracle"]},
-        3,
-    ),
     "subclass_distillation": Part(
         {f"pairs, {n**2} fine classes": partial(fashion_pairs, n, student="small", subclasses=n) for n in (10, 6)},
         {
@@ -328,3 +245,94 @@ PARTS = {
     ),
     "reuters": Part({f"R8 mod {n}": partial(reuters, n) for n in (2, 4, 8)}, SHORT, 5),
 }
+# Where the settings of the suite come from, and what was tried where LELP gains little.
+TRIALS = {
+    "learning_rate": Part({PAIRS_100: IMAGES[PAIRS_100]}, {KD_AUTO: CORE[KD_AUTO], **RATES}, 3),
+    "epochs": Part(
+        {
+            PAIRS_100: IMAGES[PAIRS_100],
+            **texts_with("mlp", PARITY),
+        },
+        {KD_AUTO: CORE[KD_AUTO], **EPOCHS},
+        3,
+    ),
+    "settings": Part(
+        SEVERAL,
+        {KD_AUTO: CORE[KD_AUTO], "LELP, base": CORE["LELP, base"], **SETTINGS},
+        3,
+    ),
+    "weight": Part(
+        {**IMAGES, **LOOKALIKES, **texts_with("mlp")},
+        {**core(KD_4, LELP_WHITENED), **lighter(0.5, 0.25)},
+        3,
+    ),
+    "heads": Part(
+        SEVERAL,
+        {
+            **core(KD_4, *LELP, PAPERS),
+            **{
+                f"paper's head, τ = {t}, β = {b}, S = {s}": (
+                    f"lelp:student_head=subclass,temperature={t},subclass_temperature={b},num_subclasses={s}"
+                )
+                for t, b, s in ((1, 0.5, 8), (1, 0.5, 32), (1, 1, 32), (4, 0.5, 32))
+            },
+            **{
+                f"paper's head, τ = 1, β = {b}, S = {s}, γ = 0.5": (
+                    f"lelp:student_head=subclass,subclass_temperature={b},num_subclasses={s},whitening=0.5"
+                )
+                for b, s in ((0.5, 32), (1, 8))
+            },
+        },
+        3,
+    ),
+    "variants": Part(
+        SEVERAL,
+        {KD_AUTO: CORE[KD_AUTO], "LELP, base": CORE["LELP, base"], **VARIANTS},
+        3,
+    ),
+    "subclasses": Part(
+        texts_with("mlp", PARITY),
+        {KD_AUTO: CORE[KD_AUTO], KD_4: CORE[KD_4], **SUBCLASSES},
+        3,
+    ),
+    "embeddings": Part(
+        {
+            f"{PAIRS_100}, length 1": partial(unit_embeddings, IMAGES[PAIRS_100]),
+            **{
+                f"{PAIRS_100}, stage {stage} of 3": partial(fashion_pairs, 10, student="small", stage=stage)
+                for stage in (1, 2)
+            },
+            **{f"{name}, length 1": partial(unit_embeddings, task) for name, task in texts_with("mlp").items()},
+        },
+        core(KD_4, "LELP, base", *LELP),
+        3,
+    ),
+    "teachers": Part(
+        {
+            **{
+                f"{PAIRS_100}, teacher of {n} epochs": partial(fashion_pairs, 10, student="small", teacher_epochs=n)
+                for n in (3, 6, 16)
+            },
+            f"{PAIRS_100}, teacher with dropout": partial(fashion_pairs, 10, student="small", dropout=0.5),
+        },
+        {**SHORT, "CRD": BASELINES["CRD"], "oracle": CORE["oracle"]},
+        3,
+    ),
+    "scratch_longer": Part(
+        texts_with("scratch", PARITY, VADER),
+        {
+            **LIGHTER,
+            **core(LELP_AUTO, "oracle"),
+            **longer(6, KD_4, LELP_WHITENED, "oracle"),
+            **longer(12, KD_4, LELP_WHITENED, "oracle"),
+        },
+        1,
+    ),
+    # Where LELP lost most.
+    "pretrained_auto": Part(texts_with("pretrained", VADER), core(KD_4, KD_AUTO, LELP_AUTO), 1),
+    "pretrained_lighter": Part(texts_with("pretrained", PARITY, VADER), LIGHTER, 1),
+    "pretrained_longer": Part(
+        texts_with("pretrained", PARITY), {**core(KD_4, LELP_WHITENED), **longer(6, KD_4, LELP_WHITENED)}, 1
+    ),
+}
+PARTS = {**SUITE, **TRIALS}

@@ -1,0 +1,32 @@
+"""The parts of the evidence: what they are made of, and which can be asked for."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.page import TITLES
+from benchmarks.parts import PARTS, SUITE, TRIALS, Part
+from hf_lelp.methods import Method
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_a_part_is_of_the_suite_or_a_trial() -> None:
+    assert not SUITE.keys() & TRIALS.keys()
+    assert PARTS.keys() == TITLES.keys()
+
+
+@pytest.mark.parametrize("part", PARTS.values(), ids=PARTS)
+def test_methods_of_a_part_can_be_read_and_its_reference_is_among_them(part: Part) -> None:
+    for method in part.methods.values():
+        Method.parse(method).check()
+    assert part.reference in part.methods
+
+
+def test_an_unknown_part_is_refused_before_anything_runs() -> None:
+    command = [sys.executable, "-m", "benchmarks.evidence", "images", "nothing"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 2
+    assert "no part nothing; there are suite, trials, images, " in done.stderr
