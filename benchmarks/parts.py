@@ -1,6 +1,6 @@
 """What the evidence is made of: the methods by the names that the tables give them, the tasks, and the parts.
 
-A part is a table or more: its methods on its tasks. The suite is what the evidence rests on, the trials are what led to it.
+A part is a table or more: its methods on its tasks. The suite is what the evidence rests on, the trials led to it.
 """
 
 from collections.abc import Callable, Mapping
@@ -199,7 +199,7 @@ SUITE = {
     "lookalikes": Part(LOOKALIKES, KEY, 3),
     "mlp": Part(texts_with("mlp"), KEY, 5),
     "scratch": Part(texts_with("scratch"), TRANSFORMER, 3),
-    # Of the dear students each part stays under two hours.
+    # Two parts, for these students are the dear ones: each takes under two hours.
     "pretrained": Part(texts_with("pretrained", PARITY, COMP_SCI), TRANSFORMER, 3),
     "pretrained_vader": Part(texts_with("pretrained", VADER), TRANSFORMER, 3),
     "methods": Part(SEVERAL, MORE, 3),
