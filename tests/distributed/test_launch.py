@@ -32,7 +32,7 @@ def assets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def distill(launcher: list[str], assets: Path, name: str) -> subprocess.CompletedProcess[str]:
+def distill(launcher: list[str], assets: Path, name: str, **more: str) -> subprocess.CompletedProcess[str]:
     command = [*launcher, str(ROOT / "run_distill.py"), "--use_cpu", "--config", "/dev/null"]
     options = {
         "teacher_model": "teacher",
@@ -44,6 +44,7 @@ def distill(launcher: list[str], assets: Path, name: str) -> subprocess.Complete
         "num_subclasses": "3",
         "max_steps": "4",
         "report_to": "none",
+        **more,
     }
     arguments = [part for key, value in options.items() for part in (f"--{key}", value)]
     return subprocess.run([*command, *arguments], cwd=assets, capture_output=True, text=True, timeout=300)
@@ -88,6 +89,19 @@ def test_two_processes_give_the_columns_of_one_and_run_each_row_once(assets: Pat
         process: int(rows) for rows, process in re.findall(rf"(\d+) of {ROWS} rows run by process (\d)", two.stderr)
     }
     assert shares == {"0": 2048 + ROWS - 2 * 2048, "1": 2048}
+
+
+def test_two_processes_choose_together_and_a_second_launch_finds_their_trials(assets: Path) -> None:
+    auto = dict.fromkeys(("num_subclasses", "temperature", "subclass_temperature"), "auto")
+    found = []
+    for _ in range(2):
+        done = distill(launched("cpu.yaml"), assets, "auto", student_head="auxiliary", **auto)
+        assert done.returncode == 0, done.stderr
+        (file,) = (assets / "auto").rglob("auto.json")
+        chosen = re.findall(r"auto: (.*) was chosen on 1,000 validation rows", done.stderr)
+        found.append((file.read_bytes(), file.stat().st_mtime_ns, set(chosen)))
+    assert found[0] == found[1] and len(found[0][2]) == 1
+    assert len(json.loads(found[0][0])["trials"]) == 4  # plain distillation at three temperatures, and LELP
 
 
 def test_processes_that_do_not_know_of_each_other_are_refused(assets: Path) -> None:
