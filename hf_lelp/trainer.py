@@ -154,6 +154,7 @@ class LELPTrainer(DataTrainer, StudentTrainer):
         self.auto_trials: list[dict[str, Any]] = []
         if args.auto and student is not None:
             self._choose_settings(args, train_dataset, model, data_collator, kwargs)
+            set_seed(args.seed)  # as if the numbers had been given: trials draw too, unless they are found
         if model is not None:
             self._place_head(model, args)
         self._head: StudentHead | None = student_head(model) if model is not None else None

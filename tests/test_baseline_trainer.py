@@ -275,3 +275,14 @@ def test_settings_of_another_trainer_are_refused(tmp_path: Path) -> None:
     args = LELPConfig(output_dir=str(tmp_path), num_subclasses=1, report_to="none", use_cpu=True)
     with pytest.raises(ValueError, match=r"LELPConfig.*BaselineConfig"):
         trainer(args)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("baseline", sorted({*ON_EMBEDDINGS} - {"rkd"}))
+def test_a_chosen_temperature_trains_what_the_number_trains_whether_trials_are_made_or_found(
+    baseline: str, tmp_path: Path
+) -> None:
+    made, found = (trainer(config(tmp_path, baseline, temperature="auto")) for _ in range(2))
+    assert made.auto_trials == found.auto_trials and len(found.auto_trials) > 1
+    given = trainer(config(tmp_path, baseline, temperature=made.args.temperature))
+    for run in (made, found):
+        runs.assert_same(runs.weights(run.model), runs.weights(given.model))
