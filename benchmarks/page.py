@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from benchmarks.evidence import RESULTS
-from benchmarks.parts import KD_4, KD_AUTO, LELP_AUTO, LELP_WHITENED, PAPERS, PARTS
+from benchmarks.parts import KD_4, KD_AUTO, LELP_AUTO, LELP_WHITENED, PAPERS, PARTS, SUITE, TRIALS
 from hf_lelp.files import write_atomically
 from hf_lelp.plots import logarithmic_axis
 from hf_lelp.report import comparison_table, difference_cells, markdown_table
@@ -141,22 +141,22 @@ def without_search(results: dict[str, dict[str, Any]]) -> str:
 
 
 def cost_table(results: dict[str, dict[str, Any]]) -> str:
-    """Hours of training in each part, of runs that no part before it has made already."""
+    """Hours of training in each part, of runs that no part before it has made already, and their sums."""
     seen: set[tuple[str, str, int]] = set()
-    body, total = [], 0.0
+    costs: dict[str, tuple[int, float]] = {}
     for name, summaries in results.items():
         part, hours, runs = PARTS[name], 0.0, 0
         for task, summary in summaries.items():
             for label, figures in summary["methods"].items():
-                keys = {
-                    (repr(part.tasks[task]), part.methods.get(label, label), seed) for seed in summary["seeds"]
-                } - seen
+                keys = {(repr(part.tasks[task]), part.methods[label], seed) for seed in summary["seeds"]} - seen
                 seen |= keys
                 runs += len(keys)
                 hours += len(keys) * figures["train_seconds"]["mean"] / 3600
-        total += hours
-        body.append([name, str(runs), f"{hours:.1f}"])
-    body.append(["all", str(sum(int(runs) for _, runs, _ in body)), f"{total:.1f}"])
+        costs[name] = runs, hours
+    for group, members in (("suite", SUITE), ("trials", TRIALS), ("all", PARTS)):
+        of_group = [costs[name] for name in members if name in results]
+        costs[group] = sum(runs for runs, _ in of_group), sum(hours for _, hours in of_group)
+    body = [[name, str(runs), f"{hours:.1f}"] for name, (runs, hours) in costs.items()]
     return (
         "Runs that no earlier part has made, and hours of training, one core each, mostly with other work on the"
         " second core. Fits, evaluations and the teachers are not in it.\n\n"

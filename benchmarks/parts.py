@@ -193,7 +193,7 @@ def texts_with(student: str, *names: str) -> Loaders:
 
 SEVERAL: Loaders = {PAIRS_100: IMAGES[PAIRS_100], **texts_with("mlp")}
 
-# Every kind of task with every kind of student, and every method.
+# Every kind of task with every kind of student, and the methods that LELP is compared with.
 SUITE = {
     "images": Part(IMAGES, KEY, 5),
     "lookalikes": Part(LOOKALIKES, KEY, 3),
