@@ -1,11 +1,13 @@
-"""The parts of the evidence: what they are made of, and which can be asked for."""
+"""The parts of the evidence: what they are made of, which can be asked for, and what of them is kept."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from benchmarks.evidence import RESULTS
 from benchmarks.page import TITLES
 from benchmarks.parts import PARTS, SUITE, TRIALS, Part
 from hf_lelp.methods import Method
@@ -23,6 +25,15 @@ def test_methods_of_a_part_can_be_read_and_its_reference_is_among_them(part: Par
     for method in part.methods.values():
         Method.parse(method).check()
     assert part.reference in part.methods
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_the_results_that_are_kept_are_of_the_part_as_it_is(name: str) -> None:
+    part, kept = PARTS[name], json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    assert kept.keys() == part.tasks.keys()
+    for summary in kept.values():
+        assert summary["methods"].keys() == part.methods.keys()
+        assert summary["seeds"] == [*range(part.seeds)] and summary["reference"] == part.reference
 
 
 def test_an_unknown_part_is_refused_before_anything_runs() -> None:
