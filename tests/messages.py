@@ -17,7 +17,7 @@ def raised() -> dict[str, str]:
     for path in sorted(PACKAGE.rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call) and node.exc.args:
-                found[f"hf_lelp/{path.name}:{node.lineno}"] = _template(node.exc.args[0])
+                found[f"{path.relative_to(PACKAGE.parent).as_posix()}:{node.lineno}"] = _template(node.exc.args[0])
     return found
 
 
