@@ -31,7 +31,7 @@ from benchmarks.bad_data_case import CORRECT, REFUSED, Case, outcome
 from benchmarks.bad_data_inputs import bad_texts, embeddings, good_texts, images, imbalance
 from benchmarks.bad_data_labels import BAD_LABELS, BAD_LOGITS, bad_labels, good_labels, odd_columns, our_columns
 from benchmarks.coverage import quiet
-from hf_lelp.files import write_atomically
+from hf_lelp.storage.files import write_atomically
 
 RESULTS = Path(__file__).parent / "results" / "bad_data.json"
 

@@ -38,7 +38,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.bad_data_case import is_our_own
 from benchmarks.fuzz_changes import changed
 from benchmarks.fuzz_targets import TARGETS, Target
-from hf_lelp.files import write_atomically
+from hf_lelp.storage.files import write_atomically
 
 RESULTS = Path(__file__).parent / "results" / "fuzz.json"
 MEMORY = 2**30

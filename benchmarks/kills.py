@@ -38,7 +38,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.kills_stages import STAGES, Stage, Started, make_inputs, temporary
-from hf_lelp.files import write_atomically
+from hf_lelp.storage.files import write_atomically
 
 RESULTS = Path(__file__).parent / "results" / "kills.json"
 LONGEST = 300.0  # seconds of one run

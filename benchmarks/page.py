@@ -16,9 +16,9 @@ from scipy import stats
 
 from benchmarks.evidence import RESULTS
 from benchmarks.parts import KD_4, KD_AUTO, LELP_AUTO, LELP_WHITENED, PAPERS, PARTS, SUITE, TRIALS
-from hf_lelp.files import write_atomically
 from hf_lelp.plots import logarithmic_axis
 from hf_lelp.report import comparison_table, difference_cells, markdown_table
+from hf_lelp.storage.files import write_atomically
 
 DOCS = Path(__file__).parent.parent / "docs"
 PICTURES = DOCS / "evidence"

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import torch
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedModel
 
-from hf_lelp.files import write_atomically
+from hf_lelp.storage.files import write_atomically
 
 RESULTS = Path(__file__).parent / "results"
 

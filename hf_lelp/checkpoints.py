@@ -19,8 +19,8 @@ from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 from transformers.utils import SAFE_WEIGHTS_NAME
 
-from hf_lelp.checksums import CHECKSUMS_NAME, check_checksums
-from hf_lelp.files import write_atomically
+from hf_lelp.storage.checksums import CHECKSUMS_NAME, check_checksums
+from hf_lelp.storage.files import write_atomically
 from hf_lelp.students import AuxiliaryHead, StudentHead
 
 PROJECTIONS_FOLDER = "class_projections"

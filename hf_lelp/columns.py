@@ -1,6 +1,6 @@
 """The teacher's columns of a dataset: run once, kept, fitted and projected.
 
-The pass is cut into shards of rows (`hf_lelp.shards`). A shard's file is named by what its content depends on, the
+The pass is cut into shards of rows (`hf_lelp.storage.shards`). A shard's file is named by what its content depends on, the
 teacher and the rows. So a second run finds every shard, a killed run goes on where it stopped, another dataset with the
 same rows shares them, and several processes or machines share the work; the result is the same.
 """
@@ -19,11 +19,11 @@ from accelerate.utils import broadcast, broadcast_object_list
 from datasets import Dataset
 from numpy.typing import NDArray
 
-from hf_lelp.files import remove_leftovers
 from hf_lelp.names import EMBEDDING_COLUMN, LOGITS_COLUMN, PROJECTIONS_COLUMN
 from hf_lelp.pca import Moments
 from hf_lelp.projections import ClassProjections
-from hf_lelp.shards import content_hash, cut, fill, mapped_anew, media, open_shards
+from hf_lelp.storage.files import remove_leftovers
+from hf_lelp.storage.shards import content_hash, cut, fill, mapped_anew, media, open_shards
 from hf_lelp.teacher_like import TeacherLike
 
 logger = logging.getLogger(__name__)

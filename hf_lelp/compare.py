@@ -21,7 +21,6 @@ from transformers import PreTrainedTokenizerBase
 from hf_lelp.columns import teacher_columns
 from hf_lelp.config import LELPConfig
 from hf_lelp.data import DataArguments, expand, load_data
-from hf_lelp.files import check_writable, write_atomically
 from hf_lelp.inputs import longest
 from hf_lelp.methods import Method
 from hf_lelp.names import EMBEDDING_COLUMN, LOGITS_COLUMN
@@ -32,6 +31,7 @@ from hf_lelp.report import comparison_table
 from hf_lelp.runs import RUN_SETTINGS, Run, run_all
 from hf_lelp.settle import settle_teacher
 from hf_lelp.statistics import paired_difference
+from hf_lelp.storage.files import check_writable, write_atomically
 from hf_lelp.students import new_student
 from hf_lelp.task import Task
 from hf_lelp.teacher import load_processor

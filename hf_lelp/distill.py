@@ -19,7 +19,6 @@ from hf_lelp.checkpoints import last_checkpoint
 from hf_lelp.columns import teacher_columns
 from hf_lelp.config import LELPConfig
 from hf_lelp.data import FILE_FORMATS, DataArguments, expand, load_data
-from hf_lelp.files import check_writable, write_atomically
 from hf_lelp.heads import logits_of
 from hf_lelp.inputs import Processor, encode, longest, on_device, pad, resolve_input_columns
 from hf_lelp.labels import NO_LABEL
@@ -30,6 +29,7 @@ from hf_lelp.plots import plot_groups
 from hf_lelp.prepare import column_values
 from hf_lelp.report import group_alignment, group_table, results_table
 from hf_lelp.settle import settle_teacher
+from hf_lelp.storage.files import check_writable, write_atomically
 from hf_lelp.students import saved_parameters
 from hf_lelp.teacher import Teacher, load_processor
 from hf_lelp.trainer import LELPTrainer

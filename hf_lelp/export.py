@@ -18,9 +18,7 @@ from transformers import HfArgumentParser, PreTrainedModel, PreTrainedTokenizerB
 from transformers.utils import CONFIG_NAME
 from transformers.utils.logging import disable_progress_bar
 
-from hf_lelp.checksums import WEIGHTS, write_checksums
 from hf_lelp.data import DataArguments, load_data
-from hf_lelp.files import check_writable, new_files, write_atomically
 from hf_lelp.inputs import resolve_input_columns
 from hf_lelp.labels import NO_LABEL, resolve_classes
 from hf_lelp.model_card import CARD_NAME, EvaluationData, StudentCard, add_runtimes, hub_id
@@ -29,6 +27,8 @@ from hf_lelp.plain import plain_student
 from hf_lelp.prepare import column_values
 from hf_lelp.report import runtimes_table
 from hf_lelp.runtimes import measure, save_int8, save_onnx, save_torch_export, torch_runtime
+from hf_lelp.storage.checksums import WEIGHTS, write_checksums
+from hf_lelp.storage.files import check_writable, new_files, write_atomically
 from hf_lelp.students import load_student, student_head
 from hf_lelp.teacher import class_names, load_processor
 from hf_lelp.text import max_tokens, set_pad_token, tokenize

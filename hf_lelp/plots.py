@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from hf_lelp.files import write_atomically
 from hf_lelp.markup import printable
+from hf_lelp.storage.files import write_atomically
 
 
 def plot_groups(alignment: dict[str, Any], path: Path) -> None:

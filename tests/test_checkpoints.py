@@ -12,7 +12,7 @@ import tiny
 
 from hf_lelp import LELPTrainer
 from hf_lelp.checkpoints import check_checkpoint, last_checkpoint
-from hf_lelp.checksums import CHECKSUMS_NAME, write_checksums
+from hf_lelp.storage.checksums import CHECKSUMS_NAME, write_checksums
 
 SETTINGS: dict[str, Any] = {"max_steps": 6, "save_strategy": "steps", "save_steps": 2, "optim": "adamw_torch"}
 Damage = Callable[[Path], object]

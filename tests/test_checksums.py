@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from hf_lelp.checksums import CHECKSUMS_NAME, check_checksums, write_checksums
+from hf_lelp.storage.checksums import CHECKSUMS_NAME, check_checksums, write_checksums
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from hf_lelp.columns import fit_projections, teacher_columns
 from hf_lelp.compare import CompareArguments, compare
 from hf_lelp.distill import DistillArguments, distill
 from hf_lelp.export import ExportArguments, export
-from hf_lelp.shards import RECORD_NAME
+from hf_lelp.storage.shards import RECORD_NAME
 
 CHECKPOINTS: dict[str, Any] = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2, "optim": "adamw_torch"}
 

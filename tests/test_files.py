@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hf_lelp.files import check_writable, new_files, remove_leftovers, write_atomically
+from hf_lelp.storage.files import check_writable, new_files, remove_leftovers, write_atomically
 
 
 def test_writes_the_file_and_makes_its_folder(tmp_path: Path) -> None:

@@ -10,7 +10,16 @@ import pytest
 from datasets import Dataset, concatenate_datasets
 from numpy.typing import NDArray
 
-from hf_lelp.shards import DIGEST_BYTES, RECORD_NAME, check_shard, cut, fill, mapped_anew, open_shards, write_shard
+from hf_lelp.storage.shards import (
+    DIGEST_BYTES,
+    RECORD_NAME,
+    check_shard,
+    cut,
+    fill,
+    mapped_anew,
+    open_shards,
+    write_shard,
+)
 
 ROWS = [3, 3, 1]
 
@@ -104,7 +113,7 @@ def test_damage_of_the_old_size_is_found(tmp_path: Path) -> None:
 def test_a_file_is_read_through_only_when_it_may_have_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     filled(tmp_path)
     checked: list[str] = []
-    monkeypatch.setattr("hf_lelp.shards.check_shard", lambda file: checked.append(file.name))
+    monkeypatch.setattr("hf_lelp.storage.shards.check_shard", lambda file: checked.append(file.name))
     assert filled(tmp_path)[0] == [] and checked == []
     names(tmp_path)[2].touch()
     assert filled(tmp_path)[0] == [] and checked == ["c.arrow"]
@@ -132,7 +141,7 @@ def test_a_shard_in_another_s_place_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_shard_of_another_version_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hf_lelp.shards.FORMAT_VERSION", "0")
+    monkeypatch.setattr("hf_lelp.storage.shards.FORMAT_VERSION", "0")
     filled(tmp_path)
     monkeypatch.undo()
     (tmp_path / "key" / RECORD_NAME).unlink()

@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification, BertConfig, BertForMaskedLM, PreTrainedModel
 
-from hf_lelp.checksums import WEIGHTS, write_checksums
 from hf_lelp.modeling_lelp import SubclassHead
+from hf_lelp.storage.checksums import WEIGHTS, write_checksums
 from hf_lelp.students import (
     AuxiliaryHead,
     all_logits,

@@ -19,7 +19,7 @@ from datasets.table import ConcatenationTable, MemoryMappedTable, Table, concat_
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
-from hf_lelp.files import remove_leftovers, write_atomically
+from hf_lelp.storage.files import remove_leftovers, write_atomically
 
 logger = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import xxhash
 
-from hf_lelp.files import write_atomically
+from hf_lelp.storage.files import write_atomically
 
 CHECKSUMS_NAME = "checksums.json"
 WEIGHTS = "*model*.safetensors"  # of a student; its other files are for people to change, and to save again
