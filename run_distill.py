@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 from hf_lelp.__main__ import main
-from hf_lelp.options import plain_output
+from hf_lelp.cli.options import plain_output
 
 DEMO = Path(__file__).parent / "examples" / "demo.yaml"
 

@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))  # for their tiny m
 import runs
 
 from hf_lelp import LELPTrainer, Teacher
-from hf_lelp.options import raised_here
+from hf_lelp.cli.options import raised_here
 
 ROWS = 32
 SIZE = 16  # of the teacher's embedding

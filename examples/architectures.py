@@ -23,7 +23,7 @@ from transformers import (
 
 from examples.vader import LABELS, MAX_LENGTH, SEED, atomically, build_demo, quiet
 from hf_lelp import LELPConfig
-from hf_lelp.distill import DistillArguments, distill
+from hf_lelp.cli.distill import DistillArguments, distill
 
 NAMES = {"id2label": dict(enumerate(LABELS)), "label2id": {name: index for index, name in enumerate(LABELS)}}
 

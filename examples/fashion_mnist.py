@@ -29,7 +29,7 @@ from transformers import (
 
 from examples.vader import atomically, quiet
 from hf_lelp import LELPConfig
-from hf_lelp.distill import DistillArguments, distill
+from hf_lelp.cli.distill import DistillArguments, distill
 
 PACKAGE = "dataset-fashion-mnist"
 SHA256 = "39e172fe32dd318ebb3e512220c3beea2fa47d7e20bab348fb4e0922d6beefc0"

@@ -2,9 +2,9 @@
 
 import sys
 
+from hf_lelp.cli.distill import DistillArguments, distill
+from hf_lelp.cli.options import mistakes_in_a_line, parse_options, plain_output
 from hf_lelp.config import LELPConfig
-from hf_lelp.distill import DistillArguments, distill
-from hf_lelp.options import mistakes_in_a_line, parse_options, plain_output
 
 
 def parse(argv: list[str], prog: str | None = None) -> tuple[DistillArguments, LELPConfig]:

@@ -18,13 +18,13 @@ import numpy as np
 from datasets import ClassLabel, Dataset
 from transformers import PreTrainedTokenizerBase
 
+from hf_lelp.cli.data import DataArguments, expand, load_data
+from hf_lelp.cli.options import mistakes_in_a_line, parse_options, plain_output
 from hf_lelp.columns import teacher_columns
 from hf_lelp.config import LELPConfig
-from hf_lelp.data import DataArguments, expand, load_data
 from hf_lelp.inputs import longest
 from hf_lelp.methods import Method
 from hf_lelp.names import EMBEDDING_COLUMN, LOGITS_COLUMN
-from hf_lelp.options import mistakes_in_a_line, parse_options, plain_output
 from hf_lelp.plots import plot_comparison
 from hf_lelp.prepare import beside, column_values, student_columns
 from hf_lelp.report import comparison_table

@@ -18,7 +18,7 @@ from transformers import HfArgumentParser, PreTrainedModel, PreTrainedTokenizerB
 from transformers.utils import CONFIG_NAME
 from transformers.utils.logging import disable_progress_bar
 
-from hf_lelp.data import DataArguments, load_data
+from hf_lelp.cli.data import DataArguments, load_data
 from hf_lelp.inputs import resolve_input_columns
 from hf_lelp.labels import NO_LABEL, resolve_classes
 from hf_lelp.model_card import CARD_NAME, EvaluationData, StudentCard, add_runtimes, hub_id

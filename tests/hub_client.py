@@ -19,7 +19,7 @@ from huggingface_hub import snapshot_download
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from hf_lelp import ClassProjections, LELPTrainer, Teacher, load_student
-from hf_lelp.distill import DistillArguments, distill
+from hf_lelp.cli.distill import DistillArguments, distill
 
 TEXTS = tiny.texts(20, seed=9)
 HEADS = ("subclass", "auxiliary")

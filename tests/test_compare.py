@@ -17,9 +17,9 @@ from datasets import Dataset
 from PIL import Image
 
 from hf_lelp import LELPConfig
+from hf_lelp.cli.options import parse_options
 from hf_lelp.compare import CompareArguments, Run, compare, load_task, settle_reference, summarise
 from hf_lelp.metrics import few_class_metrics
-from hf_lelp.options import parse_options
 from hf_lelp.runs import task_fingerprint
 from hf_lelp.statistics import paired_difference
 

@@ -4,7 +4,7 @@ import pytest
 import tiny
 from datasets import Dataset
 
-from hf_lelp.data import DataArguments, expand, load_data
+from hf_lelp.cli.data import DataArguments, expand, load_data
 
 
 @pytest.mark.parametrize("ending", ["csv", "tsv", "json", "jsonl", "parquet"])

@@ -10,7 +10,7 @@ from datasets import Dataset
 from transformers import AutoModelForSequenceClassification
 
 from hf_lelp import ClassProjections, LELPConfig, load_student
-from hf_lelp.distill import DistillArguments, distill
+from hf_lelp.cli.distill import DistillArguments, distill
 from hf_lelp.metrics import few_class_metrics
 
 

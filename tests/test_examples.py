@@ -15,9 +15,9 @@ from examples import architectures, fashion_mnist
 from examples.frozen_embeddings import EmbeddingClassifier, EmbeddingConfig, SentenceEmbedder
 from hf_lelp import LELPTrainer
 from hf_lelp.__main__ import parse
+from hf_lelp.cli.options import parse_options
 from hf_lelp.compare import CompareArguments
 from hf_lelp.methods import Method
-from hf_lelp.options import parse_options
 
 ROOT = Path(__file__).parent.parent
 

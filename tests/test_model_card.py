@@ -16,7 +16,7 @@ from markdown_it import MarkdownIt
 from transformers import AutoModelForSequenceClassification, pipeline
 
 from hf_lelp import LELPTrainer
-from hf_lelp.distill import DistillArguments, distill
+from hf_lelp.cli.distill import DistillArguments, distill
 from hf_lelp.model_card import EvaluationData, StudentCard, add_runtimes, escape, hub_id
 
 FIGURES: dict[str, dict[str, Any]] = {

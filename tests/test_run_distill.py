@@ -11,9 +11,9 @@ import tiny
 import yaml
 
 from hf_lelp.__main__ import parse
-from hf_lelp.data import DataArguments, load_data
-from hf_lelp.distill import DistillArguments
-from hf_lelp.options import mistakes_in_a_line, parse_options
+from hf_lelp.cli.data import DataArguments, load_data
+from hf_lelp.cli.distill import DistillArguments
+from hf_lelp.cli.options import mistakes_in_a_line, parse_options
 
 ROOT = Path(__file__).parent.parent
 

@@ -9,8 +9,8 @@ import runs
 import tiny
 
 from hf_lelp import teacher_pass
+from hf_lelp.cli.distill import DistillArguments, distill
 from hf_lelp.columns import teacher_columns
-from hf_lelp.distill import DistillArguments, distill
 
 ROWS, EVALUATION_ROWS = 90, 30
 

@@ -15,7 +15,7 @@ from PIL import Image
 from transformers import AutoModelForImageClassification, PreTrainedModel, pipeline
 
 from hf_lelp import LELPConfig, LELPTrainer, Teacher, load_student
-from hf_lelp.distill import DistillArguments, distill
+from hf_lelp.cli.distill import DistillArguments, distill
 
 
 def image_teacher() -> Teacher:

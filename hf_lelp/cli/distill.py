@@ -16,9 +16,9 @@ from huggingface_hub import upload_file
 from transformers import PreTrainedModel
 
 from hf_lelp.checkpoints import last_checkpoint
+from hf_lelp.cli.data import FILE_FORMATS, DataArguments, expand, load_data
 from hf_lelp.columns import teacher_columns
 from hf_lelp.config import LELPConfig
-from hf_lelp.data import FILE_FORMATS, DataArguments, expand, load_data
 from hf_lelp.heads import logits_of
 from hf_lelp.inputs import Processor, encode, longest, on_device, pad, resolve_input_columns
 from hf_lelp.labels import NO_LABEL
