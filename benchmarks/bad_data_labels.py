@@ -17,7 +17,7 @@ import tiny
 
 from benchmarks.bad_data_case import ONE_ROW, ROWS, SIZE, SURE, Case, classes, teacher
 from hf_lelp import ClassProjections
-from hf_lelp.labels import NO_LABEL
+from hf_lelp.data.labels import NO_LABEL
 
 # ---- Labels ----
 

@@ -32,9 +32,9 @@ from transformers import BertConfig, BertForSequenceClassification, PreTrainedTo
 
 from hf_lelp import ClassProjections, LELPConfig, LELPTrainer
 from hf_lelp.columns import fit_projections, projection_columns, teacher_columns
+from hf_lelp.data.columns import EMBEDDING_COLUMN, LOGITS_COLUMN, PROJECTIONS_COLUMN
 from hf_lelp.heads import LinearHead
 from hf_lelp.losses import subclass_targets
-from hf_lelp.names import EMBEDDING_COLUMN, LOGITS_COLUMN, PROJECTIONS_COLUMN
 from hf_lelp.prepare import column_values
 from hf_lelp.storage.files import write_atomically
 

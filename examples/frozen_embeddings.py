@@ -29,7 +29,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 
 from examples.vader import LABELS, MAX_LENGTH, MINILM, atomically, build_demo, fetch, load_split, quiet, unpack_minilm
 from hf_lelp import LELPConfig, LELPTrainer, Teacher
-from hf_lelp.names import LOGITS_COLUMN
+from hf_lelp.data.columns import LOGITS_COLUMN
 
 SEEDS = (0, 1, 2)
 METHODS: dict[str, dict[str, Any]] = {"direct": {"alpha": 1.0}, "kd": {"num_subclasses": 1}, "lelp": {}}

@@ -19,7 +19,7 @@ from accelerate.utils import broadcast, broadcast_object_list
 from datasets import Dataset
 from numpy.typing import NDArray
 
-from hf_lelp.names import EMBEDDING_COLUMN, LOGITS_COLUMN, PROJECTIONS_COLUMN
+from hf_lelp.data.columns import EMBEDDING_COLUMN, LOGITS_COLUMN, PROJECTIONS_COLUMN
 from hf_lelp.pca import Moments
 from hf_lelp.projections import ClassProjections
 from hf_lelp.storage.files import remove_leftovers

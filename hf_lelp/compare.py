@@ -22,9 +22,10 @@ from hf_lelp.cli.data import DataArguments, expand, load_data
 from hf_lelp.cli.options import mistakes_in_a_line, parse_options, plain_output
 from hf_lelp.columns import teacher_columns
 from hf_lelp.config import LELPConfig
-from hf_lelp.inputs import longest
+from hf_lelp.data.columns import EMBEDDING_COLUMN, LOGITS_COLUMN
+from hf_lelp.data.encoding import longest
+from hf_lelp.data.text import set_pad_token
 from hf_lelp.methods import Method
-from hf_lelp.names import EMBEDDING_COLUMN, LOGITS_COLUMN
 from hf_lelp.plots import plot_comparison
 from hf_lelp.prepare import beside, column_values, student_columns
 from hf_lelp.report import comparison_table
@@ -35,7 +36,6 @@ from hf_lelp.storage.files import check_writable, write_atomically
 from hf_lelp.students import new_student
 from hf_lelp.task import Task
 from hf_lelp.teacher import load_processor
-from hf_lelp.text import set_pad_token
 
 logger = logging.getLogger(__name__)
 

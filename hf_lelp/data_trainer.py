@@ -8,10 +8,10 @@ from datasets import Dataset, IterableDataset
 from transformers import Trainer
 from transformers.trainer_utils import has_length
 
-from hf_lelp.checks import check_rows
 from hf_lelp.config import LELPConfig
-from hf_lelp.inputs import InMemory, OnTheFly, Processor, fits_in_memory, transform_of
-from hf_lelp.labels import Classes
+from hf_lelp.data.checks import check_rows
+from hf_lelp.data.encoding import InMemory, OnTheFly, Processor, fits_in_memory, transform_of
+from hf_lelp.data.labels import Classes
 from hf_lelp.prepare import check_marks, student_columns
 from hf_lelp.projections import ClassProjections
 from hf_lelp.settle import find_label_column

@@ -8,7 +8,7 @@ from datasets import Dataset
 from transformers import BaseImageProcessor, PreTrainedModel, Trainer
 
 from hf_lelp.config import LELPConfig
-from hf_lelp.images import channels_of
+from hf_lelp.data.images import channels_of
 from hf_lelp.model_card import QUALITY, EvaluationData, StudentCard, hub_id, method_of, settings_of
 from hf_lelp.projections import ClassProjections
 from hf_lelp.students import saved_parameters

@@ -19,8 +19,9 @@ from transformers.utils import CONFIG_NAME
 from transformers.utils.logging import disable_progress_bar
 
 from hf_lelp.cli.data import DataArguments, load_data
-from hf_lelp.inputs import resolve_input_columns
-from hf_lelp.labels import NO_LABEL, resolve_classes
+from hf_lelp.data.encoding import resolve_input_columns
+from hf_lelp.data.labels import NO_LABEL, resolve_classes
+from hf_lelp.data.text import max_tokens, set_pad_token, tokenize
 from hf_lelp.model_card import CARD_NAME, EvaluationData, StudentCard, add_runtimes, hub_id
 from hf_lelp.modeling_lelp import SubclassHead
 from hf_lelp.plain import plain_student
@@ -31,7 +32,6 @@ from hf_lelp.storage.checksums import WEIGHTS, write_checksums
 from hf_lelp.storage.files import check_writable, new_files, write_atomically
 from hf_lelp.students import load_student, student_head
 from hf_lelp.teacher import class_names, load_processor
-from hf_lelp.text import max_tokens, set_pad_token, tokenize
 
 FORMS = ("plain", "onnx", "int8", "torch")
 BATCH_SIZE = 32

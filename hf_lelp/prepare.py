@@ -10,12 +10,20 @@ from datasets import Dataset, IterableDataset, Value, concatenate_datasets
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
-from hf_lelp.checks import check_directions, check_mark, check_numbers
 from hf_lelp.columns import fit_projections, projection_columns, teacher_columns
 from hf_lelp.config import AUTO, LELPConfig
-from hf_lelp.inputs import OnTheFly, Processor, column_names, encode, input_name, resolve_input_columns, transform_of
-from hf_lelp.labels import NO_LABEL, Classes, check_teacher, in_order_of
-from hf_lelp.names import EMBEDDING_COLUMN, LOGITS_COLUMN, PROJECTIONS_COLUMN, PROJECTIONS_MARK, TEACHER_MARK
+from hf_lelp.data.checks import check_directions, check_mark, check_numbers
+from hf_lelp.data.columns import EMBEDDING_COLUMN, LOGITS_COLUMN, PROJECTIONS_COLUMN, PROJECTIONS_MARK, TEACHER_MARK
+from hf_lelp.data.encoding import (
+    OnTheFly,
+    Processor,
+    column_names,
+    encode,
+    input_name,
+    resolve_input_columns,
+    transform_of,
+)
+from hf_lelp.data.labels import NO_LABEL, Classes, check_teacher, in_order_of
 from hf_lelp.projections import ClassProjections
 from hf_lelp.settle import find_label_column
 from hf_lelp.teacher_like import TeacherLike

@@ -8,11 +8,11 @@ from typing import Any
 from datasets import Dataset, IterableDataset
 from transformers import AutoConfig, PreTrainedModel
 
-from hf_lelp.checks import check_numbers
 from hf_lelp.config import LELPConfig
-from hf_lelp.inputs import Processor, column_names, resolve_input_columns, transform_of
-from hf_lelp.labels import Classes, UnknownClasses, resolve_classes
-from hf_lelp.names import LOGITS_COLUMN, PROJECTIONS_COLUMN
+from hf_lelp.data.checks import check_numbers
+from hf_lelp.data.columns import LOGITS_COLUMN, PROJECTIONS_COLUMN
+from hf_lelp.data.encoding import Processor, column_names, resolve_input_columns, transform_of
+from hf_lelp.data.labels import Classes, UnknownClasses, resolve_classes
 from hf_lelp.teacher import Teacher, class_names, load_processor
 from hf_lelp.teacher_like import TeacherLike
 

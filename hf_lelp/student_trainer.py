@@ -24,9 +24,9 @@ from hf_lelp.checkpoints import (
     whole_or_gone,
 )
 from hf_lelp.config import LELPConfig
+from hf_lelp.data.encoding import Processor
+from hf_lelp.data.labels import Classes
 from hf_lelp.describe import card_of, describe
-from hf_lelp.inputs import Processor
-from hf_lelp.labels import Classes
 from hf_lelp.model_card import CARD_NAME, StudentCard
 from hf_lelp.modeling_lelp import SubclassHead
 from hf_lelp.prepare import TeacherData

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from hf_lelp.config import LELPConfig
-from hf_lelp.names import PROJECTIONS_COLUMN
+from hf_lelp.data.columns import PROJECTIONS_COLUMN
 from hf_lelp.projections import ClassProjections
 
 

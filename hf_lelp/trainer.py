@@ -10,15 +10,16 @@ from torch import nn
 from transformers import EvalPrediction, PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from hf_lelp.auto import choose_settings, fit_student, student_maker
-from hf_lelp.checks import check_optimizer, check_tokens
 from hf_lelp.config import LELPConfig, check_launch
+from hf_lelp.data.checks import check_optimizer, check_tokens
+from hf_lelp.data.columns import LOGITS_COLUMN, PROJECTIONS_COLUMN
+from hf_lelp.data.encoding import Processor, check_prepared, transform_of
+from hf_lelp.data.labels import NO_LABEL, Classes
+from hf_lelp.data.text import max_tokens, set_pad_token
 from hf_lelp.data_trainer import DataTrainer
 from hf_lelp.heads import logits_of
-from hf_lelp.inputs import Processor, check_prepared, transform_of
-from hf_lelp.labels import NO_LABEL, Classes
 from hf_lelp.losses import distillation_loss, label_loss, subclass_loss, subclass_targets
 from hf_lelp.model_card import hub_id
-from hf_lelp.names import LOGITS_COLUMN, PROJECTIONS_COLUMN
 from hf_lelp.prepare import TEACHER_COLUMNS, TeacherData, add_teacher_columns
 from hf_lelp.projections import ClassProjections
 from hf_lelp.settle import settle_teacher
@@ -35,7 +36,6 @@ from hf_lelp.students import (
 from hf_lelp.subclass_scores import SubclassScores
 from hf_lelp.teacher import Teacher, load_processor
 from hf_lelp.teacher_like import TeacherLike
-from hf_lelp.text import max_tokens, set_pad_token
 
 
 def few_class_compute_metrics(eval_prediction: EvalPrediction) -> dict[str, float]:

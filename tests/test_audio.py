@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tiny_media
 
-from hf_lelp.audio import process_audio, to_samples
+from hf_lelp.data.audio import process_audio, to_samples
 
 WAVE = np.linspace(-1, 1, 50)
 STEREO = np.stack([WAVE + 0.1, WAVE - 0.1])

@@ -8,7 +8,7 @@ import pytest
 import tiny
 from datasets import Array2D, Dataset, Features, List, Value
 
-from hf_lelp.checks import check_numbers, check_tokens
+from hf_lelp.data.checks import check_numbers, check_tokens
 
 GOOD = [[0.5, 1.0], [2.0, -3.0], [0.0, 7.0]]
 

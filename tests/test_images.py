@@ -7,7 +7,7 @@ import pytest
 import tiny_media
 from PIL import Image
 
-from hf_lelp.images import process_images, to_image
+from hf_lelp.data.images import process_images, to_image
 
 GREY = np.arange(20, dtype=np.uint8).reshape(4, 5) * 10
 

@@ -12,7 +12,16 @@ import tiny_media
 import torch
 from datasets import Audio, Dataset, Features, Image, IterableDataset
 
-from hf_lelp.inputs import OnTheFly, column_names, encode, longest, on_device, pad, resolve_input_columns, transform_of
+from hf_lelp.data.encoding import (
+    OnTheFly,
+    column_names,
+    encode,
+    longest,
+    on_device,
+    pad,
+    resolve_input_columns,
+    transform_of,
+)
 
 
 def stream(dataset: Dataset) -> IterableDataset:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from datasets import ClassLabel, Dataset
 
-from hf_lelp.labels import Classes, UnknownClasses, check_teacher, resolve_classes
+from hf_lelp.data.labels import Classes, UnknownClasses, check_teacher, resolve_classes
 
 
 def data(labels: list[Any], names: list[str] | int | None = None) -> Dataset:

@@ -18,11 +18,11 @@ import hf_lelp
 import hf_lelp.modeling_lelp
 from hf_lelp import ClassProjections, metrics
 from hf_lelp.baseline_trainer import BaselineConfig, BaselineTrainer
-from hf_lelp.checks import check_mark
 from hf_lelp.columns import teacher_columns
 from hf_lelp.compare import CompareArguments, load_task
+from hf_lelp.data.checks import check_mark
+from hf_lelp.data.labels import resolve_classes
 from hf_lelp.export import ExportArguments, export
-from hf_lelp.labels import resolve_classes
 from hf_lelp.methods import Method
 from hf_lelp.pca import Moments, principal_directions
 from hf_lelp.plain import class_logits, fidelity, plain_student

@@ -11,8 +11,8 @@ import tiny
 from datasets import ClassLabel, Dataset, IterableDataset
 
 from hf_lelp import ClassProjections, LELPConfig, Teacher
-from hf_lelp.labels import Classes
-from hf_lelp.names import PROJECTIONS_MARK, TEACHER_MARK
+from hf_lelp.data.columns import PROJECTIONS_MARK, TEACHER_MARK
+from hf_lelp.data.labels import Classes
 from hf_lelp.prepare import (
     TeacherData,
     add_teacher_columns,

@@ -23,7 +23,7 @@ from safetensors.numpy import load_file, save_file
 
 from hf_lelp import methods, runs
 from hf_lelp.config import LELPConfig
-from hf_lelp.labels import NO_LABEL
+from hf_lelp.data.labels import NO_LABEL
 from hf_lelp.metrics import few_class_metrics
 from hf_lelp.runs import Run, run_all, run_or_read, task_fingerprint
 from hf_lelp.task import Task

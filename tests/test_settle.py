@@ -11,7 +11,7 @@ import torch
 from datasets import Dataset, IterableDataset
 
 from hf_lelp import ClassProjections, Teacher
-from hf_lelp.labels import Classes, UnknownClasses
+from hf_lelp.data.labels import Classes, UnknownClasses
 from hf_lelp.settle import find_label_column, settle_teacher
 
 CLASSES = Classes(2, tiny.LABEL_NAMES, [0, 1])

@@ -12,7 +12,7 @@ from transformers import (
     RobertaForSequenceClassification,
 )
 
-from hf_lelp.text import max_tokens, set_pad_token, tokenize
+from hf_lelp.data.text import max_tokens, set_pad_token, tokenize
 
 
 def limited(limit: int | None) -> PreTrainedTokenizerBase:

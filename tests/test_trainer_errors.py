@@ -14,7 +14,7 @@ from torch import nn
 from transformers import BertModel, TrainingArguments
 
 from hf_lelp import ClassProjections, LELPTrainer, Teacher
-from hf_lelp.names import PROJECTIONS_MARK, TEACHER_MARK
+from hf_lelp.data.columns import PROJECTIONS_MARK, TEACHER_MARK
 
 
 def refused(folder: Path, *words: str, error: type[Exception] = ValueError, **arguments: Any) -> None:

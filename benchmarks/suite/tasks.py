@@ -20,7 +20,7 @@ from benchmarks.suite.image_tasks import fashion_lookalikes, fashion_pairs
 from benchmarks.suite.store import reports
 from benchmarks.suite.text_tasks import newsgroups, reuters, vader
 from examples.vader import quiet
-from hf_lelp.names import EMBEDDING_COLUMN
+from hf_lelp.data.columns import EMBEDDING_COLUMN
 from hf_lelp.prepare import beside
 from hf_lelp.task import Task
 

@@ -9,9 +9,9 @@ import torch
 from datasets import Audio, Dataset, Image, IterableDataset
 from transformers import BaseImageProcessor, PreTrainedModel, PreTrainedTokenizerBase, SequenceFeatureExtractor
 
-from hf_lelp.audio import process_audio
-from hf_lelp.images import process_images
-from hf_lelp.text import max_tokens, tokenize
+from hf_lelp.data.audio import process_audio
+from hf_lelp.data.images import process_images
+from hf_lelp.data.text import max_tokens, tokenize
 
 IN_MEMORY_BYTES = 2 * 2**30
 
