@@ -21,7 +21,7 @@ from sklearn.decomposition import IncrementalPCA
 from benchmarks import speed
 from benchmarks.speed import gigaflops, in_turn, middle, peak_memory, ratio
 from hf_lelp import ClassProjections
-from hf_lelp.heads import LinearHead
+from hf_lelp.classifiers import LinearHead
 
 # Rows, dimensions, classes, directions.
 CASES = [(20_000, 384, 2, 8), (20_000, 768, 2, 8), (60_000, 768, 20, 8)]

@@ -31,9 +31,9 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
 
 from hf_lelp import ClassProjections, LELPConfig, LELPTrainer
+from hf_lelp.classifiers import LinearHead
 from hf_lelp.columns import fit_projections, projection_columns, teacher_columns
 from hf_lelp.data.columns import EMBEDDING_COLUMN, LOGITS_COLUMN, PROJECTIONS_COLUMN
-from hf_lelp.heads import LinearHead
 from hf_lelp.losses import subclass_targets
 from hf_lelp.prepare import column_values
 from hf_lelp.storage.files import write_atomically

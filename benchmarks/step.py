@@ -23,7 +23,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments, default_da
 from benchmarks import speed
 from benchmarks.speed import SIZES, Seconds, bert, forward_gigaflops, gigaflops, middle, peak_memory, ratio
 from hf_lelp import ClassProjections, LELPConfig, LELPTrainer
-from hf_lelp.heads import LinearHead
+from hf_lelp.classifiers import LinearHead
 
 KINDS = ("plain", "lelp")
 CASES = [("BERT 2 × 128", 2), ("BERT 2 × 128", 20), ("MiniLM-sized, 6 × 384", 2)]

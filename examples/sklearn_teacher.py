@@ -19,8 +19,8 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from examples.frozen_embeddings import SentenceEmbedder, minilm
 from examples.vader import LABELS, SEED, build_demo, load_split, quiet
 from hf_lelp import LELPConfig, LELPTrainer
+from hf_lelp.classifiers import LinearHead
 from hf_lelp.data.columns import EMBEDDING_COLUMN, LOGITS_COLUMN
-from hf_lelp.heads import LinearHead
 
 TRAIN_TEXTS, TEST_TEXTS = 3000, 2000
 

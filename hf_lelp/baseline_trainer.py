@@ -19,10 +19,10 @@ from hf_lelp.baselines import (
     rkd_loss,
     vid_loss,
 )
+from hf_lelp.classifiers import find_heads
 from hf_lelp.config import LELPConfig
 from hf_lelp.data.columns import EMBEDDING_COLUMN, LOGITS_COLUMN
 from hf_lelp.data.labels import NO_LABEL
-from hf_lelp.heads import find_heads
 from hf_lelp.losses import distillation_loss, label_loss
 from hf_lelp.prepare import column_values
 from hf_lelp.students import AuxiliaryHead, place_auxiliary

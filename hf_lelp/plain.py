@@ -13,8 +13,8 @@ from scipy.special import logsumexp, softmax
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from hf_lelp.classifiers import check_embedding, headless, logits_of, replace_module
 from hf_lelp.data.labels import NO_LABEL
-from hf_lelp.heads import check_embedding, headless, logits_of, replace_module
 from hf_lelp.modeling_lelp import SubclassHead
 
 logger = logging.getLogger(__name__)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from hf_lelp.markup import printable
+from hf_lelp.markdown import printable
 from hf_lelp.storage.files import write_atomically
 
 

@@ -22,12 +22,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from tqdm.auto import tqdm
 
+from hf_lelp.classifiers import LinearHead
 from hf_lelp.data.checks import as_array, check_directions, check_finite, check_mark, check_type, require_columns
 from hf_lelp.data.columns import EMBEDDING_COLUMN, LOGITS_COLUMN, PROJECTIONS_COLUMN, PROJECTIONS_MARK, TEACHER_MARK
 from hf_lelp.data.encoding import column_names
 from hf_lelp.data.labels import NO_LABEL, Classes
-from hf_lelp.heads import LinearHead
-from hf_lelp.markup import escape
+from hf_lelp.markdown import escape
 from hf_lelp.pca import Moments, orthonormal, principal_directions, row_space
 from hf_lelp.storage.files import new_files, write_atomically
 from hf_lelp.storage.shards import cut, mapped_anew

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hf_lelp.markup import cell
+from hf_lelp.markdown import cell
 
 
 def results_table(results: dict[str, dict[str, Any]], rows: int) -> str:

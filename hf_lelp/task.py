@@ -7,8 +7,8 @@ from typing import Any
 from datasets import Dataset
 from transformers import PreTrainedModel
 
+from hf_lelp.classifiers import LinearHead
 from hf_lelp.data.encoding import Processor
-from hf_lelp.heads import LinearHead
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,10 @@ from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 # Up to 5.13 at least, `transformers` itself has it only beside torchvision, which is not needed.
 from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
+from hf_lelp.classifiers import LinearHead, check_embedding, find_heads, headless, joint_layer, logits_of
 from hf_lelp.data.columns import EMBEDDING_COLUMN, LOGITS_COLUMN, TEACHER_MARK
 from hf_lelp.data.encoding import Processor, encode, longest, on_device, pad
 from hf_lelp.data.text import set_pad_token
-from hf_lelp.heads import LinearHead, check_embedding, find_heads, headless, joint_layer, logits_of
 
 CHECKED_ROWS = 2  # on which the captured embedding is compared with the model's logits
 

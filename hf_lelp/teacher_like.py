@@ -2,7 +2,7 @@
 
 from typing import Any, Protocol, runtime_checkable
 
-from hf_lelp.heads import LinearHead
+from hf_lelp.classifiers import LinearHead
 
 
 @runtime_checkable

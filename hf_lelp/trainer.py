@@ -10,6 +10,7 @@ from torch import nn
 from transformers import EvalPrediction, PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from hf_lelp.auto import choose_settings, fit_student, student_maker
+from hf_lelp.classifiers import logits_of
 from hf_lelp.config import LELPConfig, check_launch
 from hf_lelp.data.checks import check_optimizer, check_tokens
 from hf_lelp.data.columns import LOGITS_COLUMN, PROJECTIONS_COLUMN
@@ -17,7 +18,6 @@ from hf_lelp.data.encoding import Processor, check_prepared, transform_of
 from hf_lelp.data.labels import NO_LABEL, Classes
 from hf_lelp.data.text import max_tokens, set_pad_token
 from hf_lelp.data_trainer import DataTrainer
-from hf_lelp.heads import logits_of
 from hf_lelp.losses import distillation_loss, label_loss, subclass_loss, subclass_targets
 from hf_lelp.model_card import hub_id
 from hf_lelp.prepare import TEACHER_COLUMNS, TeacherData, add_teacher_columns

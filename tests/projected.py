@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from datasets import Dataset
 
-from hf_lelp.heads import LinearHead
+from hf_lelp.classifiers import LinearHead
 from hf_lelp.projections import ClassProjections
 
 N, C, D, S = 150, 3, 10, 4

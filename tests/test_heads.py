@@ -13,7 +13,7 @@ from transformers import (
     RobertaForSequenceClassification,
 )
 
-from hf_lelp.heads import check_embedding, find_heads, headless, replace_module
+from hf_lelp.classifiers import check_embedding, find_heads, headless, replace_module
 
 HEAD_NAMES = {
     "bert": "classifier",

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from hf_lelp.markup import cell, escape, printable
+from hf_lelp.markdown import cell, escape, printable
 from hf_lelp.report import group_table, markdown_table
 
 HOSTILE = [

@@ -13,7 +13,7 @@ from datasets import ClassLabel, Dataset, IterableDataset
 from projected import DATASET, EMBEDDING, FITTED, HEAD, LABELS, LOGITS, C, D, N, S, make_dataset
 from scipy.stats import ortho_group
 
-from hf_lelp.heads import LinearHead
+from hf_lelp.classifiers import LinearHead
 from hf_lelp.losses import subclass_targets
 from hf_lelp.pca import Moments
 from hf_lelp.projections import ClassProjections

@@ -24,8 +24,8 @@ from transformers import (
     Wav2Vec2ForSequenceClassification,
 )
 
+from hf_lelp.classifiers import find_heads
 from hf_lelp.data.encoding import Processor, encode, pad
-from hf_lelp.heads import find_heads
 
 RATE = 8000
 

@@ -16,13 +16,13 @@ from huggingface_hub import upload_file
 from transformers import PreTrainedModel
 
 from hf_lelp.checkpoints import last_checkpoint
+from hf_lelp.classifiers import logits_of
 from hf_lelp.cli.data import FILE_FORMATS, DataArguments, expand, load_data
 from hf_lelp.columns import teacher_columns
 from hf_lelp.config import LELPConfig
 from hf_lelp.data.columns import LOGITS_COLUMN, PROJECTIONS_COLUMN
 from hf_lelp.data.encoding import Processor, encode, longest, on_device, pad, resolve_input_columns
 from hf_lelp.data.labels import NO_LABEL
-from hf_lelp.heads import logits_of
 from hf_lelp.metrics import few_class_metrics
 from hf_lelp.model_card import CARD_NAME, EvaluationData, StudentCard
 from hf_lelp.plots import plot_groups
