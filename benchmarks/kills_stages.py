@@ -23,9 +23,9 @@ from hf_lelp import __main__ as distill_command
 from hf_lelp import compare as compare_command
 from hf_lelp import export as export_command
 from hf_lelp.checkpoints import check_checkpoint
-from hf_lelp.columns import fit_projections, teacher_columns
 from hf_lelp.storage.shards import RECORD_NAME
 from hf_lelp.students import place_student_head, student_head
+from hf_lelp.teacher.columns import fit_projections, teacher_columns
 
 # Times, hashes of files with times in them, and what a tokenizer's file says of the last call.
 VARYING = {"train_seconds", "examples_per_second", "sha256", "truncation", "padding"}

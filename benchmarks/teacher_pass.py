@@ -24,8 +24,8 @@ from benchmarks.suite.store import DOWNLOADS
 from benchmarks.suite.texts import read_corpus
 from examples.vader import build_demo
 from hf_lelp import ClassProjections, Teacher
-from hf_lelp.columns import teacher_columns
 from hf_lelp.losses import subclass_targets
+from hf_lelp.teacher.columns import teacher_columns
 
 LONG, SHORT = 150, 450
 MAX_LENGTH, BATCH = 128, 64

@@ -11,8 +11,8 @@ _EXPORTS = {
     "ClassProjections": "projections",
     "LELPConfig": "config",
     "LELPTrainer": "trainer",
-    "Teacher": "teacher",
-    "TeacherLike": "teacher_like",
+    "Teacher": "teacher.teacher",
+    "TeacherLike": "teacher.protocol",
     "load_student": "students",
 }
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from hf_lelp.config import LELPConfig
     from hf_lelp.projections import ClassProjections
     from hf_lelp.students import load_student
-    from hf_lelp.teacher import Teacher
-    from hf_lelp.teacher_like import TeacherLike
+    from hf_lelp.teacher.protocol import TeacherLike
+    from hf_lelp.teacher.teacher import Teacher
     from hf_lelp.trainer import LELPTrainer
 
 

@@ -20,7 +20,6 @@ from transformers import PreTrainedTokenizerBase
 
 from hf_lelp.cli.data import DataArguments, expand, load_data
 from hf_lelp.cli.options import mistakes_in_a_line, parse_options, plain_output
-from hf_lelp.columns import teacher_columns
 from hf_lelp.config import LELPConfig
 from hf_lelp.data.columns import EMBEDDING_COLUMN, LOGITS_COLUMN
 from hf_lelp.data.encoding import longest
@@ -30,12 +29,13 @@ from hf_lelp.plots import plot_comparison
 from hf_lelp.prepare import beside, column_values, student_columns
 from hf_lelp.report import comparison_table
 from hf_lelp.runs import RUN_SETTINGS, Run, run_all
-from hf_lelp.settle import settle_teacher
 from hf_lelp.statistics import paired_difference
 from hf_lelp.storage.files import check_writable, write_atomically
 from hf_lelp.students import new_student
 from hf_lelp.task import Task
-from hf_lelp.teacher import load_processor
+from hf_lelp.teacher.class_order import settle_teacher
+from hf_lelp.teacher.columns import teacher_columns
+from hf_lelp.teacher.teacher import load_processor
 
 logger = logging.getLogger(__name__)
 

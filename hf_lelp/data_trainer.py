@@ -14,7 +14,7 @@ from hf_lelp.data.encoding import InMemory, OnTheFly, Processor, fits_in_memory,
 from hf_lelp.data.labels import Classes
 from hf_lelp.prepare import check_marks, student_columns
 from hf_lelp.projections import ClassProjections
-from hf_lelp.settle import find_label_column
+from hf_lelp.teacher.class_order import find_label_column
 
 
 class DataTrainer(Trainer):

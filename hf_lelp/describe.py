@@ -12,7 +12,7 @@ from hf_lelp.data.images import channels_of
 from hf_lelp.model_card import QUALITY, EvaluationData, StudentCard, hub_id, method_of, settings_of
 from hf_lelp.projections import ClassProjections
 from hf_lelp.students import saved_parameters
-from hf_lelp.teacher import auto_class
+from hf_lelp.teacher.teacher import auto_class
 
 
 def card_of(

@@ -31,7 +31,7 @@ from hf_lelp.runtimes import measure, save_int8, save_onnx, save_torch_export, t
 from hf_lelp.storage.checksums import WEIGHTS, write_checksums
 from hf_lelp.storage.files import check_writable, new_files, write_atomically
 from hf_lelp.students import load_student, student_head
-from hf_lelp.teacher import class_names, load_processor
+from hf_lelp.teacher.teacher import class_names, load_processor
 
 FORMS = ("plain", "onnx", "int8", "torch")
 BATCH_SIZE = 32

@@ -10,7 +10,6 @@ from datasets import Dataset, IterableDataset, Value, concatenate_datasets
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
-from hf_lelp.columns import fit_projections, projection_columns, teacher_columns
 from hf_lelp.config import AUTO, LELPConfig
 from hf_lelp.data.checks import check_directions, check_mark, check_numbers
 from hf_lelp.data.columns import EMBEDDING_COLUMN, LOGITS_COLUMN, PROJECTIONS_COLUMN, PROJECTIONS_MARK, TEACHER_MARK
@@ -25,8 +24,9 @@ from hf_lelp.data.encoding import (
 )
 from hf_lelp.data.labels import NO_LABEL, Classes, check_teacher, in_order_of
 from hf_lelp.projections import ClassProjections
-from hf_lelp.settle import find_label_column
-from hf_lelp.teacher_like import TeacherLike
+from hf_lelp.teacher.class_order import find_label_column
+from hf_lelp.teacher.columns import fit_projections, projection_columns, teacher_columns
+from hf_lelp.teacher.protocol import TeacherLike
 
 TEACHER_COLUMNS = (LOGITS_COLUMN, EMBEDDING_COLUMN, PROJECTIONS_COLUMN)
 

@@ -31,7 +31,6 @@ from transformers import TrainingArguments, set_seed
 from transformers.utils import logging as transformers_logging
 
 from hf_lelp.auto import SEARCH_VERSION
-from hf_lelp.columns import SHARD_ROWS
 from hf_lelp.config import AUTO, LELPConfig, in_force
 from hf_lelp.data.columns import LOGITS_COLUMN
 from hf_lelp.data.encoding import OnTheFly, transform_of
@@ -43,6 +42,7 @@ from hf_lelp.storage.files import write_atomically
 from hf_lelp.storage.shards import content_hash, cut
 from hf_lelp.students import saved_parameters
 from hf_lelp.task import Task
+from hf_lelp.teacher.columns import SHARD_ROWS
 
 logger = logging.getLogger(__name__)
 

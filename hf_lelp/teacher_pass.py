@@ -24,12 +24,12 @@ from datasets import Dataset
 from hf_lelp.cli.data import expand, load_data
 from hf_lelp.cli.distill import DistillArguments
 from hf_lelp.cli.options import mistakes_in_a_line, parse_options, plain_output
-from hf_lelp.columns import run_teacher, shard_names, teacher_folder
 from hf_lelp.config import LELPConfig
-from hf_lelp.settle import settle_teacher
 from hf_lelp.storage.files import write_atomically
 from hf_lelp.storage.shards import check_shard
-from hf_lelp.teacher_like import TeacherLike
+from hf_lelp.teacher.class_order import settle_teacher
+from hf_lelp.teacher.columns import run_teacher, shard_names, teacher_folder
+from hf_lelp.teacher.protocol import TeacherLike
 
 
 @dataclass

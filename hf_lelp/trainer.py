@@ -22,7 +22,6 @@ from hf_lelp.losses import distillation_loss, label_loss, subclass_loss, subclas
 from hf_lelp.model_card import hub_id
 from hf_lelp.prepare import TEACHER_COLUMNS, TeacherData, add_teacher_columns
 from hf_lelp.projections import ClassProjections
-from hf_lelp.settle import settle_teacher
 from hf_lelp.student_trainer import StudentTrainer
 from hf_lelp.students import (
     AuxiliaryHead,
@@ -34,8 +33,9 @@ from hf_lelp.students import (
     take_classes,
 )
 from hf_lelp.subclass_scores import SubclassScores
-from hf_lelp.teacher import Teacher, load_processor
-from hf_lelp.teacher_like import TeacherLike
+from hf_lelp.teacher.class_order import settle_teacher
+from hf_lelp.teacher.protocol import TeacherLike
+from hf_lelp.teacher.teacher import Teacher, load_processor
 
 
 def few_class_compute_metrics(eval_prediction: EvalPrediction) -> dict[str, float]:

@@ -11,7 +11,7 @@ from typing import Any
 import runs
 from datasets import Dataset
 
-import hf_lelp.columns
+import hf_lelp.teacher.columns
 
 SHARD_ROWS = 16
 SHARDS = 5
@@ -30,5 +30,5 @@ if __name__ == "__main__":
             signal.pause()
 
     teacher.model.register_forward_pre_hook(wait)
-    hf_lelp.columns.SHARD_ROWS = SHARD_ROWS
-    hf_lelp.columns.teacher_columns(data(), teacher, folder)
+    hf_lelp.teacher.columns.SHARD_ROWS = SHARD_ROWS
+    hf_lelp.teacher.columns.teacher_columns(data(), teacher, folder)

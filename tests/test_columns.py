@@ -21,12 +21,12 @@ import torch
 from datasets import Dataset, Image, concatenate_datasets, load_from_disk
 
 from hf_lelp import ClassProjections, Teacher
-from hf_lelp.columns import default_cache_dir, fit_projections, projection_columns, shard_rows, teacher_columns
+from hf_lelp.teacher.columns import default_cache_dir, fit_projections, projection_columns, shard_rows, teacher_columns
 
 
 @pytest.fixture
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
-    monkeypatch.setattr("hf_lelp.columns.SHARD_ROWS", 20)
+    monkeypatch.setattr("hf_lelp.teacher.columns.SHARD_ROWS", 20)
     yield 20
 
 
@@ -209,7 +209,7 @@ def test_images_are_found_by_their_bytes_and_how_they_are_decoded(tmp_path: Path
 
 
 def test_images_are_decoded_a_part_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hf_lelp.columns.DECODED_ROWS", 4)
+    monkeypatch.setattr("hf_lelp.teacher.columns.DECODED_ROWS", 4)
     guide = Teacher(tiny_media.cnn(), tiny_media.image_processor(), input_columns=["img"])
     data, widths = tiny_media.image_data(guide, 10), []
     hook = guide.model.register_forward_pre_hook(
@@ -333,7 +333,7 @@ def test_a_pass_that_was_killed_ends_with_the_bytes_of_one_that_was_not(
             time.sleep(0.001)
         process.send_signal(signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL
-    monkeypatch.setattr("hf_lelp.columns.SHARD_ROWS", killed_pass.SHARD_ROWS)
+    monkeypatch.setattr("hf_lelp.teacher.columns.SHARD_ROWS", killed_pass.SHARD_ROWS)
     raw, kept = killed_pass.data(), len(finished(folder))
     assert 3 <= kept <= killed_pass.SHARDS
     resumed, seen = rows_run(raw, runs.teacher(), folder)

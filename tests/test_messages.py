@@ -18,7 +18,6 @@ import hf_lelp
 import hf_lelp.modeling_lelp
 from hf_lelp import ClassProjections, metrics
 from hf_lelp.baseline_trainer import BaselineConfig, BaselineTrainer
-from hf_lelp.columns import teacher_columns
 from hf_lelp.compare import CompareArguments, load_task
 from hf_lelp.data.checks import check_mark
 from hf_lelp.data.labels import resolve_classes
@@ -27,6 +26,7 @@ from hf_lelp.methods import Method
 from hf_lelp.pca import Moments, principal_directions
 from hf_lelp.plain import class_logits, fidelity, plain_student
 from hf_lelp.subclass_makers import random_directions
+from hf_lelp.teacher.columns import teacher_columns
 from hf_lelp.trainer import LELPTrainer
 
 LOGITS = np.zeros((3, 2))

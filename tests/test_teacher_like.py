@@ -13,8 +13,8 @@ from sklearn.pipeline import Pipeline, make_pipeline
 
 from examples.sklearn_teacher import SklearnTeacher
 from hf_lelp import ClassProjections, Teacher, TeacherLike
-from hf_lelp.columns import teacher_columns
-from hf_lelp.settle import settle_teacher
+from hf_lelp.teacher.class_order import settle_teacher
+from hf_lelp.teacher.columns import teacher_columns
 
 
 def fit(texts: list[str], labels: list[int], dimensions: int) -> Pipeline:

@@ -10,14 +10,14 @@ import tiny
 
 from hf_lelp import teacher_pass
 from hf_lelp.cli.distill import DistillArguments, distill
-from hf_lelp.columns import teacher_columns
+from hf_lelp.teacher.columns import teacher_columns
 
 ROWS, EVALUATION_ROWS = 90, 30
 
 
 @pytest.fixture
 def assets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr("hf_lelp.columns.SHARD_ROWS", 20)
+    monkeypatch.setattr("hf_lelp.teacher.columns.SHARD_ROWS", 20)
     for name, model in (("teacher", runs.teacher_model()), ("student", runs.student())):
         model.save_pretrained(tmp_path / name)
         tiny.tokenizer().save_pretrained(tmp_path / name)

@@ -20,10 +20,10 @@ from transformers import (
 
 from benchmarks.suite.store import Part
 from examples.vader import cpu_multiplies_bfloat16, quiet, svm_accuracy
-from hf_lelp.columns import teacher_columns
 from hf_lelp.data.columns import LOGITS_COLUMN
 from hf_lelp.data.labels import NO_LABEL
-from hf_lelp.teacher import Teacher
+from hf_lelp.teacher.columns import teacher_columns
+from hf_lelp.teacher.teacher import Teacher
 
 MAX_LENGTH = 64
 BATCH = 32

@@ -18,7 +18,6 @@ from transformers import PreTrainedModel
 from hf_lelp.checkpoints import last_checkpoint
 from hf_lelp.classifiers import logits_of
 from hf_lelp.cli.data import FILE_FORMATS, DataArguments, expand, load_data
-from hf_lelp.columns import teacher_columns
 from hf_lelp.config import LELPConfig
 from hf_lelp.data.columns import LOGITS_COLUMN, PROJECTIONS_COLUMN
 from hf_lelp.data.encoding import Processor, encode, longest, on_device, pad, resolve_input_columns
@@ -28,10 +27,11 @@ from hf_lelp.model_card import CARD_NAME, EvaluationData, StudentCard
 from hf_lelp.plots import plot_groups
 from hf_lelp.prepare import column_values
 from hf_lelp.report import group_alignment, group_table, results_table
-from hf_lelp.settle import settle_teacher
 from hf_lelp.storage.files import check_writable, write_atomically
 from hf_lelp.students import saved_parameters
-from hf_lelp.teacher import Teacher, load_processor
+from hf_lelp.teacher.class_order import settle_teacher
+from hf_lelp.teacher.columns import teacher_columns
+from hf_lelp.teacher.teacher import Teacher, load_processor
 from hf_lelp.trainer import LELPTrainer
 
 METHODS = ("direct", "kd", "lelp")

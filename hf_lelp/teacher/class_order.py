@@ -13,8 +13,8 @@ from hf_lelp.data.checks import check_numbers
 from hf_lelp.data.columns import LOGITS_COLUMN, PROJECTIONS_COLUMN
 from hf_lelp.data.encoding import Processor, column_names, resolve_input_columns, transform_of
 from hf_lelp.data.labels import Classes, UnknownClasses, resolve_classes
-from hf_lelp.teacher import Teacher, class_names, load_processor
-from hf_lelp.teacher_like import TeacherLike
+from hf_lelp.teacher.protocol import TeacherLike
+from hf_lelp.teacher.teacher import Teacher, class_names, load_processor
 
 _warn_once = cache(logging.getLogger(__name__).warning)
 

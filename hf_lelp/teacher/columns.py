@@ -24,7 +24,7 @@ from hf_lelp.pca import Moments
 from hf_lelp.projections import ClassProjections
 from hf_lelp.storage.files import remove_leftovers
 from hf_lelp.storage.shards import content_hash, cut, fill, mapped_anew, media, open_shards
-from hf_lelp.teacher_like import TeacherLike
+from hf_lelp.teacher.protocol import TeacherLike
 
 logger = logging.getLogger(__name__)
 
