@@ -37,7 +37,7 @@ from benchmarks.tiny_architectures import NUM_LABELS, ROWS, random_inputs, tiny_
 from hf_lelp.classifiers import LinearHead, check_embedding, find_heads, headless, joint_layer, logits_of
 from hf_lelp.config import LELPConfig
 from hf_lelp.data.columns import EMBEDDING_COLUMN, LOGITS_COLUMN, PROJECTIONS_COLUMN
-from hf_lelp.projections import ClassProjections
+from hf_lelp.projections.class_projections import ClassProjections
 from hf_lelp.students import load_student
 from hf_lelp.trainer import LELPTrainer
 

@@ -8,7 +8,7 @@ __all__ = ["ClassProjections", "LELPConfig", "LELPTrainer", "Teacher", "TeacherL
 
 # Name to module. Imported on first use, so that `import hf_lelp` costs next to nothing.
 _EXPORTS = {
-    "ClassProjections": "projections",
+    "ClassProjections": "projections.class_projections",
     "LELPConfig": "config",
     "LELPTrainer": "trainer",
     "Teacher": "teacher.teacher",
@@ -18,7 +18,7 @@ _EXPORTS = {
 
 if TYPE_CHECKING:
     from hf_lelp.config import LELPConfig
-    from hf_lelp.projections import ClassProjections
+    from hf_lelp.projections.class_projections import ClassProjections
     from hf_lelp.students import load_student
     from hf_lelp.teacher.protocol import TeacherLike
     from hf_lelp.teacher.teacher import Teacher

@@ -14,7 +14,7 @@ from huggingface_hub.utils import validate_repo_id
 
 from hf_lelp.config import LELPConfig
 from hf_lelp.markdown import escape, printable
-from hf_lelp.projections import ClassProjections
+from hf_lelp.projections.class_projections import ClassProjections
 from hf_lelp.report import half_interval, markdown_table
 from hf_lelp.storage.files import write_atomically
 

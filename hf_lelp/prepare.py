@@ -23,7 +23,7 @@ from hf_lelp.data.encoding import (
     transform_of,
 )
 from hf_lelp.data.labels import NO_LABEL, Classes, check_teacher, in_order_of
-from hf_lelp.projections import ClassProjections
+from hf_lelp.projections.class_projections import ClassProjections
 from hf_lelp.teacher.class_order import find_label_column
 from hf_lelp.teacher.columns import fit_projections, projection_columns, teacher_columns
 from hf_lelp.teacher.protocol import TeacherLike

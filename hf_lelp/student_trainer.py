@@ -30,11 +30,11 @@ from hf_lelp.describe import card_of, describe
 from hf_lelp.model_card import CARD_NAME, StudentCard
 from hf_lelp.modeling_lelp import SubclassHead
 from hf_lelp.prepare import TeacherData
-from hf_lelp.projections import ClassProjections
+from hf_lelp.projections.class_projections import ClassProjections
+from hf_lelp.projections.subclass_scores import SubclassScores
 from hf_lelp.storage.checksums import WEIGHTS, write_checksums
 from hf_lelp.storage.files import check_writable, new_files
 from hf_lelp.students import AuxiliaryHead, StudentHead
-from hf_lelp.subclass_scores import SubclassScores
 
 logger = logging.getLogger(__name__)
 

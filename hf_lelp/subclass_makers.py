@@ -21,8 +21,8 @@ from sklearn.manifold import TSNE
 from torch import Tensor
 
 from hf_lelp.losses import widen
-from hf_lelp.pca import Moments, orthonormal, principal_directions, row_space
-from hf_lelp.projections import ClassProjections
+from hf_lelp.projections.class_projections import ClassProjections
+from hf_lelp.projections.principal_directions import Moments, orthonormal, principal_directions, row_space
 
 Array = NDArray[np.floating]
 Indices = NDArray[np.integer]

@@ -21,7 +21,8 @@ from hf_lelp.data_trainer import DataTrainer
 from hf_lelp.losses import distillation_loss, label_loss, subclass_loss, subclass_targets
 from hf_lelp.model_card import hub_id
 from hf_lelp.prepare import TEACHER_COLUMNS, TeacherData, add_teacher_columns
-from hf_lelp.projections import ClassProjections
+from hf_lelp.projections.class_projections import ClassProjections
+from hf_lelp.projections.subclass_scores import SubclassScores
 from hf_lelp.student_trainer import StudentTrainer
 from hf_lelp.students import (
     AuxiliaryHead,
@@ -32,7 +33,6 @@ from hf_lelp.students import (
     student_head,
     take_classes,
 )
-from hf_lelp.subclass_scores import SubclassScores
 from hf_lelp.teacher.class_order import settle_teacher
 from hf_lelp.teacher.protocol import TeacherLike
 from hf_lelp.teacher.teacher import Teacher, load_processor

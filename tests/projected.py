@@ -7,7 +7,7 @@ import torch
 from datasets import Dataset
 
 from hf_lelp.classifiers import LinearHead
-from hf_lelp.projections import ClassProjections
+from hf_lelp.projections.class_projections import ClassProjections
 
 N, C, D, S = 150, 3, 10, 4
 

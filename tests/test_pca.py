@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from hf_lelp import pca
-from hf_lelp.pca import Moments, principal_directions
+from hf_lelp.projections import principal_directions as pca
+from hf_lelp.projections.principal_directions import Moments, principal_directions
 
 ROWS = 50 + np.random.default_rng(0).normal(size=(60, 5))
 

@@ -15,8 +15,8 @@ from scipy.stats import ortho_group
 
 from hf_lelp.classifiers import LinearHead
 from hf_lelp.losses import subclass_targets
-from hf_lelp.pca import Moments
-from hf_lelp.projections import ClassProjections
+from hf_lelp.projections.class_projections import ClassProjections
+from hf_lelp.projections.principal_directions import Moments
 
 
 class TestFit:

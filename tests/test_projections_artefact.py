@@ -12,7 +12,7 @@ from huggingface_hub import ModelHubMixin
 from projected import DATASET, FITTED, HEAD
 from safetensors.torch import load_file, save_file
 
-from hf_lelp.projections import ClassProjections
+from hf_lelp.projections.class_projections import ClassProjections
 
 
 def change_tensors(**changes: Callable[[torch.Tensor], torch.Tensor] | None) -> Callable[[Path], None]:

@@ -11,8 +11,8 @@ from torch import Tensor
 
 import hf_lelp.subclass_makers as makers
 from hf_lelp.losses import subclass_targets
-from hf_lelp.pca import Moments, principal_directions, row_space
-from hf_lelp.projections import ClassProjections
+from hf_lelp.projections.class_projections import ClassProjections
+from hf_lelp.projections.principal_directions import Moments, principal_directions, row_space
 from hf_lelp.subclass_makers import (
     ABSENT,
     agglomerative,

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from hf_lelp import ClassProjections, LELPConfig
-from hf_lelp.subclass_scores import SubclassScores
+from hf_lelp.projections.subclass_scores import SubclassScores
 
 N, C, K, S = 7, 2, 5, 3
 RNG = np.random.default_rng(0)

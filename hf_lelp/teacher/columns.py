@@ -20,8 +20,8 @@ from datasets import Dataset
 from numpy.typing import NDArray
 
 from hf_lelp.data.columns import EMBEDDING_COLUMN, LOGITS_COLUMN, PROJECTIONS_COLUMN
-from hf_lelp.pca import Moments
-from hf_lelp.projections import ClassProjections
+from hf_lelp.projections.class_projections import ClassProjections
+from hf_lelp.projections.principal_directions import Moments
 from hf_lelp.storage.files import remove_leftovers
 from hf_lelp.storage.shards import content_hash, cut, fill, mapped_anew, media, open_shards
 from hf_lelp.teacher.protocol import TeacherLike

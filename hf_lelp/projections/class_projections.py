@@ -28,7 +28,7 @@ from hf_lelp.data.columns import EMBEDDING_COLUMN, LOGITS_COLUMN, PROJECTIONS_CO
 from hf_lelp.data.encoding import column_names
 from hf_lelp.data.labels import NO_LABEL, Classes
 from hf_lelp.markdown import escape
-from hf_lelp.pca import Moments, orthonormal, principal_directions, row_space
+from hf_lelp.projections.principal_directions import Moments, orthonormal, principal_directions, row_space
 from hf_lelp.storage.files import new_files, write_atomically
 from hf_lelp.storage.shards import cut, mapped_anew
 

@@ -6,7 +6,7 @@ import torch
 
 from hf_lelp.config import LELPConfig
 from hf_lelp.data.columns import PROJECTIONS_COLUMN
-from hf_lelp.projections import ClassProjections
+from hf_lelp.projections.class_projections import ClassProjections
 
 
 class SubclassScores:
