@@ -22,9 +22,9 @@ from hf_lelp import ClassProjections, LELPConfig, LELPTrainer, Teacher, load_stu
 from hf_lelp import __main__ as distill_command
 from hf_lelp import compare as compare_command
 from hf_lelp import export as export_command
-from hf_lelp.checkpoints import check_checkpoint
 from hf_lelp.storage.shards import RECORD_NAME
-from hf_lelp.students import place_student_head, student_head
+from hf_lelp.student.checkpoints import check_checkpoint
+from hf_lelp.student.heads import place_student_head, student_head
 from hf_lelp.teacher.columns import fit_projections, teacher_columns
 
 # Times, hashes of files with times in them, and what a tokenizer's file says of the last call.

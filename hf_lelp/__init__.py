@@ -13,13 +13,13 @@ _EXPORTS = {
     "LELPTrainer": "trainer",
     "Teacher": "teacher.teacher",
     "TeacherLike": "teacher.protocol",
-    "load_student": "students",
+    "load_student": "student.heads",
 }
 
 if TYPE_CHECKING:
     from hf_lelp.config import LELPConfig
     from hf_lelp.projections.class_projections import ClassProjections
-    from hf_lelp.students import load_student
+    from hf_lelp.student.heads import load_student
     from hf_lelp.teacher.protocol import TeacherLike
     from hf_lelp.teacher.teacher import Teacher
     from hf_lelp.trainer import LELPTrainer

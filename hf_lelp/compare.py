@@ -31,7 +31,7 @@ from hf_lelp.report import comparison_table
 from hf_lelp.runs import RUN_SETTINGS, Run, run_all
 from hf_lelp.statistics import paired_difference
 from hf_lelp.storage.files import check_writable, write_atomically
-from hf_lelp.students import new_student
+from hf_lelp.student.heads import new_student
 from hf_lelp.task import Task
 from hf_lelp.teacher.class_order import settle_teacher
 from hf_lelp.teacher.columns import teacher_columns

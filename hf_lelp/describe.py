@@ -9,9 +9,9 @@ from transformers import BaseImageProcessor, PreTrainedModel, Trainer
 
 from hf_lelp.config import LELPConfig
 from hf_lelp.data.images import channels_of
-from hf_lelp.model_card import QUALITY, EvaluationData, StudentCard, hub_id, method_of, settings_of
 from hf_lelp.projections.class_projections import ClassProjections
-from hf_lelp.students import saved_parameters
+from hf_lelp.student.card import QUALITY, EvaluationData, StudentCard, hub_id, method_of, settings_of
+from hf_lelp.student.heads import saved_parameters
 from hf_lelp.teacher.teacher import auto_class
 
 

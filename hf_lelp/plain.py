@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 from hf_lelp.classifiers import check_embedding, headless, logits_of, replace_module
 from hf_lelp.data.labels import NO_LABEL
-from hf_lelp.modeling_lelp import SubclassHead
+from hf_lelp.student.modeling_lelp import SubclassHead
 
 logger = logging.getLogger(__name__)
 

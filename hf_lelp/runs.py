@@ -40,7 +40,7 @@ from hf_lelp.metrics import few_class_metrics
 from hf_lelp.prepare import column_values
 from hf_lelp.storage.files import write_atomically
 from hf_lelp.storage.shards import content_hash, cut
-from hf_lelp.students import saved_parameters
+from hf_lelp.student.heads import saved_parameters
 from hf_lelp.task import Task
 from hf_lelp.teacher.columns import SHARD_ROWS
 

@@ -10,7 +10,17 @@ from transformers import PreTrainedModel, SequenceFeatureExtractor, Trainer
 from transformers.trainer_utils import HubStrategy
 from transformers.utils import CONFIG_NAME
 
-from hf_lelp.checkpoints import (
+from hf_lelp.config import LELPConfig
+from hf_lelp.data.encoding import Processor
+from hf_lelp.data.labels import Classes
+from hf_lelp.describe import card_of, describe
+from hf_lelp.prepare import TeacherData
+from hf_lelp.projections.class_projections import ClassProjections
+from hf_lelp.projections.subclass_scores import SubclassScores
+from hf_lelp.storage.checksums import WEIGHTS, write_checksums
+from hf_lelp.storage.files import check_writable, new_files
+from hf_lelp.student.card import CARD_NAME, StudentCard
+from hf_lelp.student.checkpoints import (
     ADAPTER_NAME,
     PROJECTIONS_FOLDER,
     STATE_NAME,
@@ -23,18 +33,8 @@ from hf_lelp.checkpoints import (
     save_for_resuming,
     whole_or_gone,
 )
-from hf_lelp.config import LELPConfig
-from hf_lelp.data.encoding import Processor
-from hf_lelp.data.labels import Classes
-from hf_lelp.describe import card_of, describe
-from hf_lelp.model_card import CARD_NAME, StudentCard
-from hf_lelp.modeling_lelp import SubclassHead
-from hf_lelp.prepare import TeacherData
-from hf_lelp.projections.class_projections import ClassProjections
-from hf_lelp.projections.subclass_scores import SubclassScores
-from hf_lelp.storage.checksums import WEIGHTS, write_checksums
-from hf_lelp.storage.files import check_writable, new_files
-from hf_lelp.students import AuxiliaryHead, StudentHead
+from hf_lelp.student.heads import AuxiliaryHead, StudentHead
+from hf_lelp.student.modeling_lelp import SubclassHead
 
 logger = logging.getLogger(__name__)
 

@@ -19,12 +19,11 @@ from hf_lelp.data.labels import NO_LABEL, Classes
 from hf_lelp.data.text import max_tokens, set_pad_token
 from hf_lelp.data_trainer import DataTrainer
 from hf_lelp.losses import distillation_loss, label_loss, subclass_loss, subclass_targets
-from hf_lelp.model_card import hub_id
 from hf_lelp.prepare import TEACHER_COLUMNS, TeacherData, add_teacher_columns
 from hf_lelp.projections.class_projections import ClassProjections
 from hf_lelp.projections.subclass_scores import SubclassScores
-from hf_lelp.student_trainer import StudentTrainer
-from hf_lelp.students import (
+from hf_lelp.student.card import hub_id
+from hf_lelp.student.heads import (
     AuxiliaryHead,
     StudentHead,
     all_logits,
@@ -33,6 +32,7 @@ from hf_lelp.students import (
     student_head,
     take_classes,
 )
+from hf_lelp.student_trainer import StudentTrainer
 from hf_lelp.teacher.class_order import settle_teacher
 from hf_lelp.teacher.protocol import TeacherLike
 from hf_lelp.teacher.teacher import Teacher, load_processor

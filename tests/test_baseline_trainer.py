@@ -25,7 +25,7 @@ from hf_lelp.baselines import (
     rkd_loss,
     vid_loss,
 )
-from hf_lelp.students import AuxiliaryHead, student_head
+from hf_lelp.student.heads import AuxiliaryHead, student_head
 
 BASELINES = get_args(Baseline)
 TAU, WEIGHT = 2.0, 0.3

@@ -11,8 +11,8 @@ import runs
 import tiny
 
 from hf_lelp import LELPTrainer
-from hf_lelp.checkpoints import check_checkpoint, last_checkpoint
 from hf_lelp.storage.checksums import CHECKSUMS_NAME, write_checksums
+from hf_lelp.student.checkpoints import check_checkpoint, last_checkpoint
 
 SETTINGS: dict[str, Any] = {"max_steps": 6, "save_strategy": "steps", "save_steps": 2, "optim": "adamw_torch"}
 Damage = Callable[[Path], object]

@@ -31,7 +31,7 @@ from hf_lelp.runtimes import (
     save_torch_export,
     torch_runtime,
 )
-from hf_lelp.students import place_student_head, student_head
+from hf_lelp.student.heads import place_student_head, student_head
 
 S = 4
 Batches = list[dict[str, torch.Tensor]]

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hf_lelp.losses import distillation_loss, label_loss, subclass_loss, subclass_targets
-from hf_lelp.modeling_lelp import SubclassHead
+from hf_lelp.student.modeling_lelp import SubclassHead
 
 N, C, S = 12, 3, 4
 TEMPERATURES = [(1.0, 1.0), (2.0, 0.5), (0.5, 3.0)]

@@ -15,7 +15,7 @@ import torch
 from datasets import Dataset
 
 import hf_lelp
-import hf_lelp.modeling_lelp
+import hf_lelp.student.modeling_lelp
 from hf_lelp import ClassProjections, metrics
 from hf_lelp.baseline_trainer import BaselineConfig, BaselineTrainer
 from hf_lelp.compare import CompareArguments, load_task
@@ -131,7 +131,7 @@ def test_a_name_that_the_library_does_not_have() -> None:
     with pytest.raises(AttributeError, match="module 'hf_lelp' has no attribute 'Nothing'"):
         hf_lelp.Nothing  # noqa: B018
     with pytest.raises(AttributeError, match=r"module 'hf_lelp\.modeling_lelp' has no attribute 'Nothing'"):
-        hf_lelp.modeling_lelp.Nothing  # noqa: B018
+        hf_lelp.student.modeling_lelp.Nothing  # noqa: B018
 
 
 def test_an_export_of_images(tmp_path: Path) -> None:

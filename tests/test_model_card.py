@@ -17,7 +17,7 @@ from transformers import AutoModelForSequenceClassification, pipeline
 
 from hf_lelp import LELPTrainer
 from hf_lelp.cli.distill import DistillArguments, distill
-from hf_lelp.model_card import EvaluationData, StudentCard, add_runtimes, escape, hub_id
+from hf_lelp.student.card import EvaluationData, StudentCard, add_runtimes, escape, hub_id
 
 FIGURES: dict[str, dict[str, Any]] = {
     "teacher": {"accuracy": 0.9, "ece": 0.031, "parameters": 22_713_986, "examples_per_second": 500.4, "device": "A"},
@@ -226,7 +226,7 @@ def test_a_path_is_no_hub_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     (tmp_path / "out" / "student").mkdir(parents=True)
     for name in ("out/student", str(tmp_path), "/home/someone/model", "gone/student", "", None, "a/b/c", "../x"):
         assert hub_id(name) is None, name
-    monkeypatch.setattr("hf_lelp.model_card.try_to_load_from_cache", lambda name, file: f"/cache/{name}/{file}")
+    monkeypatch.setattr("hf_lelp.student.card.try_to_load_from_cache", lambda name, file: f"/cache/{name}/{file}")
     assert hub_id("base/student") == "base/student" and hub_id("out/student") is None
 
 

@@ -23,8 +23,9 @@ from transformers import (
     pipeline,
 )
 
-from hf_lelp import LELPConfig, LELPTrainer, modeling_lelp
-from hf_lelp.students import place_student_head, student_head
+from hf_lelp import LELPConfig, LELPTrainer
+from hf_lelp.student import modeling_lelp
+from hf_lelp.student.heads import place_student_head, student_head
 
 S = 4
 SMALL: dict[str, Any] = {

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from hf_lelp import baselines
 from hf_lelp.losses import distillation_loss, label_loss, subclass_loss, subclass_targets
-from hf_lelp.modeling_lelp import SubclassHead
+from hf_lelp.student.modeling_lelp import SubclassHead
 
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 TEMPERATURES = st.floats(-3, 3).map(lambda power: 10.0**power)

@@ -12,9 +12,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification, BertConfig, BertForMaskedLM, PreTrainedModel
 
-from hf_lelp.modeling_lelp import SubclassHead
 from hf_lelp.storage.checksums import WEIGHTS, write_checksums
-from hf_lelp.students import (
+from hf_lelp.student.heads import (
     AuxiliaryHead,
     all_logits,
     load_student,
@@ -23,6 +22,7 @@ from hf_lelp.students import (
     student_head,
     take_classes,
 )
+from hf_lelp.student.modeling_lelp import SubclassHead
 
 C, S = 3, 4
 TAU = 2.5

@@ -19,7 +19,7 @@ from benchmarks.suite.text_teacher import _hide_labels
 from benchmarks.suite.texts import labels_of, parse_table, table_corpus, vader_corpus
 from examples.vader import Snippet
 from hf_lelp.classifiers import find_heads
-from hf_lelp.students import place_student_head
+from hf_lelp.student.heads import place_student_head
 
 NEWSGROUPS = [
     "alt.atheism",

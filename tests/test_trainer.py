@@ -19,8 +19,8 @@ from transformers import (
 )
 
 from hf_lelp import ClassProjections
-from hf_lelp.modeling_lelp import SubclassHead
-from hf_lelp.students import AuxiliaryHead, student_head
+from hf_lelp.student.heads import AuxiliaryHead, student_head
+from hf_lelp.student.modeling_lelp import SubclassHead
 
 HEADS = ("subclass", "auxiliary")
 

@@ -15,8 +15,8 @@ from datasets import Dataset
 from transformers import TrainerCallback, default_data_collator
 
 from hf_lelp import LELPTrainer
-from hf_lelp.modeling_lelp import SubclassHead
-from hf_lelp.students import AuxiliaryHead, student_head
+from hf_lelp.student.heads import AuxiliaryHead, student_head
+from hf_lelp.student.modeling_lelp import SubclassHead
 
 HEADS = ("subclass", "auxiliary")
 

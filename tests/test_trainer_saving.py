@@ -17,7 +17,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 from hf_lelp import ClassProjections, LELPConfig, LELPTrainer, Teacher, load_student
 from hf_lelp.data.columns import PROJECTIONS_MARK
 from hf_lelp.storage.checksums import write_checksums
-from hf_lelp.students import AuxiliaryHead, student_head
+from hf_lelp.student.heads import AuxiliaryHead, student_head
 
 HEADS = ("subclass", "auxiliary")
 

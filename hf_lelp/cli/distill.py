@@ -15,7 +15,6 @@ from datasets import ClassLabel, Dataset
 from huggingface_hub import upload_file
 from transformers import PreTrainedModel
 
-from hf_lelp.checkpoints import last_checkpoint
 from hf_lelp.classifiers import logits_of
 from hf_lelp.cli.data import FILE_FORMATS, DataArguments, expand, load_data
 from hf_lelp.config import LELPConfig
@@ -23,12 +22,13 @@ from hf_lelp.data.columns import LOGITS_COLUMN, PROJECTIONS_COLUMN
 from hf_lelp.data.encoding import Processor, encode, longest, on_device, pad, resolve_input_columns
 from hf_lelp.data.labels import NO_LABEL
 from hf_lelp.metrics import few_class_metrics
-from hf_lelp.model_card import CARD_NAME, EvaluationData, StudentCard
 from hf_lelp.plots import plot_groups
 from hf_lelp.prepare import column_values
 from hf_lelp.report import group_alignment, group_table, results_table
 from hf_lelp.storage.files import check_writable, write_atomically
-from hf_lelp.students import saved_parameters
+from hf_lelp.student.card import CARD_NAME, EvaluationData, StudentCard
+from hf_lelp.student.checkpoints import last_checkpoint
+from hf_lelp.student.heads import saved_parameters
 from hf_lelp.teacher.class_order import settle_teacher
 from hf_lelp.teacher.columns import teacher_columns
 from hf_lelp.teacher.teacher import Teacher, load_processor

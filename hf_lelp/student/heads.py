@@ -22,8 +22,8 @@ from transformers.utils import SAFE_WEIGHTS_INDEX_NAME
 
 from hf_lelp.classifiers import find_heads, replace_module
 from hf_lelp.data.labels import match_names
-from hf_lelp.modeling_lelp import SubclassHead, with_subclass_head
 from hf_lelp.storage.checksums import check_checksums
+from hf_lelp.student.modeling_lelp import SubclassHead, with_subclass_head
 from hf_lelp.teacher.teacher import auto_class, class_names
 
 

@@ -21,7 +21,7 @@ from transformers.utils import SAFE_WEIGHTS_NAME
 
 from hf_lelp.storage.checksums import CHECKSUMS_NAME, check_checksums
 from hf_lelp.storage.files import write_atomically
-from hf_lelp.students import AuxiliaryHead, StudentHead
+from hf_lelp.student.heads import AuxiliaryHead, StudentHead
 
 PROJECTIONS_FOLDER = "class_projections"
 AUXILIARY_NAME = "auxiliary_head.safetensors"
