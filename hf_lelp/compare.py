@@ -26,7 +26,6 @@ from hf_lelp.data.encoding import longest
 from hf_lelp.data.text import set_pad_token
 from hf_lelp.methods import Method
 from hf_lelp.plots import plot_comparison
-from hf_lelp.prepare import beside, column_values, student_columns
 from hf_lelp.report import comparison_table
 from hf_lelp.runs import RUN_SETTINGS, Run, run_all
 from hf_lelp.statistics import paired_difference
@@ -36,6 +35,7 @@ from hf_lelp.task import Task
 from hf_lelp.teacher.class_order import settle_teacher
 from hf_lelp.teacher.columns import teacher_columns
 from hf_lelp.teacher.teacher import load_processor
+from hf_lelp.training.targets import beside, column_values, student_columns
 
 logger = logging.getLogger(__name__)
 

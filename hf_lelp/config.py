@@ -30,7 +30,7 @@ class LELPConfig(TrainingArguments):
     Args:
         num_subclasses: S, pseudo-subclasses per class. 1 is plain knowledge distillation. "auto" is 32, or as many as
             the teacher's embeddings give, unless plain distillation does better on a validation part of the
-            training data (`hf_lelp.auto`).
+            training data (`hf_lelp.training.auto_settings`).
         temperature: τ, of the class probabilities of teacher and student in training. "auto" chooses it there too.
         subclass_temperature: β, of the teacher's subclass probabilities; "auto" is 0.5. Projections are scaled to unit
             variance first, so that one value means the same for every teacher and class.

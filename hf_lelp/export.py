@@ -23,7 +23,6 @@ from hf_lelp.data.encoding import resolve_input_columns
 from hf_lelp.data.labels import NO_LABEL, resolve_classes
 from hf_lelp.data.text import max_tokens, set_pad_token, tokenize
 from hf_lelp.plain import plain_student
-from hf_lelp.prepare import column_values
 from hf_lelp.report import runtimes_table
 from hf_lelp.runtimes import measure, save_int8, save_onnx, save_torch_export, torch_runtime
 from hf_lelp.storage.checksums import WEIGHTS, write_checksums
@@ -32,6 +31,7 @@ from hf_lelp.student.card import CARD_NAME, EvaluationData, StudentCard, add_run
 from hf_lelp.student.heads import load_student, student_head
 from hf_lelp.student.modeling_lelp import SubclassHead
 from hf_lelp.teacher.teacher import class_names, load_processor
+from hf_lelp.training.targets import column_values
 
 FORMS = ("plain", "onnx", "int8", "torch")
 BATCH_SIZE = 32

@@ -15,10 +15,10 @@ from hf_lelp import subclass_makers
 from hf_lelp.baseline_trainer import Baseline, BaselineConfig, BaselineTrainer
 from hf_lelp.config import AUTO, LELPConfig
 from hf_lelp.data.columns import EMBEDDING_COLUMN, LOGITS_COLUMN, PROJECTIONS_COLUMN
-from hf_lelp.prepare import beside, classes_of, column_values
 from hf_lelp.projections.class_projections import ClassProjections
 from hf_lelp.task import Task
 from hf_lelp.trainer import LELPTrainer
+from hf_lelp.training.targets import beside, classes_of, column_values
 
 SUBCLASS_DISTILLATION = "subclass_distillation"
 SUBCLASS_LOGITS_COLUMN = "retrained_teacher_logits"

@@ -9,7 +9,6 @@ from datasets import Dataset
 from torch import nn
 from transformers import EvalPrediction, PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
-from hf_lelp.auto import choose_settings, fit_student, student_maker
 from hf_lelp.classifiers import logits_of
 from hf_lelp.config import LELPConfig, check_launch
 from hf_lelp.data.checks import check_optimizer, check_tokens
@@ -17,9 +16,7 @@ from hf_lelp.data.columns import LOGITS_COLUMN, PROJECTIONS_COLUMN
 from hf_lelp.data.encoding import Processor, check_prepared, transform_of
 from hf_lelp.data.labels import NO_LABEL, Classes
 from hf_lelp.data.text import max_tokens, set_pad_token
-from hf_lelp.data_trainer import DataTrainer
 from hf_lelp.losses import distillation_loss, label_loss, subclass_loss, subclass_targets
-from hf_lelp.prepare import TEACHER_COLUMNS, TeacherData, add_teacher_columns
 from hf_lelp.projections.class_projections import ClassProjections
 from hf_lelp.projections.subclass_scores import SubclassScores
 from hf_lelp.student.card import hub_id
@@ -32,10 +29,13 @@ from hf_lelp.student.heads import (
     student_head,
     take_classes,
 )
-from hf_lelp.student_trainer import StudentTrainer
 from hf_lelp.teacher.class_order import settle_teacher
 from hf_lelp.teacher.protocol import TeacherLike
 from hf_lelp.teacher.teacher import Teacher, load_processor
+from hf_lelp.training.auto_settings import choose_settings, fit_student, student_maker
+from hf_lelp.training.dataloading import DataTrainer
+from hf_lelp.training.saving import StudentTrainer
+from hf_lelp.training.targets import TEACHER_COLUMNS, TeacherData, add_teacher_columns
 
 
 def few_class_compute_metrics(eval_prediction: EvalPrediction) -> dict[str, float]:
@@ -183,7 +183,7 @@ class LELPTrainer(DataTrainer, StudentTrainer):
     def _choose_settings(
         self, args: LELPConfig, dataset: Any, model: Any, data_collator: Any, kwargs: dict[str, Any]
     ) -> None:
-        """Settle what is "auto", with students like this one on parts of the training data; see `hf_lelp.auto`."""
+        """Settle what is "auto", with students like this one on parts of the training data; see `hf_lelp.training.auto_settings`."""
         if args.alpha < 1 and any(kwargs.get("optimizers") or ()):
             raise ValueError(
                 'The optimizer given belongs to one student, and settings that are "auto" are chosen with several. Use'

@@ -9,7 +9,7 @@ from datasets import Dataset
 from searches import AUTO, ROWS, Fit, columns, config, kd, untimed
 
 from hf_lelp import LELPConfig
-from hf_lelp.auto import MOST_VALIDATION_ROWS, SUBCLASS_TEMPERATURE, TEMPERATURES, choose_settings
+from hf_lelp.training.auto_settings import MOST_VALIDATION_ROWS, SUBCLASS_TEMPERATURE, TEMPERATURES, choose_settings
 
 
 @pytest.fixture(autouse=True)

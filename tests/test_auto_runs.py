@@ -15,8 +15,8 @@ from transformers import PreTrainedModel
 
 from hf_lelp import LELPTrainer, Teacher
 from hf_lelp import __main__ as command_line
-from hf_lelp.auto import TEMPERATURES
 from hf_lelp.student.heads import student_head
+from hf_lelp.training.auto_settings import TEMPERATURES
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,7 @@ from datasets import Dataset
 from searches import Fit, columns, config, untimed
 
 from hf_lelp import LELPConfig
-from hf_lelp.auto import choose_settings
+from hf_lelp.training.auto_settings import choose_settings
 
 
 @pytest.fixture(autouse=True)

@@ -22,7 +22,7 @@ from huggingface_hub import ModelCard
 from transformers import TrainingArguments
 
 from hf_lelp import ClassProjections, Teacher
-from hf_lelp.prepare import check_marks
+from hf_lelp.training.targets import check_marks
 
 TOKEN = "hf_thisTokenMustNotTravel"
 CLIENT = Path(__file__).with_name("hub_client.py")

@@ -13,7 +13,7 @@ from datasets import ClassLabel, Dataset, IterableDataset
 from hf_lelp import ClassProjections, LELPConfig, Teacher
 from hf_lelp.data.columns import PROJECTIONS_MARK, TEACHER_MARK
 from hf_lelp.data.labels import Classes
-from hf_lelp.prepare import (
+from hf_lelp.training.targets import (
     TeacherData,
     add_teacher_columns,
     beside,

@@ -23,7 +23,6 @@ from hf_lelp.data.encoding import Processor, encode, longest, on_device, pad, re
 from hf_lelp.data.labels import NO_LABEL
 from hf_lelp.metrics import few_class_metrics
 from hf_lelp.plots import plot_groups
-from hf_lelp.prepare import column_values
 from hf_lelp.report import group_alignment, group_table, results_table
 from hf_lelp.storage.files import check_writable, write_atomically
 from hf_lelp.student.card import CARD_NAME, EvaluationData, StudentCard
@@ -33,6 +32,7 @@ from hf_lelp.teacher.class_order import settle_teacher
 from hf_lelp.teacher.columns import teacher_columns
 from hf_lelp.teacher.teacher import Teacher, load_processor
 from hf_lelp.trainer import LELPTrainer
+from hf_lelp.training.targets import column_values
 
 METHODS = ("direct", "kd", "lelp")
 LAST = "last"  # checkpoint

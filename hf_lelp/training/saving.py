@@ -13,8 +13,6 @@ from transformers.utils import CONFIG_NAME
 from hf_lelp.config import LELPConfig
 from hf_lelp.data.encoding import Processor
 from hf_lelp.data.labels import Classes
-from hf_lelp.describe import card_of, describe
-from hf_lelp.prepare import TeacherData
 from hf_lelp.projections.class_projections import ClassProjections
 from hf_lelp.projections.subclass_scores import SubclassScores
 from hf_lelp.storage.checksums import WEIGHTS, write_checksums
@@ -35,6 +33,8 @@ from hf_lelp.student.checkpoints import (
 )
 from hf_lelp.student.heads import AuxiliaryHead, StudentHead
 from hf_lelp.student.modeling_lelp import SubclassHead
+from hf_lelp.training.card_facts import card_of, describe
+from hf_lelp.training.targets import TeacherData
 
 logger = logging.getLogger(__name__)
 

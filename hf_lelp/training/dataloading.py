@@ -12,9 +12,9 @@ from hf_lelp.config import LELPConfig
 from hf_lelp.data.checks import check_rows
 from hf_lelp.data.encoding import InMemory, OnTheFly, Processor, fits_in_memory, transform_of
 from hf_lelp.data.labels import Classes
-from hf_lelp.prepare import check_marks, student_columns
 from hf_lelp.projections.class_projections import ClassProjections
 from hf_lelp.teacher.class_order import find_label_column
+from hf_lelp.training.targets import check_marks, student_columns
 
 
 class DataTrainer(Trainer):
