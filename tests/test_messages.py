@@ -21,9 +21,9 @@ from hf_lelp.baseline_trainer import BaselineConfig, BaselineTrainer
 from hf_lelp.compare import CompareArguments, load_task
 from hf_lelp.data.checks import check_mark
 from hf_lelp.data.labels import resolve_classes
-from hf_lelp.export import ExportArguments, export
+from hf_lelp.export.export import ExportArguments, export
+from hf_lelp.export.plain import class_logits, fidelity, plain_student
 from hf_lelp.methods import Method
-from hf_lelp.plain import class_logits, fidelity, plain_student
 from hf_lelp.projections.principal_directions import Moments, principal_directions
 from hf_lelp.subclass_makers import random_directions
 from hf_lelp.teacher.columns import teacher_columns

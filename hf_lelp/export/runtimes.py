@@ -22,7 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from hf_lelp.plain import class_logits, fidelity
+from hf_lelp.export.plain import class_logits, fidelity
 from hf_lelp.storage.files import new_files
 
 # Largest difference of class logits that is taken for rounding, beside the largest logit where that is above 1.
