@@ -21,11 +21,11 @@ import torch
 
 from benchmarks.parts import PARTS, SUITE, TRIALS
 from benchmarks.suite.store import CACHE
-from hf_lelp.compare import summarise
-from hf_lelp.report import comparison_table
-from hf_lelp.runs import no_progress_bars, run_all
+from hf_lelp.compare.comparison import summarise
+from hf_lelp.compare.report import comparison_table
+from hf_lelp.compare.runs import no_progress_bars, run_all
+from hf_lelp.compare.task import Task
 from hf_lelp.storage.files import write_atomically
-from hf_lelp.task import Task
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -20,7 +20,7 @@ import tiny
 
 from hf_lelp import ClassProjections, LELPConfig, LELPTrainer, Teacher, load_student
 from hf_lelp import __main__ as distill_command
-from hf_lelp import compare as compare_command
+from hf_lelp.compare import comparison as compare_command
 from hf_lelp.export import export as export_command
 from hf_lelp.storage.shards import RECORD_NAME
 from hf_lelp.student.checkpoints import check_checkpoint

@@ -18,12 +18,12 @@ from torch import Tensor
 from benchmarks.parts import IMAGES, LOOKALIKES, RECOMMENDED, texts_with
 from benchmarks.suite.tasks import STUDENTS
 from hf_lelp import LELPTrainer
+from hf_lelp.compare.methods import Method, train_student
+from hf_lelp.compare.report import markdown_table
+from hf_lelp.compare.runs import RUN_SETTINGS
+from hf_lelp.compare.task import Task
 from hf_lelp.data.columns import LOGITS_COLUMN, PROJECTIONS_COLUMN
 from hf_lelp.losses import subclass_targets
-from hf_lelp.methods import Method, train_student
-from hf_lelp.report import markdown_table
-from hf_lelp.runs import RUN_SETTINGS
-from hf_lelp.task import Task
 
 HELD_BACK = 2000
 TASKS: dict[str, Callable[[], Task]] = {

@@ -16,8 +16,8 @@ from scipy import stats
 
 from benchmarks.evidence import RESULTS
 from benchmarks.parts import KD_4, KD_AUTO, LELP_AUTO, LELP_WHITENED, PAPERS, PARTS, SUITE, TRIALS
-from hf_lelp.plots import logarithmic_axis
-from hf_lelp.report import comparison_table, difference_cells, markdown_table
+from hf_lelp.compare.plots import logarithmic_axis
+from hf_lelp.compare.report import comparison_table, difference_cells, markdown_table
 from hf_lelp.storage.files import write_atomically
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -28,7 +28,7 @@ INTRODUCTION = (
     "Written by `python -m benchmarks.page` from benchmarks/results. What they mean: [evidence.md](evidence.md)."
     " ± is the standard deviation over seeds; differences are to KD with the τ chosen on validation (or, where that is"
     " not in the table, with τ = 4), in points, with 95% intervals over seeds and over test examples; ▲ and ▼: the"
-    " two together leave out 0 (`hf_lelp.statistics`)."
+    " two together leave out 0 (`hf_lelp.compare.statistics`)."
 )
 TITLES = {
     "images": "Images: a CNN teacher, a small CNN student",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from benchmarks.suite.tasks import fashion_lookalikes, fashion_pairs, newsgroups, reuters, unit_embeddings, vader
-from hf_lelp.task import Task
+from hf_lelp.compare.task import Task
 
 # The settings that the variants share; "auto" chooses among others.
 HEAD = "student_head=auxiliary"

@@ -51,7 +51,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from hf_lelp.runs import no_progress_bars
+from hf_lelp.compare.runs import no_progress_bars
 
 VADER: dict[str, Any] = {
     "package": "vaderSentiment",

@@ -9,7 +9,7 @@ from datasets import Array3D, Dataset, Features, List, Value
 from transformers import PreTrainedModel, ViTConfig, ViTForImageClassification
 
 from hf_lelp.classifiers import LinearHead
-from hf_lelp.task import Task
+from hf_lelp.compare.task import Task
 
 CLASSES, FINE, SIZE = 2, 3, 8  # FINE groups of rows in each class
 SETTINGS: dict[str, Any] = {

@@ -15,8 +15,7 @@ from torch import Tensor
 from transformers import AutoModelForImageClassification, PreTrainedModel, TrainerCallback
 
 from hf_lelp import LELPConfig
-from hf_lelp.baseline_trainer import CRD_FEATURES, ON_EMBEDDINGS, Baseline, BaselineConfig, BaselineTrainer
-from hf_lelp.baselines import (
+from hf_lelp.compare.baselines.losses import (
     annealed_logit_regression,
     comparative_loss,
     crd_loss,
@@ -25,6 +24,7 @@ from hf_lelp.baselines import (
     rkd_loss,
     vid_loss,
 )
+from hf_lelp.compare.baselines.trainer import CRD_FEATURES, ON_EMBEDDINGS, Baseline, BaselineConfig, BaselineTrainer
 from hf_lelp.student.heads import AuxiliaryHead, student_head
 
 BASELINES = get_args(Baseline)

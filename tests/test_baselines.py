@@ -11,7 +11,7 @@ from reference import softmax
 from scipy.stats import norm
 from torch import Tensor
 
-from hf_lelp.baselines import (
+from hf_lelp.compare.baselines.losses import (
     GaussianRegressor,
     annealed_logit_regression,
     comparative_loss,

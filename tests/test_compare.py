@@ -18,10 +18,10 @@ from PIL import Image
 
 from hf_lelp import LELPConfig
 from hf_lelp.cli.options import parse_options
-from hf_lelp.compare import CompareArguments, Run, compare, load_task, settle_reference, summarise
+from hf_lelp.compare.comparison import CompareArguments, Run, compare, load_task, settle_reference, summarise
+from hf_lelp.compare.runs import task_fingerprint
+from hf_lelp.compare.statistics import paired_difference
 from hf_lelp.metrics import few_class_metrics
-from hf_lelp.runs import task_fingerprint
-from hf_lelp.statistics import paired_difference
 
 ROOT = Path(__file__).parent.parent
 SECRET = "hf_notforthereport"
@@ -254,7 +254,7 @@ def test_mistakes_show_before_anything_is_trained(
 
 
 def test_a_mistake_on_the_command_line_is_a_message(capsys: pytest.CaptureFixture[str]) -> None:
-    from hf_lelp.compare import main
+    from hf_lelp.compare.comparison import main
 
     for argv, message in (
         (["--train_file", "f.csv", "--student_model", "s"], "teacher_model is missing"),

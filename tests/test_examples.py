@@ -16,8 +16,8 @@ from examples.frozen_embeddings import EmbeddingClassifier, EmbeddingConfig, Sen
 from hf_lelp import LELPTrainer
 from hf_lelp.__main__ import parse
 from hf_lelp.cli.options import parse_options
-from hf_lelp.compare import CompareArguments
-from hf_lelp.methods import Method
+from hf_lelp.compare.comparison import CompareArguments
+from hf_lelp.compare.methods import Method
 
 ROOT = Path(__file__).parent.parent
 

@@ -19,6 +19,7 @@ from huggingface_hub import ModelCard
 from scipy.special import softmax
 from transformers import AutoModelForSequenceClassification, BertForSequenceClassification, PreTrainedModel
 
+from hf_lelp.compare.report import runtimes_table
 from hf_lelp.export.export import ExportArguments, export, main
 from hf_lelp.export.plain import class_logits, fidelity, fit_linear, plain_student
 from hf_lelp.export.runtimes import (
@@ -30,7 +31,6 @@ from hf_lelp.export.runtimes import (
     save_torch_export,
     torch_runtime,
 )
-from hf_lelp.report import runtimes_table
 from hf_lelp.student.heads import place_student_head, student_head
 
 S = 4

@@ -17,7 +17,7 @@ from transformers import TrainerCallback
 
 from hf_lelp import LELPConfig, load_student
 from hf_lelp.cli.distill import DistillArguments, distill
-from hf_lelp.compare import CompareArguments, compare
+from hf_lelp.compare.comparison import CompareArguments, compare
 from hf_lelp.export.export import ExportArguments, export
 from hf_lelp.storage.shards import RECORD_NAME
 from hf_lelp.student.checkpoints import check_checkpoint, last_checkpoint

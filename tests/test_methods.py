@@ -15,13 +15,13 @@ import torch
 from datasets import Dataset, Features, List, Value
 
 from hf_lelp import ClassProjections, LELPTrainer
-from hf_lelp.baseline_trainer import ON_EMBEDDINGS, BaselineConfig, BaselineTrainer
+from hf_lelp.compare.baselines.trainer import ON_EMBEDDINGS, BaselineConfig, BaselineTrainer
+from hf_lelp.compare.methods import CLUSTERINGS, DIRECTIONS, SETTINGS, SUBCLASS_LOGITS_COLUMN, Method, train_student
+from hf_lelp.compare.runs import RUN_SETTINGS
+from hf_lelp.compare.task import Task
 from hf_lelp.config import LELPConfig
-from hf_lelp.methods import CLUSTERINGS, DIRECTIONS, SETTINGS, SUBCLASS_LOGITS_COLUMN, Method, train_student
-from hf_lelp.runs import RUN_SETTINGS
 from hf_lelp.student.heads import AuxiliaryHead, student_head
 from hf_lelp.student.modeling_lelp import SubclassHead
-from hf_lelp.task import Task
 from hf_lelp.training.targets import beside, classes_of
 
 SCORED = (*CLUSTERINGS, "oracle", "subclass_distillation")

@@ -12,7 +12,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from hf_lelp import baselines
+from hf_lelp.compare.baselines import losses as baselines
 from hf_lelp.losses import distillation_loss, label_loss, subclass_loss, subclass_targets
 from hf_lelp.student.modeling_lelp import SubclassHead
 

@@ -10,7 +10,7 @@ import pytest
 from benchmarks.evidence import RESULTS
 from benchmarks.page import TITLES
 from benchmarks.parts import PARTS, SUITE, TRIALS, Part
-from hf_lelp.methods import Method
+from hf_lelp.compare.methods import Method
 
 ROOT = Path(__file__).parent.parent
 

@@ -3,7 +3,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hf_lelp.report import comparison_table, group_alignment, group_table, markdown_table, results_table
+from hf_lelp.compare.report import comparison_table, group_alignment, group_table, markdown_table, results_table
 
 
 def test_markdown_table_aligns_columns() -> None:

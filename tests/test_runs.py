@@ -21,12 +21,12 @@ from datasets import are_progress_bars_disabled, disable_progress_bars, enable_p
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-from hf_lelp import methods, runs
+from hf_lelp.compare import methods, runs
+from hf_lelp.compare.runs import Run, run_all, run_or_read, task_fingerprint
+from hf_lelp.compare.task import Task
 from hf_lelp.config import LELPConfig
 from hf_lelp.data.labels import NO_LABEL
 from hf_lelp.metrics import few_class_metrics
-from hf_lelp.runs import Run, run_all, run_or_read, task_fingerprint
-from hf_lelp.task import Task
 
 Loaders = dict[str, Callable[[], Task]]
 

@@ -5,7 +5,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy import stats
 
-from hf_lelp.statistics import bootstrap_interval, paired_difference
+from hf_lelp.compare.statistics import bootstrap_interval, paired_difference
 
 Answers = NDArray[np.bool_]
 

@@ -9,11 +9,8 @@ from reference import null_projector, softmax
 from sklearn.metrics import adjusted_rand_score
 from torch import Tensor
 
-import hf_lelp.subclass_makers as makers
-from hf_lelp.losses import subclass_targets
-from hf_lelp.projections.class_projections import ClassProjections
-from hf_lelp.projections.principal_directions import Moments, principal_directions, row_space
-from hf_lelp.subclass_makers import (
+import hf_lelp.compare.baselines.clusterings as makers
+from hf_lelp.compare.baselines.clusterings import (
     ABSENT,
     agglomerative,
     kmeans,
@@ -25,6 +22,9 @@ from hf_lelp.subclass_makers import (
     teacher_subclasses,
     tsne_kmeans,
 )
+from hf_lelp.losses import subclass_targets
+from hf_lelp.projections.class_projections import ClassProjections
+from hf_lelp.projections.principal_directions import Moments, principal_directions, row_space
 
 C, S, D, PER_BLOB = 2, 3, 6, 25
 N = C * S * PER_BLOB

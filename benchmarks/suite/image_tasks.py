@@ -11,7 +11,7 @@ from benchmarks.suite.image_teacher import image_teacher, retrained_teacher
 from benchmarks.suite.images import Images, balanced_labels, fashion_mnist, normalised, pairs
 from benchmarks.suite.models import resnet
 from benchmarks.suite.store import DOWNLOADS, Part, assemble, kept
-from hf_lelp.task import Task
+from hf_lelp.compare.task import Task
 
 PAIRS_ROWS = {"train": 20_000, "evaluation": 10_000}
 LOOKALIKES = (0, 1, 2, 5, 9)  # T-shirt, trousers, pullover, sandal, boot; against dress, coat, shirt, sneaker, bag

@@ -15,9 +15,9 @@ from benchmarks.suite.models import resnet
 from benchmarks.suite.store import Part, head_of
 from examples.vader import cpu_multiplies_bfloat16
 from hf_lelp.classifiers import LinearHead, check_embedding, find_heads, headless, joint_layer
+from hf_lelp.compare.baselines.clusterings import subclass_auxiliary_loss
+from hf_lelp.compare.methods import SUBCLASS_LOGITS_COLUMN
 from hf_lelp.data.columns import EMBEDDING_COLUMN, LOGITS_COLUMN
-from hf_lelp.methods import SUBCLASS_LOGITS_COLUMN
-from hf_lelp.subclass_makers import subclass_auxiliary_loss
 
 Loss = Callable[[Tensor, Tensor], Tensor]  # of outputs, (N, K), and labels, (N,)
 

@@ -20,8 +20,8 @@ from transformers import PreTrainedModel
 
 from examples.vader import atomically
 from hf_lelp.classifiers import LinearHead, find_heads, joint_layer
+from hf_lelp.compare.task import Task
 from hf_lelp.data.columns import EMBEDDING_COLUMN
-from hf_lelp.task import Task
 
 CACHE = Path("~/.cache/hf_lelp/benchmark").expanduser()
 DOWNLOADS = CACHE / "downloads"

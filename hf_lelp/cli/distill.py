@@ -17,13 +17,13 @@ from transformers import PreTrainedModel
 
 from hf_lelp.classifiers import logits_of
 from hf_lelp.cli.data import FILE_FORMATS, DataArguments, expand, load_data
+from hf_lelp.compare.plots import plot_groups
+from hf_lelp.compare.report import group_alignment, group_table, results_table
 from hf_lelp.config import LELPConfig
 from hf_lelp.data.columns import LOGITS_COLUMN, PROJECTIONS_COLUMN
 from hf_lelp.data.encoding import Processor, encode, longest, on_device, pad, resolve_input_columns
 from hf_lelp.data.labels import NO_LABEL
 from hf_lelp.metrics import few_class_metrics
-from hf_lelp.plots import plot_groups
-from hf_lelp.report import group_alignment, group_table, results_table
 from hf_lelp.storage.files import check_writable, write_atomically
 from hf_lelp.student.card import CARD_NAME, EvaluationData, StudentCard
 from hf_lelp.student.checkpoints import last_checkpoint

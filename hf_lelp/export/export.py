@@ -19,12 +19,12 @@ from transformers.utils import CONFIG_NAME
 from transformers.utils.logging import disable_progress_bar
 
 from hf_lelp.cli.data import DataArguments, load_data
+from hf_lelp.compare.report import runtimes_table
 from hf_lelp.data.encoding import resolve_input_columns
 from hf_lelp.data.labels import NO_LABEL, resolve_classes
 from hf_lelp.data.text import max_tokens, set_pad_token, tokenize
 from hf_lelp.export.plain import plain_student
 from hf_lelp.export.runtimes import measure, save_int8, save_onnx, save_torch_export, torch_runtime
-from hf_lelp.report import runtimes_table
 from hf_lelp.storage.checksums import WEIGHTS, write_checksums
 from hf_lelp.storage.files import check_writable, new_files, write_atomically
 from hf_lelp.student.card import CARD_NAME, EvaluationData, StudentCard, add_runtimes, hub_id

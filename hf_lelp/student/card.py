@@ -12,10 +12,10 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData, try_to_load_fr
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
+from hf_lelp.compare.report import half_interval, markdown_table
 from hf_lelp.config import LELPConfig
 from hf_lelp.markdown import escape, printable
 from hf_lelp.projections.class_projections import ClassProjections
-from hf_lelp.report import half_interval, markdown_table
 from hf_lelp.storage.files import write_atomically
 
 CARD_NAME = "README.md"

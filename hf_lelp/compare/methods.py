@@ -11,12 +11,12 @@ from datasets import Dataset, Features, List, Value
 from numpy.typing import NDArray
 from transformers import PrinterCallback, set_seed
 
-from hf_lelp import subclass_makers
-from hf_lelp.baseline_trainer import Baseline, BaselineConfig, BaselineTrainer
+from hf_lelp.compare.baselines import clusterings as subclass_makers
+from hf_lelp.compare.baselines.trainer import Baseline, BaselineConfig, BaselineTrainer
+from hf_lelp.compare.task import Task
 from hf_lelp.config import AUTO, LELPConfig
 from hf_lelp.data.columns import EMBEDDING_COLUMN, LOGITS_COLUMN, PROJECTIONS_COLUMN
 from hf_lelp.projections.class_projections import ClassProjections
-from hf_lelp.task import Task
 from hf_lelp.trainer import LELPTrainer
 from hf_lelp.training.targets import beside, classes_of, column_values
 
@@ -184,7 +184,7 @@ def _with_retrained_teacher(train: Dataset, config: LELPConfig) -> tuple[Dataset
     if SUBCLASS_LOGITS_COLUMN not in train.column_names:
         raise ValueError(
             f"Subclass Distillation needs a teacher retrained with subclasses of its own: their logits, (C, S), as the"
-            f" column {SUBCLASS_LOGITS_COLUMN} (see hf_lelp.subclass_makers.subclass_auxiliary_loss). The training data"
+            f" column {SUBCLASS_LOGITS_COLUMN} (see hf_lelp.compare.baselines.clusterings.subclass_auxiliary_loss). The training data"
             f" has {', '.join(train.column_names)}."
         )
     outputs = torch.as_tensor(np.asarray(column_values(train.with_format("numpy"), SUBCLASS_LOGITS_COLUMN)))

@@ -20,18 +20,18 @@ from transformers import PreTrainedTokenizerBase
 
 from hf_lelp.cli.data import DataArguments, expand, load_data
 from hf_lelp.cli.options import mistakes_in_a_line, parse_options, plain_output
+from hf_lelp.compare.methods import Method
+from hf_lelp.compare.plots import plot_comparison
+from hf_lelp.compare.report import comparison_table
+from hf_lelp.compare.runs import RUN_SETTINGS, Run, run_all
+from hf_lelp.compare.statistics import paired_difference
+from hf_lelp.compare.task import Task
 from hf_lelp.config import LELPConfig
 from hf_lelp.data.columns import EMBEDDING_COLUMN, LOGITS_COLUMN
 from hf_lelp.data.encoding import longest
 from hf_lelp.data.text import set_pad_token
-from hf_lelp.methods import Method
-from hf_lelp.plots import plot_comparison
-from hf_lelp.report import comparison_table
-from hf_lelp.runs import RUN_SETTINGS, Run, run_all
-from hf_lelp.statistics import paired_difference
 from hf_lelp.storage.files import check_writable, write_atomically
 from hf_lelp.student.heads import new_student
-from hf_lelp.task import Task
 from hf_lelp.teacher.class_order import settle_teacher
 from hf_lelp.teacher.columns import teacher_columns
 from hf_lelp.teacher.teacher import load_processor

@@ -8,7 +8,8 @@ from datasets import Dataset
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from hf_lelp.baselines import (
+from hf_lelp.classifiers import find_heads
+from hf_lelp.compare.baselines.losses import (
     GaussianRegressor,
     annealed_logit_regression,
     comparative_loss,
@@ -19,7 +20,6 @@ from hf_lelp.baselines import (
     rkd_loss,
     vid_loss,
 )
-from hf_lelp.classifiers import find_heads
 from hf_lelp.config import LELPConfig
 from hf_lelp.data.columns import EMBEDDING_COLUMN, LOGITS_COLUMN
 from hf_lelp.data.labels import NO_LABEL
@@ -55,7 +55,7 @@ class BaselineConfig(LELPConfig):
         baseline: the method: "soft_targets" (targets softened by τ, the student's softmax not), "logit_regression",
             "dkd", "annealing" (Annealing-KD: regression on annealed logits, then labels), "comparative", and, added to
             plain distillation, "embedding_mse", "fitnet" (embeddings first, plain distillation after), "vid", "rkd" and
-            "crd". See `hf_lelp.baselines` for each one's source. All but RKD read embeddings of which every dimension
+            "crd". See `hf_lelp.compare.baselines.losses` for each one's source. All but RKD read embeddings of which every dimension
             was standardised.
         baseline_weight: of the term added to plain distillation.
 

@@ -30,16 +30,16 @@ from tqdm.auto import tqdm
 from transformers import TrainingArguments, set_seed
 from transformers.utils import logging as transformers_logging
 
+from hf_lelp.compare.methods import Method, student_trainer, train_student
+from hf_lelp.compare.task import Task
 from hf_lelp.config import AUTO, LELPConfig, in_force
 from hf_lelp.data.columns import LOGITS_COLUMN
 from hf_lelp.data.encoding import OnTheFly, transform_of
 from hf_lelp.data.labels import NO_LABEL
-from hf_lelp.methods import Method, student_trainer, train_student
 from hf_lelp.metrics import few_class_metrics
 from hf_lelp.storage.files import write_atomically
 from hf_lelp.storage.shards import content_hash, cut
 from hf_lelp.student.heads import saved_parameters
-from hf_lelp.task import Task
 from hf_lelp.teacher.columns import SHARD_ROWS
 from hf_lelp.training.auto_settings import SEARCH_VERSION
 from hf_lelp.training.targets import column_values
