@@ -38,7 +38,7 @@ from hf_lelp.classifiers import LinearHead, check_embedding, find_heads, headles
 from hf_lelp.config import LELPConfig
 from hf_lelp.data.columns import EMBEDDING_COLUMN, LOGITS_COLUMN, PROJECTIONS_COLUMN
 from hf_lelp.projections.class_projections import ClassProjections
-from hf_lelp.student.heads import load_student
+from hf_lelp.student.loading import load_student
 from hf_lelp.trainer import LELPTrainer
 
 MAPPINGS: dict[str, dict[str, Any]] = {

@@ -21,8 +21,7 @@ import torch
 
 from benchmarks.parts import PARTS, SUITE, TRIALS
 from benchmarks.suite.store import CACHE
-from hf_lelp.compare.comparison import summarise
-from hf_lelp.compare.report import comparison_table
+from hf_lelp.compare.report import comparison_table, summarise
 from hf_lelp.compare.runs import no_progress_bars, run_all
 from hf_lelp.compare.task import Task
 from hf_lelp.storage.files import write_atomically

@@ -24,7 +24,7 @@ from hf_lelp import ClassProjections, Teacher, load_student
 from hf_lelp.cli.distill import DistillArguments
 from hf_lelp.cli.options import parse_options
 from hf_lelp.compare.comparison import CompareArguments
-from hf_lelp.compare.runs import _checksum, _read
+from hf_lelp.compare.run import _checksum, _read
 from hf_lelp.export.export import _earlier
 from hf_lelp.storage.checksums import CHECKSUMS_NAME, WEIGHTS, write_checksums
 from hf_lelp.student.checkpoints import check_checkpoint, check_settings, load_rest, save_for_resuming

@@ -22,10 +22,11 @@ from hf_lelp import ClassProjections, LELPConfig, LELPTrainer, Teacher, load_stu
 from hf_lelp import __main__ as distill_command
 from hf_lelp.compare import comparison as compare_command
 from hf_lelp.export import export as export_command
+from hf_lelp.projections.cache import fit_projections
 from hf_lelp.storage.shards import RECORD_NAME
 from hf_lelp.student.checkpoints import check_checkpoint
 from hf_lelp.student.heads import place_student_head, student_head
-from hf_lelp.teacher.columns import fit_projections, teacher_columns
+from hf_lelp.teacher.columns import teacher_columns
 
 # Times, hashes of files with times in them, and what a tokenizer's file says of the last call.
 VARYING = {"train_seconds", "examples_per_second", "sha256", "truncation", "padding"}

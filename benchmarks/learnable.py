@@ -19,11 +19,11 @@ from benchmarks.parts import IMAGES, LOOKALIKES, RECOMMENDED, texts_with
 from benchmarks.suite.tasks import STUDENTS
 from hf_lelp import LELPTrainer
 from hf_lelp.compare.methods import Method, train_student
-from hf_lelp.compare.report import markdown_table
-from hf_lelp.compare.runs import RUN_SETTINGS
+from hf_lelp.compare.run import RUN_SETTINGS
 from hf_lelp.compare.task import Task
 from hf_lelp.data.columns import LOGITS_COLUMN, PROJECTIONS_COLUMN
 from hf_lelp.losses import subclass_targets
+from hf_lelp.markdown import markdown_table
 
 HELD_BACK = 2000
 TASKS: dict[str, Callable[[], Task]] = {

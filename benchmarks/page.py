@@ -17,7 +17,8 @@ from scipy import stats
 from benchmarks.evidence import RESULTS
 from benchmarks.parts import KD_4, KD_AUTO, LELP_AUTO, LELP_WHITENED, PAPERS, PARTS, SUITE, TRIALS
 from hf_lelp.compare.plots import logarithmic_axis
-from hf_lelp.compare.report import comparison_table, difference_cells, markdown_table
+from hf_lelp.compare.report import comparison_table, difference_cells
+from hf_lelp.markdown import markdown_table
 from hf_lelp.storage.files import write_atomically
 
 DOCS = Path(__file__).parent.parent / "docs"

@@ -24,7 +24,8 @@ from benchmarks.suite.store import DOWNLOADS
 from benchmarks.suite.texts import read_corpus
 from examples.vader import build_demo
 from hf_lelp import Teacher
-from hf_lelp.teacher.columns import SHARD_ROWS, teacher_columns
+from hf_lelp.storage.shards import SHARD_ROWS
+from hf_lelp.teacher.columns import teacher_columns
 
 COUNTS = (1, 2)
 

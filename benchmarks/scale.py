@@ -33,10 +33,11 @@ from transformers import BertConfig, BertForSequenceClassification, PreTrainedTo
 from hf_lelp import ClassProjections, LELPConfig, LELPTrainer
 from hf_lelp.classifiers import LinearHead
 from hf_lelp.data.columns import EMBEDDING_COLUMN, LOGITS_COLUMN, PROJECTIONS_COLUMN
+from hf_lelp.data.rows import column_values
 from hf_lelp.losses import subclass_targets
+from hf_lelp.projections.cache import fit_projections, projection_columns
 from hf_lelp.storage.files import write_atomically
-from hf_lelp.teacher.columns import fit_projections, projection_columns, teacher_columns
-from hf_lelp.training.targets import column_values
+from hf_lelp.teacher.columns import teacher_columns
 
 RESULT = Path(__file__).parent / "results" / "scale.json"
 SIZE, CLASSES, DIRECTIONS = 768, 2, 8

@@ -7,7 +7,7 @@ import datasets
 
 from benchmarks.parts import IMAGES, LOOKALIKES, TEXTS
 from hf_lelp import ClassProjections
-from hf_lelp.compare.report import markdown_table
+from hf_lelp.markdown import markdown_table
 
 SHARES = (0.5, 0.9, 0.99)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.speed import RESULTS
-from hf_lelp.compare.report import markdown_table
+from hf_lelp.markdown import markdown_table
 from hf_lelp.storage.files import write_atomically
 
 PAGE = Path(__file__).parent.parent / "docs" / "performance.md"

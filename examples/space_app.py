@@ -20,8 +20,8 @@ import torch
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_lelp import load_student
+from hf_lelp.classifiers import load_processor
 from hf_lelp.data.text import max_tokens
-from hf_lelp.teacher.teacher import load_processor
 
 EXAMPLES = [
     "The plot is thin, but the actors make every scene worth watching.",

@@ -19,7 +19,7 @@ _EXPORTS = {
 if TYPE_CHECKING:
     from hf_lelp.config import LELPConfig
     from hf_lelp.projections.class_projections import ClassProjections
-    from hf_lelp.student.heads import load_student
+    from hf_lelp.student.loading import load_student
     from hf_lelp.teacher.protocol import TeacherLike
     from hf_lelp.teacher.teacher import Teacher
     from hf_lelp.trainer import LELPTrainer

@@ -1,17 +1,38 @@
-"""The final linear layer of any classifier: find it, and run the model without it.
+"""Any classifier of transformers: which Auto class loads it, what prepares its inputs, and its final linear layer.
 
 With the layer replaced by an identity, the model's `outputs.logits` is the layer's input: the embedding, pooled by the
 model's own code. No hook and no table of architectures is needed.
 """
 
-from collections.abc import Iterable, Iterator
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+import transformers
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import AutoConfig, PreTrainedModel
+from transformers.models.auto import modeling_auto
+
+# Up to 5.13 at least, `transformers` itself has it only beside torchvision, which is not needed.
+from transformers.models.auto.image_processing_auto import AutoImageProcessor
+
+from hf_lelp.data.encoding import Processor
+
+
+def _flat(names: Iterable[str | Sequence[str]]) -> set[str]:
+    return {name for entry in names for name in ((entry,) if isinstance(entry, str) else entry)}
+
+
+# Which Auto class loads the model class of a name.
+AUTO_CLASSES = {
+    "AutoModelForSequenceClassification": _flat(modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES.values()),
+    "AutoModelForImageClassification": _flat(modeling_auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES.values()),
+    "AutoModelForAudioClassification": _flat(modeling_auto.MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING_NAMES.values()),
+    "AutoModelForVideoClassification": _flat(modeling_auto.MODEL_FOR_VIDEO_CLASSIFICATION_MAPPING_NAMES.values()),
+}
 
 
 @dataclass(frozen=True)
@@ -146,3 +167,53 @@ def check_embedding(model: PreTrainedModel, names: Iterable[str], embedding: Ten
             f" difference {worst:.3g}). The model does more after its last linear layer; LELP cannot use it as a"
             " teacher."
         )
+
+
+def auto_class(config: Any) -> Any:
+    """The Auto class that loads the architecture named in a classifier's configuration.
+
+    Raises:
+        ValueError: if the configuration belongs to no classification model.
+    """
+    classes = [getattr(transformers, name) for name in AUTO_CLASSES]
+    own = [auto for auto in classes if type(config) in auto._model_mapping]
+    if len(own) > 1:  # Perceiver: the configuration of several tasks
+        named = [auto for auto in own if (config.architectures or [""])[0] in _names(auto._model_mapping[type(config)])]
+        own = named or own
+    remote = getattr(config, "auto_map", None) or {}
+    found = own or [auto for auto in classes if auto.__name__ in remote]
+    if found:
+        return found[0]
+    raise ValueError(
+        f"No classification model for {type(config).__name__} ({config.model_type}). hf-lelp distils the models of"
+        f" {', '.join(auto.__name__ for auto in classes)}."
+    )
+
+
+def _names(classes: Any) -> list[str]:
+    return [model.__name__ for model in (classes if isinstance(classes, tuple) else (classes,))]
+
+
+def load_processor(name_or_path: str, **hub: Any) -> Processor:
+    """The tokenizer, image processor or feature extractor of a model, as its configuration asks.
+
+    Args:
+        name_or_path: folder or Hub id.
+        **hub: for `from_pretrained` (revision, trust_remote_code, …).
+    """
+    name_or_path = os.path.expanduser(name_or_path)
+    hub.setdefault("trust_remote_code", False)  # the default of transformers is to ask
+    auto = auto_class(AutoConfig.from_pretrained(name_or_path, **hub))
+    if auto is transformers.AutoModelForAudioClassification:
+        return transformers.AutoFeatureExtractor.from_pretrained(name_or_path, **hub)
+    if auto is transformers.AutoModelForSequenceClassification:
+        return transformers.AutoTokenizer.from_pretrained(name_or_path, **hub)
+    return AutoImageProcessor.from_pretrained(name_or_path, **hub)
+
+
+def class_names(config: Any) -> list[str] | None:
+    """Class names in a model's configuration, in order; `None` where they are the LABEL_0, LABEL_1, … of a default."""
+    if not config.id2label:
+        return None
+    names = [config.id2label[index] for index in range(config.num_labels)]
+    return None if names == [f"LABEL_{index}" for index in range(len(names))] else names

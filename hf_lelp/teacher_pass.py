@@ -11,25 +11,16 @@ Then, with the folders of all machines in one place, and into the cache that the
 """
 
 import re
-import shutil
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
-from pathlib import Path
 from typing import Any
-
-from datasets import Dataset
 
 from hf_lelp.cli.data import expand, load_data
 from hf_lelp.cli.distill import DistillArguments
 from hf_lelp.cli.options import mistakes_in_a_line, parse_options, plain_output
 from hf_lelp.config import LELPConfig
-from hf_lelp.storage.files import write_atomically
-from hf_lelp.storage.shards import check_shard
 from hf_lelp.teacher.class_order import settle_teacher
-from hf_lelp.teacher.columns import run_teacher, shard_names, teacher_folder
-from hf_lelp.teacher.protocol import TeacherLike
+from hf_lelp.teacher.columns import merge_shares, run_teacher
 
 
 @dataclass
@@ -81,63 +72,6 @@ def run_share(arguments: PassArguments, config: LELPConfig) -> None:
     number, count = map(int, arguments.share.split("/"))
     for dataset in (train, evaluation):
         run_teacher(dataset, teacher, config.columns_cache_dir, dtype=config.columns_dtype, share=(number - 1, count))
-
-
-def merge_shares(
-    parts: Sequence[Dataset],
-    teacher: TeacherLike,
-    folders: Sequence[str],
-    cache_dir: str | Path | None = None,
-    dtype: str = "float32",
-) -> None:
-    """Copy the columns of all rows from the folders of several passes into one cache, if they are there and whole.
-
-    Which shards these are follows from the teacher and the rows; those of another teacher, or of other rows, have other
-    names. Nothing is copied before every shard was read through.
-
-    Args:
-        parts: datasets whose columns are wanted.
-        teacher: that made them.
-        folders: the `columns_cache_dir` of each pass.
-        cache_dir: see `teacher_columns`; and so for `dtype`.
-        dtype: of the columns.
-
-    Raises:
-        ValueError: if a folder has no columns of this teacher, or a shard of the data is in none or damaged.
-    """
-    target = teacher_folder(teacher, cache_dir, dtype)
-    sources = [teacher_folder(teacher, folder, dtype) for folder in folders]
-    for folder, source in zip(folders, sources, strict=True):
-        if not source.is_dir():
-            others = ", ".join(path.name for path in Path(folder).glob("teacher/*")) or "none"
-            raise ValueError(
-                f"{folder} has no columns of this teacher (fingerprint {source.name}; found: {others}). The same"
-                " weights, data type, class order and teacher settings are needed on every machine."
-            )
-    names = list(dict.fromkeys(name for part in parts for name in shard_names(part, teacher)))
-    found: dict[str, Path] = {}
-    problems = []
-    for name in names:
-        copies = [folder / name for folder in (target, *sources) if (folder / name).exists()]
-        for copy in copies:
-            try:
-                check_shard(copy)
-            except ValueError as error:
-                problems.append(f"{copy}: {error}")
-            else:
-                found.setdefault(name, copy)
-    missing = len(names) - len(found)
-    if missing:
-        strangers = sum(path.name not in names for source in sources for path in source.glob("*.arrow"))
-        raise ValueError(
-            f"{missing} of the {len(names)} shards of this data are missing in {', '.join(folders)}, which hold"
-            f" {strangers} of other rows. Run each share on the same data, to its end: --share 1/n to n/n.\n"
-            + "\n".join(problems)
-        )
-    for name, path in found.items():
-        if path.parent != target:
-            write_atomically(target / name, partial(shutil.copyfile, path))
-    print(f"{len(names)} shards are whole and of this teacher and data; they are in {target}")
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -9,33 +9,28 @@ from datasets import Dataset
 from torch import nn
 from transformers import EvalPrediction, PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
-from hf_lelp.classifiers import logits_of
+from hf_lelp.classifiers import load_processor, logits_of
 from hf_lelp.config import LELPConfig, check_launch
-from hf_lelp.data.checks import check_optimizer, check_tokens
-from hf_lelp.data.columns import LOGITS_COLUMN, PROJECTIONS_COLUMN
-from hf_lelp.data.encoding import Processor, check_prepared, transform_of
+from hf_lelp.data.checks import check_tokens
+from hf_lelp.data.columns import LOGITS_COLUMN, PROJECTIONS_COLUMN, TEACHER_COLUMNS
+from hf_lelp.data.encoding import Processor
 from hf_lelp.data.labels import NO_LABEL, Classes
+from hf_lelp.data.rows import transform_of
 from hf_lelp.data.text import max_tokens, set_pad_token
 from hf_lelp.losses import distillation_loss, label_loss, subclass_loss, subclass_targets
 from hf_lelp.projections.class_projections import ClassProjections
 from hf_lelp.projections.subclass_scores import SubclassScores
 from hf_lelp.student.card import hub_id
-from hf_lelp.student.heads import (
-    AuxiliaryHead,
-    StudentHead,
-    all_logits,
-    new_student,
-    place_student_head,
-    student_head,
-    take_classes,
-)
+from hf_lelp.student.heads import AuxiliaryHead, StudentHead, all_logits, place_student_head, student_head, take_classes
+from hf_lelp.student.loading import new_student
 from hf_lelp.teacher.class_order import settle_teacher
 from hf_lelp.teacher.protocol import TeacherLike
-from hf_lelp.teacher.teacher import Teacher, load_processor
+from hf_lelp.teacher.teacher import Teacher
 from hf_lelp.training.auto_settings import choose_settings, fit_student, student_maker
 from hf_lelp.training.dataloading import DataTrainer
 from hf_lelp.training.saving import StudentTrainer
-from hf_lelp.training.targets import TEACHER_COLUMNS, TeacherData, add_teacher_columns
+from hf_lelp.training.student_inputs import check_prepared
+from hf_lelp.training.targets import TeacherData, add_teacher_columns
 
 
 def few_class_compute_metrics(eval_prediction: EvalPrediction) -> dict[str, float]:
@@ -348,3 +343,22 @@ class LELPTrainer(DataTrainer, StudentTrainer):
             return loss, None, None
         logits = outputs["logits"] if isinstance(outputs, dict) else outputs[0]
         return loss, logits.detach(), inputs.get("labels")
+
+
+def check_optimizer(optimizer: torch.optim.Optimizer, head: nn.Module) -> None:
+    """Refuse an optimizer that was made before the student's final layer: it would never train it.
+
+    Args:
+        optimizer: given ready-made.
+        head: the student's, as it is trained.
+
+    Raises:
+        ValueError: if it lacks a parameter of the head.
+    """
+    held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    missing = [name for name, value in head.named_parameters() if value.requires_grad and id(value) not in held]
+    if missing:
+        raise ValueError(
+            f"The optimizer given does not hold {', '.join(missing)} of the student's {type(head).__name__}, which is"
+            " placed here, and would never train it. Use optimizer_cls_and_kwargs in place of optimizers."
+        )

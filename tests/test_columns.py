@@ -21,7 +21,9 @@ import torch
 from datasets import Dataset, Image, concatenate_datasets, load_from_disk
 
 from hf_lelp import ClassProjections, Teacher
-from hf_lelp.teacher.columns import default_cache_dir, fit_projections, projection_columns, shard_rows, teacher_columns
+from hf_lelp.projections.cache import fit_projections, projection_columns
+from hf_lelp.storage.shards import default_cache_dir
+from hf_lelp.teacher.columns import shard_rows, teacher_columns
 
 
 @pytest.fixture

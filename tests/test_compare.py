@@ -18,8 +18,9 @@ from PIL import Image
 
 from hf_lelp import LELPConfig
 from hf_lelp.cli.options import parse_options
-from hf_lelp.compare.comparison import CompareArguments, Run, compare, load_task, settle_reference, summarise
-from hf_lelp.compare.runs import task_fingerprint
+from hf_lelp.compare.comparison import CompareArguments, Run, compare, load_task, settle_reference
+from hf_lelp.compare.report import summarise
+from hf_lelp.compare.run import task_fingerprint
 from hf_lelp.compare.statistics import paired_difference
 from hf_lelp.metrics import few_class_metrics
 

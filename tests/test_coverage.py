@@ -12,7 +12,8 @@ from transformers import PreTrainedModel
 from benchmarks import coverage
 from benchmarks.tiny_architectures import NUM_LABELS, random_inputs, tiny_model
 from hf_lelp.classifiers import check_embedding, find_heads, headless, joint_layer, logits_of
-from hf_lelp.student.heads import AuxiliaryHead, TwinHead, all_logits, load_student, place_student_head, student_head
+from hf_lelp.student.heads import AuxiliaryHead, TwinHead, all_logits, place_student_head, student_head
+from hf_lelp.student.loading import load_student
 
 # Encoder, head that is an MLP, decoders (one a mixture of experts, one with linear attention), encoder-decoder.
 TEXT = ["Bert", "Electra", "GPTNeo", "Mixtral", "Qwen3Next", "T5"]

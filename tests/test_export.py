@@ -19,18 +19,11 @@ from huggingface_hub import ModelCard
 from scipy.special import softmax
 from transformers import AutoModelForSequenceClassification, BertForSequenceClassification, PreTrainedModel
 
-from hf_lelp.compare.report import runtimes_table
 from hf_lelp.export.export import ExportArguments, export, main
-from hf_lelp.export.plain import class_logits, fidelity, fit_linear, plain_student
-from hf_lelp.export.runtimes import (
-    load_onnx,
-    load_torch_export,
-    measure,
-    save_int8,
-    save_onnx,
-    save_torch_export,
-    torch_runtime,
-)
+from hf_lelp.export.fidelity import class_logits, fidelity
+from hf_lelp.export.measure import measure, runtimes_table
+from hf_lelp.export.plain import fit_linear, plain_student
+from hf_lelp.export.runtimes import load_onnx, load_torch_export, save_int8, save_onnx, save_torch_export, torch_runtime
 from hf_lelp.student.heads import place_student_head, student_head
 
 S = 4

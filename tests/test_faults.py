@@ -19,9 +19,10 @@ from hf_lelp import LELPConfig, load_student
 from hf_lelp.cli.distill import DistillArguments, distill
 from hf_lelp.compare.comparison import CompareArguments, compare
 from hf_lelp.export.export import ExportArguments, export
+from hf_lelp.projections.cache import fit_projections
 from hf_lelp.storage.shards import RECORD_NAME
 from hf_lelp.student.checkpoints import check_checkpoint, last_checkpoint
-from hf_lelp.teacher.columns import fit_projections, teacher_columns
+from hf_lelp.teacher.columns import teacher_columns
 
 CHECKPOINTS: dict[str, Any] = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2, "optim": "adamw_torch"}
 

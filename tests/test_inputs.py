@@ -12,16 +12,10 @@ import tiny_media
 import torch
 from datasets import Audio, Dataset, Features, Image, IterableDataset
 
-from hf_lelp.data.encoding import (
-    OnTheFly,
-    column_names,
-    encode,
-    longest,
-    on_device,
-    pad,
-    resolve_input_columns,
-    transform_of,
-)
+from hf_lelp.data.columns import resolve_input_columns
+from hf_lelp.data.encoding import encode, longest, on_device, pad
+from hf_lelp.data.rows import column_names, transform_of
+from hf_lelp.training.student_inputs import OnTheFly
 
 
 def stream(dataset: Dataset) -> IterableDataset:

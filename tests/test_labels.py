@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from datasets import ClassLabel, Dataset
 
-from hf_lelp.data.labels import Classes, UnknownClasses, check_teacher, resolve_classes
+from hf_lelp.data.labels import Classes, UnknownClasses, resolve_classes
+from hf_lelp.teacher.class_order import check_teacher
 
 
 def data(labels: list[Any], names: list[str] | int | None = None) -> Dataset:

@@ -5,8 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from hf_lelp.compare.report import group_table, markdown_table
-from hf_lelp.markdown import cell, escape, printable
+from hf_lelp.cli.groups import group_table
+from hf_lelp.markdown import cell, escape, markdown_table, printable
 
 HOSTILE = [
     "<script>alert(1)</script>",

@@ -17,14 +17,15 @@ from datasets import Dataset
 import hf_lelp
 import hf_lelp.student.modeling_lelp
 from hf_lelp import ClassProjections, metrics
-from hf_lelp.compare.baselines.clusterings import random_directions
+from hf_lelp.compare.baselines.directions import random_directions
 from hf_lelp.compare.baselines.trainer import BaselineConfig, BaselineTrainer
 from hf_lelp.compare.comparison import CompareArguments, load_task
 from hf_lelp.compare.methods import Method
 from hf_lelp.data.checks import check_mark
 from hf_lelp.data.labels import resolve_classes
 from hf_lelp.export.export import ExportArguments, export
-from hf_lelp.export.plain import class_logits, fidelity, plain_student
+from hf_lelp.export.fidelity import class_logits, fidelity
+from hf_lelp.export.plain import plain_student
 from hf_lelp.projections.principal_directions import Moments, principal_directions
 from hf_lelp.teacher.columns import teacher_columns
 from hf_lelp.trainer import LELPTrainer

@@ -17,18 +17,19 @@ from datasets import Dataset, Features, List, Value
 from hf_lelp import ClassProjections, LELPTrainer
 from hf_lelp.compare.baselines.trainer import ON_EMBEDDINGS, BaselineConfig, BaselineTrainer
 from hf_lelp.compare.methods import CLUSTERINGS, DIRECTIONS, SETTINGS, SUBCLASS_LOGITS_COLUMN, Method, train_student
-from hf_lelp.compare.runs import RUN_SETTINGS
+from hf_lelp.compare.run import RUN_SETTINGS
 from hf_lelp.compare.task import Task
 from hf_lelp.config import LELPConfig
+from hf_lelp.data.labels import classes_of
+from hf_lelp.data.rows import with_columns
 from hf_lelp.student.heads import AuxiliaryHead, student_head
 from hf_lelp.student.modeling_lelp import SubclassHead
-from hf_lelp.training.targets import beside, classes_of
 
 SCORED = (*CLUSTERINGS, "oracle", "subclass_distillation")
 
 
 def in_memory(task: Task) -> Task:
-    train = beside(task.train, retrained_teacher_logits(len(task.train)))
+    train = with_columns(task.train, retrained_teacher_logits(len(task.train)))
     train, evaluation = train.with_format("torch"), task.evaluation.with_format("torch")
     settings = {**task.settings, "num_subclasses": tasks.FINE}
     return replace(task, train=train, evaluation=evaluation, settings=settings)

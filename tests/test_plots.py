@@ -7,8 +7,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from hf_lelp.compare.plots import plot_comparison, plot_groups
-from hf_lelp.compare.report import group_alignment
+from hf_lelp.cli.groups import group_alignment, plot_groups
+from hf_lelp.compare.plots import plot_comparison
 
 pytest.importorskip("matplotlib")
 

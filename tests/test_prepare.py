@@ -13,12 +13,9 @@ from datasets import ClassLabel, Dataset, IterableDataset
 from hf_lelp import ClassProjections, LELPConfig, Teacher
 from hf_lelp.data.columns import PROJECTIONS_MARK, TEACHER_MARK
 from hf_lelp.data.labels import Classes
-from hf_lelp.training.targets import (
-    TeacherData,
-    add_teacher_columns,
-    beside,
-    student_columns,
-)
+from hf_lelp.data.rows import with_columns
+from hf_lelp.training.student_inputs import student_columns
+from hf_lelp.training.targets import TeacherData, add_teacher_columns
 
 CLASSES = Classes(2, tiny.LABEL_NAMES, [0, 1])
 
@@ -209,7 +206,7 @@ def test_streams() -> None:
 def test_beside() -> None:
     left = Dataset.from_dict({"a": [1, 2, 3], "b": [4, 5, 6]}).select([2, 0])
     right = Dataset.from_dict({"b": [7, 8], "c": [9, 10]})
-    assert beside(left, right)[:] == {"a": [3, 1], "b": [7, 8], "c": [9, 10]}
+    assert with_columns(left, right)[:] == {"a": [3, 1], "b": [7, 8], "c": [9, 10]}
 
 
 def test_labels_named_in_another_order_than_the_classes_of_the_run_are_mapped() -> None:

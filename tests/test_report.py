@@ -3,7 +3,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hf_lelp.compare.report import comparison_table, group_alignment, group_table, markdown_table, results_table
+from hf_lelp.cli.groups import group_alignment, group_table
+from hf_lelp.cli.results import results_table
+from hf_lelp.compare.report import comparison_table
+from hf_lelp.markdown import markdown_table
 
 
 def test_markdown_table_aligns_columns() -> None:

@@ -22,7 +22,8 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from hf_lelp.compare import methods, runs
-from hf_lelp.compare.runs import Run, run_all, run_or_read, task_fingerprint
+from hf_lelp.compare.run import Run, run_or_read, task_fingerprint
+from hf_lelp.compare.runs import run_all
 from hf_lelp.compare.task import Task
 from hf_lelp.config import LELPConfig
 from hf_lelp.data.labels import NO_LABEL

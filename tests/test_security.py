@@ -13,8 +13,8 @@ import tiny
 
 import hf_lelp
 from hf_lelp import Teacher, load_student
+from hf_lelp.classifiers import load_processor
 from hf_lelp.student.card import StudentCard
-from hf_lelp.teacher.teacher import load_processor
 
 ROOT = Path(hf_lelp.__file__).parents[1]
 SOURCES = [

@@ -11,8 +11,8 @@ import torch
 from datasets import Dataset, IterableDataset
 
 from hf_lelp import ClassProjections, Teacher
-from hf_lelp.data.labels import Classes, UnknownClasses
-from hf_lelp.teacher.class_order import find_label_column, settle_teacher
+from hf_lelp.data.labels import Classes, UnknownClasses, find_label_column
+from hf_lelp.teacher.class_order import settle_teacher
 
 CLASSES = Classes(2, tiny.LABEL_NAMES, [0, 1])
 

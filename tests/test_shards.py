@@ -10,16 +10,8 @@ import pytest
 from datasets import Dataset, concatenate_datasets
 from numpy.typing import NDArray
 
-from hf_lelp.storage.shards import (
-    DIGEST_BYTES,
-    RECORD_NAME,
-    check_shard,
-    cut,
-    fill,
-    mapped_anew,
-    open_shards,
-    write_shard,
-)
+from hf_lelp.data.rows import mapped_anew, split_rows
+from hf_lelp.storage.shards import DIGEST_BYTES, RECORD_NAME, check_shard, fill, open_shards, write_shard
 
 ROWS = [3, 3, 1]
 
@@ -191,7 +183,7 @@ def test_numbers_are_kept_to_the_bit(tmp_path: Path) -> None:
 
 
 def test_cut() -> None:
-    parts = cut(Dataset.from_dict({"x": list(range(7))}), 3)
+    parts = split_rows(Dataset.from_dict({"x": list(range(7))}), 3)
     assert [part[:]["x"] for part in parts] == [[0, 1, 2], [3, 4, 5], [6]]
 
 
@@ -208,7 +200,7 @@ def test_rows_mapped_anew_leave_memory_when_they_were_read(tmp_path: Path) -> No
         write_shard(file, {"values": np.full((2048, 1024), number, dtype=np.float32)})  # 8 MB
     whole = open_shards(files)
     before = resident_file_pages()
-    parts = cut(whole, 4096)
+    parts = split_rows(whole, 4096)
     total = 0.0
     for part in parts:
         again = mapped_anew(part)
@@ -235,8 +227,8 @@ def test_rows_mapped_anew_are_the_same_rows(tmp_path: Path) -> None:
         mapped.select(range(5, 25)),
         mapped.select([3, 1, 29]),
         beside,
-        *cut(from_files.select_columns("c"), 20),
-        *cut(from_files.select_columns("d"), 20),
+        *split_rows(from_files.select_columns("c"), 20),
+        *split_rows(from_files.select_columns("d"), 20),
         Dataset.from_dict({"a": [1]}),
     ):
         assert mapped_anew(dataset)[:] == dataset[:]

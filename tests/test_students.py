@@ -16,12 +16,12 @@ from hf_lelp.storage.checksums import WEIGHTS, write_checksums
 from hf_lelp.student.heads import (
     AuxiliaryHead,
     all_logits,
-    load_student,
     place_auxiliary,
     place_student_head,
     student_head,
     take_classes,
 )
+from hf_lelp.student.loading import load_student
 from hf_lelp.student.modeling_lelp import SubclassHead
 
 C, S = 3, 4

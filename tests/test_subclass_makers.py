@@ -15,13 +15,12 @@ from hf_lelp.compare.baselines.clusterings import (
     agglomerative,
     kmeans,
     oracle,
-    random_directions,
     random_partition,
-    shared_directions,
     subclass_auxiliary_loss,
     teacher_subclasses,
     tsne_kmeans,
 )
+from hf_lelp.compare.baselines.directions import random_directions, shared_directions
 from hf_lelp.losses import subclass_targets
 from hf_lelp.projections.class_projections import ClassProjections
 from hf_lelp.projections.principal_directions import Moments, principal_directions, row_space

@@ -14,7 +14,7 @@ from datasets import Dataset
 from transformers import BertForSequenceClassification, BertModel, CLIPVisionConfig, PreTrainedModel
 
 from hf_lelp import Teacher
-from hf_lelp.teacher.teacher import auto_class, class_names
+from hf_lelp.classifiers import auto_class, class_names
 
 KINDS = ("bert", "gpt2", "llama")
 

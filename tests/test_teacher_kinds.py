@@ -22,8 +22,7 @@ from transformers import (
 )
 
 from hf_lelp import Teacher
-from hf_lelp.classifiers import find_heads
-from hf_lelp.teacher.teacher import auto_class, load_processor
+from hf_lelp.classifiers import auto_class, find_heads, load_processor
 
 TEXTS = {"text": tiny.texts(20)}
 

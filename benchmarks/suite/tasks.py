@@ -22,7 +22,7 @@ from benchmarks.suite.text_tasks import newsgroups, reuters, vader
 from examples.vader import quiet
 from hf_lelp.compare.task import Task
 from hf_lelp.data.columns import EMBEDDING_COLUMN
-from hf_lelp.training.targets import beside
+from hf_lelp.data.rows import with_columns
 
 __all__ = ["TASKS", "fashion_lookalikes", "fashion_pairs", "newsgroups", "reuters", "unit_embeddings", "vader"]
 
@@ -56,7 +56,7 @@ def unit_embeddings(make: Callable[[], Task]) -> Task:
     column = Dataset.from_dict(
         {EMBEDDING_COLUMN: embedding}, features=Features({EMBEDDING_COLUMN: task.train.features[EMBEDDING_COLUMN]})
     )
-    return replace(task, train=beside(task.train.remove_columns(EMBEDDING_COLUMN), column))
+    return replace(task, train=with_columns(task.train.remove_columns(EMBEDDING_COLUMN), column))
 
 
 def main(names: list[str]) -> None:

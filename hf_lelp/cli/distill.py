@@ -1,38 +1,32 @@
 """One run from arguments to results: data, teacher, a student by each method, a table. Used by run_distill.py."""
 
 import copy
-import json
 import time
 from dataclasses import dataclass, field, replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from accelerate import PartialState
-from datasets import ClassLabel, Dataset
+from datasets import Dataset
 from huggingface_hub import upload_file
-from transformers import PreTrainedModel
 
-from hf_lelp.classifiers import logits_of
+from hf_lelp.classifiers import load_processor
 from hf_lelp.cli.data import FILE_FORMATS, DataArguments, expand, load_data
-from hf_lelp.compare.plots import plot_groups
-from hf_lelp.compare.report import group_alignment, group_table, results_table
+from hf_lelp.cli.groups import _alignment, _group_names
+from hf_lelp.cli.results import _publish, _say, _size_and_speed
 from hf_lelp.config import LELPConfig
-from hf_lelp.data.columns import LOGITS_COLUMN, PROJECTIONS_COLUMN
-from hf_lelp.data.encoding import Processor, encode, longest, on_device, pad, resolve_input_columns
+from hf_lelp.data.columns import LOGITS_COLUMN, resolve_input_columns
 from hf_lelp.data.labels import NO_LABEL
+from hf_lelp.data.rows import column_values
 from hf_lelp.metrics import few_class_metrics
-from hf_lelp.storage.files import check_writable, write_atomically
+from hf_lelp.storage.files import check_writable
 from hf_lelp.student.card import CARD_NAME, EvaluationData, StudentCard
 from hf_lelp.student.checkpoints import last_checkpoint
-from hf_lelp.student.heads import saved_parameters
 from hf_lelp.teacher.class_order import settle_teacher
 from hf_lelp.teacher.columns import teacher_columns
-from hf_lelp.teacher.teacher import Teacher, load_processor
+from hf_lelp.teacher.teacher import Teacher
 from hf_lelp.trainer import LELPTrainer
-from hf_lelp.training.targets import column_values
 
 METHODS = ("direct", "kd", "lelp")
 LAST = "last"  # checkpoint
@@ -203,75 +197,3 @@ def _evaluation_data(arguments: DataArguments, evaluation: Dataset) -> Evaluatio
         [f"first {rows:,} rows"] if rows == arguments.max_eval_samples else []
     )
     return EvaluationData(rows, f"{name} ({', '.join(parts)})" if parts else name, kind, config, split)
-
-
-@torch.inference_mode()
-def _size_and_speed(
-    model: PreTrainedModel,
-    processing_class: Processor,
-    dataset: Dataset,
-    input_columns: list[str],
-    max_length: int | None,
-    *,
-    rows: int = 512,
-    batch_size: int = 32,
-) -> dict[str, Any]:
-    """Parameters, and examples per second from text, image or sound to logits over the first rows; where.
-
-    The better of two rounds counts.
-    """
-    batch = dataset.select_columns(input_columns)[:rows]
-    max_length = longest(processing_class, model, max_length)
-    model.eval()
-    best = 0.0
-    for _ in range(2):
-        start = time.perf_counter()
-        for first in range(0, len(batch[input_columns[0]]), batch_size):
-            some = {name: values[first : first + batch_size] for name, values in batch.items()}
-            inputs = pad(processing_class, encode(processing_class, some, input_columns, max_length))
-            logits_of(model(**{name: on_device(value, model) for name, value in inputs.items()})).cpu()
-        best = max(best, len(batch[input_columns[0]]) / (time.perf_counter() - start))
-    on_gpu = model.device.type == "cuda"
-    device = torch.cuda.get_device_name(model.device) if on_gpu else f"CPU (threads: {torch.get_num_threads()})"
-    return {"parameters": saved_parameters(model), "examples_per_second": best, "device": device}
-
-
-def _alignment(trainer: LELPTrainer, groups: list[str]) -> dict[str, Any]:
-    """How the hard pseudo-subclasses of the training rows, each within its teacher class, follow the groups."""
-    assert isinstance(trainer.train_dataset, Dataset) and trainer.model.config.id2label is not None
-    columns = trainer.train_dataset.with_format("torch")
-    scores = trainer.subclass_scores(column_values(columns, PROJECTIONS_COLUMN))
-    classes = column_values(columns, LOGITS_COLUMN).argmax(-1)
-    subclasses = scores[torch.arange(len(classes)), classes].argmax(-1)
-    names = list(map(str, trainer.model.config.id2label.values()))
-    return group_alignment(classes.numpy(), subclasses.numpy(), np.asarray(groups), names, scores.shape[-1])
-
-
-def _group_names(dataset: Dataset, column: str) -> list[str]:
-    feature = dataset.features[column]
-    groups = column_values(dataset, column)
-    return feature.int2str(groups) if isinstance(feature, ClassLabel) else list(map(str, groups))
-
-
-def _publish(
-    results: dict[str, dict[str, Any]], alignment: dict[str, Any] | None, rows: int, output_dir: Path
-) -> dict[str, Any]:
-    """Print the tables and write all_results.json, from the main process."""
-    everything: dict[str, Any] = {"results": results, "evaluation_rows": rows}
-    if alignment is not None:
-        everything["group_alignment"] = alignment
-    path = output_dir / "all_results.json"
-    if PartialState().is_main_process:
-        write_atomically(path, lambda temporary: temporary.write_text(json.dumps(everything, indent=2) + "\n"))
-    if alignment is not None:
-        _say(f"\n{group_table(alignment)}")
-        if PartialState().is_main_process and find_spec("matplotlib") is not None:
-            plot_groups(alignment, output_dir / "subclasses.png")
-    _say(f"\n{results_table(results, rows)}\n\nStudents and {path.name} are in {output_dir}")
-    return everything
-
-
-def _say(line: str) -> None:
-    """Print from the main process alone."""
-    if PartialState().is_main_process:
-        print(line, flush=True)

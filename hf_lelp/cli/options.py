@@ -18,6 +18,7 @@ from transformers.utils.logging import disable_progress_bar
 from hf_lelp.config import LELPConfig
 
 Arguments = TypeVar("Arguments")
+PACKAGE = Path(__file__).parents[1]
 
 
 def parse_options(
@@ -84,7 +85,7 @@ def raised_here(error: BaseException) -> bool:
     """Whether it is of a `raise` in this library, and did not only pass through it."""
     where = traceback.extract_tb(error.__traceback__)[-1]
     # Not where it passed through: numpy and open() have no frame of their own.
-    return Path(where.filename).parent == Path(__file__).parent and str(where.line).startswith("raise ")
+    return PACKAGE in Path(where.filename).parents and str(where.line).startswith("raise ")
 
 
 class _Help(ArgumentDefaultsHelpFormatter):

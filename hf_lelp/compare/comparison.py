@@ -4,13 +4,11 @@ The teacher runs once; every method trains a student from its columns with every
 all runs are there; a run that is there is not run again, so that the same command goes on where it was stopped.
 """
 
-import json
 import logging
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,28 +16,26 @@ import numpy as np
 from datasets import ClassLabel, Dataset
 from transformers import PreTrainedTokenizerBase
 
+from hf_lelp.classifiers import load_processor
 from hf_lelp.cli.data import DataArguments, expand, load_data
 from hf_lelp.cli.options import mistakes_in_a_line, parse_options, plain_output
 from hf_lelp.compare.methods import Method
-from hf_lelp.compare.plots import plot_comparison
-from hf_lelp.compare.report import comparison_table
-from hf_lelp.compare.runs import RUN_SETTINGS, Run, run_all
-from hf_lelp.compare.statistics import paired_difference
+from hf_lelp.compare.report import publish
+from hf_lelp.compare.run import RUN_SETTINGS
+from hf_lelp.compare.runs import run_all
 from hf_lelp.compare.task import Task
 from hf_lelp.config import LELPConfig
 from hf_lelp.data.columns import EMBEDDING_COLUMN, LOGITS_COLUMN
 from hf_lelp.data.encoding import longest
+from hf_lelp.data.rows import column_values, with_columns
 from hf_lelp.data.text import set_pad_token
-from hf_lelp.storage.files import check_writable, write_atomically
-from hf_lelp.student.heads import new_student
+from hf_lelp.storage.files import check_writable
+from hf_lelp.student.loading import new_student
 from hf_lelp.teacher.class_order import settle_teacher
 from hf_lelp.teacher.columns import teacher_columns
-from hf_lelp.teacher.teacher import load_processor
-from hf_lelp.training.targets import beside, column_values, student_columns
+from hf_lelp.training.student_inputs import student_columns
 
 logger = logging.getLogger(__name__)
-
-FIGURES = ("accuracy", "macro_f1", "ece", "teacher_agreement", "train_seconds")
 
 
 @dataclass(kw_only=True)
@@ -153,17 +149,17 @@ def load_task(arguments: CompareArguments, config: LELPConfig, size: int | None 
         teacher_columns(dataset, teacher, config.columns_cache_dir, dtype=config.columns_dtype)
         for dataset in (train, evaluation)
     ]
-    prepared = beside(tokens[0], columns[0].select_columns([LOGITS_COLUMN, EMBEDDING_COLUMN]))
+    prepared = with_columns(tokens[0], columns[0].select_columns([LOGITS_COLUMN, EMBEDDING_COLUMN]))
     if arguments.fine_column is not None:
         feature = train.features[arguments.fine_column]
         values = column_values(train, arguments.fine_column)
         fine = values if isinstance(feature, ClassLabel) else np.unique(values, return_inverse=True)[1]
-        prepared = beside(prepared, Dataset.from_dict({"fine_label": np.asarray(fine, dtype=np.int64)}))
+        prepared = with_columns(prepared, Dataset.from_dict({"fine_label": np.asarray(fine, dtype=np.int64)}))
     if size is not None:
         prepared = prepared.shuffle(seed=config.seed).select(range(size))
     return Task(
         train=prepared,
-        evaluation=beside(tokens[1], columns[1].select_columns([LOGITS_COLUMN])),
+        evaluation=with_columns(tokens[1], columns[1].select_columns([LOGITS_COLUMN])),
         head=teacher.head,
         student=student,
         processing_class=processing_class,
@@ -209,67 +205,6 @@ def settle_reference(methods: Sequence[str], reference: str | None) -> str:
     if reference not in methods:
         raise ValueError(f"reference={reference!r} is none of the methods: {', '.join(methods)}.")
     return reference
-
-
-def summarise(runs: Sequence[Run], methods: Sequence[str], reference: str) -> dict[str, Any]:
-    """One task's figures by method, and each method's difference to the reference.
-
-    Args:
-        runs: of all methods with the same seeds.
-        methods: in the order of the report.
-        reference: one of them.
-
-    Returns:
-        `reference`, `seeds`, `train_rows`, `evaluation_rows`, and `methods`: by name the mean and standard deviation
-        over the seeds of each of `FIGURES`, the accuracy of each seed, and `difference` (`paired_difference`).
-    """
-    by_method = {method: [run for run in runs if run.method == method] for method in methods}
-    correct = {method: np.stack([run.correct for run in of_method]) for method, of_method in by_method.items()}
-    table: dict[str, Any] = {}
-    for method, of_method in by_method.items():
-        figures: dict[str, Any] = {"accuracies": [float(row.mean()) for row in correct[method]]}
-        for name in FIGURES:
-            values = [run.figures[name] for run in of_method if name in run.figures]
-            if values:
-                spread = float(np.std(values, ddof=1)) if len(values) > 1 else None
-                figures[name] = {"mean": float(np.mean(values)), "std": spread}
-        if method != reference:
-            figures["difference"] = paired_difference(correct[method], correct[reference])
-        figures["settings"] = {k: v for k, v in of_method[0].figures["settings"].items() if k != "seed"}
-        chosen = [trial for run in of_method for trial in run.figures.get("auto_trials", ()) if trial.get("chosen")]
-        if chosen:
-            figures["chosen"] = [{k: v for k, v in trial.items() if k != "chosen"} for trial in chosen]
-        table[method] = figures
-    return {
-        "reference": reference,
-        "seeds": sorted({run.seed for run in runs}),
-        "train_rows": runs[0].figures["train_rows"],
-        "evaluation_rows": correct[reference].shape[1],
-        "methods": table,
-    }
-
-
-def publish(
-    runs: Mapping[str, Sequence[Run]], methods: Sequence[str], reference: str, output_dir: Path
-) -> dict[str, Any]:
-    """Write the summaries of all tasks as JSON, Markdown and plots; print the tables.
-
-    Args:
-        runs: by task.
-        methods: in the order of the report.
-        reference: the method that others are compared to.
-        output_dir: folder of the report.
-    """
-    summaries = {task: summarise(of_task, methods, reference) for task, of_task in runs.items()}
-    text = "\n\n".join(f"### {task}\n\n{comparison_table(summary)}" for task, summary in summaries.items())
-    write_atomically(output_dir / "comparison.json", lambda path: path.write_text(json.dumps(summaries, indent=1)))
-    write_atomically(output_dir / "comparison.md", lambda path: path.write_text(text + "\n", encoding="utf-8"))
-    if find_spec("matplotlib") is None:
-        logger.warning("No plots are drawn: they need matplotlib (pip install hf-lelp[demo])")
-    else:
-        plot_comparison(summaries, output_dir)
-    print(f"\n{text}\n\nThe report is in {output_dir}")
-    return summaries
 
 
 def main(argv: list[str] | None = None) -> None:

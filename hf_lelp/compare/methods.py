@@ -11,26 +11,27 @@ from datasets import Dataset, Features, List, Value
 from numpy.typing import NDArray
 from transformers import PrinterCallback, set_seed
 
-from hf_lelp.compare.baselines import clusterings as subclass_makers
+from hf_lelp.compare.baselines import clusterings, directions
 from hf_lelp.compare.baselines.trainer import Baseline, BaselineConfig, BaselineTrainer
 from hf_lelp.compare.task import Task
 from hf_lelp.config import AUTO, LELPConfig
 from hf_lelp.data.columns import EMBEDDING_COLUMN, LOGITS_COLUMN, PROJECTIONS_COLUMN
+from hf_lelp.data.labels import classes_of
+from hf_lelp.data.rows import column_values, with_columns
 from hf_lelp.projections.class_projections import ClassProjections
 from hf_lelp.trainer import LELPTrainer
-from hf_lelp.training.targets import beside, classes_of, column_values
 
 SUBCLASS_DISTILLATION = "subclass_distillation"
 SUBCLASS_LOGITS_COLUMN = "retrained_teacher_logits"
 CLUSTERINGS = {
-    "kmeans": subclass_makers.kmeans,
-    "agglomerative": subclass_makers.agglomerative,
-    "tsne_kmeans": subclass_makers.tsne_kmeans,
-    "random_partition": subclass_makers.random_partition,
+    "kmeans": clusterings.kmeans,
+    "agglomerative": clusterings.agglomerative,
+    "tsne_kmeans": clusterings.tsne_kmeans,
+    "random_partition": clusterings.random_partition,
 }
 DIRECTIONS = {
-    "random_directions": subclass_makers.random_directions,
-    "shared_directions": subclass_makers.shared_directions,
+    "random_directions": directions.random_directions,
+    "shared_directions": directions.shared_directions,
 }
 # Scores of these are taken as they are: the logarithms of the subclasses' probabilities.
 _AS_THEY_ARE = {"random_rotation": False, "scale_projections": False, "whitening": 0.0, "subclass_temperature": 1.0}
@@ -161,7 +162,7 @@ def _with_subclasses(task: Task, method: Method, config: LELPConfig) -> tuple[Da
         if task.fine_column is None:
             raise ValueError("The oracle needs the true subclasses: name their column (fine_column).")
         fine = np.asarray(column_values(columns, task.fine_column))
-        return _with_scores(task.train, subclass_makers.oracle(fine, classes, len(task.head.weight)), config)
+        return _with_scores(task.train, clusterings.oracle(fine, classes, len(task.head.weight)), config)
     if method.kind == SUBCLASS_DISTILLATION:
         return _with_retrained_teacher(task.train, config)
     embedding = np.asarray(column_values(columns, EMBEDDING_COLUMN))
@@ -188,14 +189,14 @@ def _with_retrained_teacher(train: Dataset, config: LELPConfig) -> tuple[Dataset
             f" has {', '.join(train.column_names)}."
         )
     outputs = torch.as_tensor(np.asarray(column_values(train.with_format("numpy"), SUBCLASS_LOGITS_COLUMN)))
-    logits, scores = subclass_makers.teacher_subclasses(outputs, float(config.temperature))
+    logits, scores = clusterings.teacher_subclasses(outputs, float(config.temperature))
     features = Features({LOGITS_COLUMN: List(Value("float32"), length=logits.shape[-1])})
     columns = Dataset.from_dict({LOGITS_COLUMN: logits.numpy()}, features=features)
-    return _with_scores(beside(train.remove_columns(SUBCLASS_LOGITS_COLUMN), columns), scores.numpy(), config)
+    return _with_scores(with_columns(train.remove_columns(SUBCLASS_LOGITS_COLUMN), columns), scores.numpy(), config)
 
 
 def _with_scores(train: Dataset, scores: NDArray[np.float32], config: LELPConfig) -> tuple[Dataset, None]:
     _, num_classes, num_subclasses = scores.shape
     config.num_subclasses = num_subclasses
     features = Features({PROJECTIONS_COLUMN: List(List(Value("float32"), length=num_subclasses), length=num_classes)})
-    return beside(train, Dataset.from_dict({PROJECTIONS_COLUMN: scores}, features=features)), None
+    return with_columns(train, Dataset.from_dict({PROJECTIONS_COLUMN: scores}, features=features)), None

@@ -7,52 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from hf_lelp.markdown import printable
 from hf_lelp.storage.files import write_atomically
-
-
-def plot_groups(alignment: dict[str, Any], path: Path) -> None:
-    """Draw of what groups each pseudo-subclass consists, a panel for each class, as a PNG.
-
-    Args:
-        alignment: result of `report.group_alignment`.
-        path: of the picture.
-
-    Raises:
-        ModuleNotFoundError: without matplotlib.
-    """
-    from matplotlib.figure import Figure  # no pyplot: it would look for a screen
-
-    classes: dict[str, Any] = alignment["classes"]
-    figure = Figure(figsize=(4.2 * len(classes), 3.6), layout="constrained")
-    panels = figure.subplots(1, len(classes), sharey=True, squeeze=False)[0]
-    for panel, (class_name, result) in zip(panels, classes.items(), strict=True):
-        counts = np.array(result["counts"], dtype=float)
-        rows = np.vstack([counts, counts.sum(0)])
-        shares = 100 * rows / np.maximum(rows.sum(1, keepdims=True), 1)
-        names = [*map(str, range(len(counts))), "all"]
-        left = np.zeros(len(rows))
-        bars = []
-        for share in shares.T:
-            bars.append(panel.barh(names, share, left=left, height=0.8))
-            left += share
-        score = result["adjusted_mutual_information"]
-        panel.set(
-            title=f"{_shown(class_name)} (mutual information {score:.2f})", xlabel="% of the examples", xlim=(0, 100)
-        )
-        panel.spines[["top", "right", "left"]].set_visible(False)
-        panel.tick_params(left=False)
-    panels[0].invert_yaxis()
-    panels[0].set_ylabel("pseudo-subclass")
-    groups = [_shown(group) for group in alignment["groups"]]
-    figure.legend(bars, groups, loc="outside lower center", ncols=6, frameon=False)
-    write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=120))
-
-
-def _shown(name: str) -> str:
-    """A name from the data as a picture shows it: dollars make no formula, an underscore at the start hides nothing."""
-    name = printable(name).replace("$", r"\$")
-    return f" {name}" if name.startswith("_") else name
 
 
 def plot_comparison(summaries: dict[str, Any], folder: Path) -> None:

@@ -1,39 +1,23 @@
 """Results as tables of text."""
 
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from hf_lelp.markdown import cell
+from hf_lelp.compare.plots import plot_comparison
+from hf_lelp.compare.run import Run
+from hf_lelp.compare.statistics import paired_difference
+from hf_lelp.markdown import markdown_table
+from hf_lelp.storage.files import write_atomically
 
+logger = logging.getLogger(__name__)
 
-def results_table(results: dict[str, dict[str, Any]], rows: int) -> str:
-    """The figures of teacher and students, a line each, as a Markdown table.
-
-    Args:
-        results: figures by name of the model; a figure that is missing is shown as –.
-        rows: evaluation examples, for the interval under the table.
-    """
-    columns = {
-        "accuracy": lambda r: _percent(r, "accuracy"),
-        "macro-F1": lambda r: _percent(r, "macro_f1"),
-        "calibration error": lambda r: _percent(r, "ece"),
-        "agrees with teacher": lambda r: _percent(r, "teacher_agreement"),
-        "parameters": lambda r: _count(r["parameters"]),
-        "examples/s": lambda r: f"{r['examples_per_second']:,.0f}",
-        "training": lambda r: f"{r['train_seconds']:.0f} s" if "train_seconds" in r else "–",
-    }
-    body = [[name, *(show(result) for show in columns.values())] for name, result in results.items()]
-    table = markdown_table(["", *columns], body)
-    accuracies = [result["accuracy"] for result in results.values() if "accuracy" in result]
-    if not accuracies:
-        return table
-    return (
-        f"{table}\n\n{rows:,} evaluation examples: each accuracy alone is known to"
-        f" ±{100 * half_interval(accuracies, rows):.1f} points (95%)."
-        " One seed; differences within that are not findings."
-    )
+FIGURES = ("accuracy", "macro_f1", "ece", "teacher_agreement", "train_seconds")
 
 
 def comparison_table(summary: dict[str, Any]) -> str:
@@ -76,96 +60,6 @@ def difference_cells(difference: dict[str, Any]) -> list[str]:
     ]
 
 
-def half_interval(accuracies: list[float], rows: int) -> float:
-    """Half the width of the widest of the accuracies' normal 95% intervals, each measured on `rows` examples."""
-    return max(1.96 * float(np.sqrt(p * (1 - p) / rows)) for p in accuracies)
-
-
-def group_alignment(
-    classes: NDArray[np.integer],
-    subclasses: NDArray[np.integer],
-    groups: NDArray[Any],
-    class_names: list[str],
-    num_subclasses: int,
-) -> dict[str, Any]:
-    """How far pseudo-subclasses follow groups that the teacher never saw.
-
-    Args:
-        classes: (N,), class of each example.
-        subclasses: (N,), its pseudo-subclass within the class, 0 to S − 1.
-        groups: (N,), its group.
-        class_names: of the C classes.
-        num_subclasses: S.
-
-    Returns:
-        The group names, and by class the counts, (S, groups), and the adjusted mutual information of subclass and
-        group: 1 where one tells the other, about 0 for a random partition.
-    """
-    from sklearn.metrics import adjusted_mutual_info_score  # slow to import
-
-    names, index = np.unique(groups, return_inverse=True)
-    by_class = {}
-    for position, class_name in enumerate(class_names):
-        of_class = classes == position
-        counts = np.zeros((num_subclasses, len(names)), dtype=int)
-        np.add.at(counts, (subclasses[of_class], index[of_class]), 1)
-        by_class[class_name] = {
-            "counts": counts.tolist(),
-            "adjusted_mutual_information": float(adjusted_mutual_info_score(subclasses[of_class], index[of_class])),
-        }
-    return {"groups": [str(name) for name in names], "classes": by_class}
-
-
-def group_table(alignment: dict[str, Any]) -> str:
-    """`group_alignment` as a Markdown table: of each pseudo-subclass, the share of each group."""
-    body = []
-    for class_name, result in alignment["classes"].items():
-        counts = np.array(result["counts"])
-        total = counts.sum(0)
-        name = cell(class_name)
-        body.append([f"{name}, all", f"{total.sum():,}", *_shares(total)])
-        for subclass, row in enumerate(counts):
-            body.append([f"{name}, {subclass}", f"{row.sum():,}", *_shares(row)])
-    scores = ", ".join(
-        f"{cell(name)} {result['adjusted_mutual_information']:.3f}" for name, result in alignment["classes"].items()
-    )
-    return (
-        f"{markdown_table(['pseudo-subclass', 'examples', *map(cell, alignment['groups'])], body)}\n\n"
-        f"Adjusted mutual information with the groups (0: chance, 1: the same): {scores}"
-    )
-
-
-def runtimes_table(results: list[dict[str, Any]]) -> str:
-    """What `hf_lelp.export.runtimes.measure` returned, as a Markdown table; a figure that is missing stays a dash."""
-    times = [key for key in results[0] if key.startswith("milliseconds_")]
-    header = ["runtime", "MB", *[f"ms, batch of {key.removeprefix('milliseconds_')}" for key in times]]
-    body = [
-        [
-            result["runtime"],
-            f"{result['megabytes']:.1f}",
-            *[f"{result[key]:.2f}" for key in times],
-            f"{100 * result['agreement']:.1f}%",
-            f"{100 * result['accuracy']:.1f}%" if "accuracy" in result else "–",
-        ]
-        for result in results
-    ]
-    return markdown_table([*header, "same answer", "accuracy"], body)
-
-
-def markdown_table(header: list[str], body: list[list[str]]) -> str:
-    """A Markdown table with aligned columns, the first to the left, the others to the right."""
-    widths = [max(len(row[column]) for row in [header, *body]) for column in range(len(header))]
-
-    def line(cells: list[str]) -> str:
-        first, *others = (
-            cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(cells, widths, strict=True))
-        )
-        return f"| {' | '.join([first, *others])} |"
-
-    rule = "|".join(["-" * (widths[0] + 2), *("-" * (width + 1) + ":" for width in widths[1:])])
-    return "\n".join([line(header), f"|{rule}|", *map(line, body)])
-
-
 def _spread(std: float | None) -> str:
     return "–" if std is None else f"{100 * std:.2f}"
 
@@ -174,13 +68,62 @@ def _percent_of_mean(figures: dict[str, Any], key: str) -> str:
     return f"{100 * figures[key]['mean']:.1f}" if key in figures else "–"
 
 
-def _count(parameters: int) -> str:
-    return f"{parameters / 1e6:.1f}M" if parameters >= 1e5 else f"{parameters / 1e3:.1f}k"
+def summarise(runs: Sequence[Run], methods: Sequence[str], reference: str) -> dict[str, Any]:
+    """One task's figures by method, and each method's difference to the reference.
+
+    Args:
+        runs: of all methods with the same seeds.
+        methods: in the order of the report.
+        reference: one of them.
+
+    Returns:
+        `reference`, `seeds`, `train_rows`, `evaluation_rows`, and `methods`: by name the mean and standard deviation
+        over the seeds of each of `FIGURES`, the accuracy of each seed, and `difference` (`paired_difference`).
+    """
+    by_method = {method: [run for run in runs if run.method == method] for method in methods}
+    correct = {method: np.stack([run.correct for run in of_method]) for method, of_method in by_method.items()}
+    table: dict[str, Any] = {}
+    for method, of_method in by_method.items():
+        figures: dict[str, Any] = {"accuracies": [float(row.mean()) for row in correct[method]]}
+        for name in FIGURES:
+            values = [run.figures[name] for run in of_method if name in run.figures]
+            if values:
+                spread = float(np.std(values, ddof=1)) if len(values) > 1 else None
+                figures[name] = {"mean": float(np.mean(values)), "std": spread}
+        if method != reference:
+            figures["difference"] = paired_difference(correct[method], correct[reference])
+        figures["settings"] = {k: v for k, v in of_method[0].figures["settings"].items() if k != "seed"}
+        chosen = [trial for run in of_method for trial in run.figures.get("auto_trials", ()) if trial.get("chosen")]
+        if chosen:
+            figures["chosen"] = [{k: v for k, v in trial.items() if k != "chosen"} for trial in chosen]
+        table[method] = figures
+    return {
+        "reference": reference,
+        "seeds": sorted({run.seed for run in runs}),
+        "train_rows": runs[0].figures["train_rows"],
+        "evaluation_rows": correct[reference].shape[1],
+        "methods": table,
+    }
 
 
-def _percent(result: dict[str, Any], key: str) -> str:
-    return f"{100 * result[key]:.1f}" if key in result else "–"
+def publish(
+    runs: Mapping[str, Sequence[Run]], methods: Sequence[str], reference: str, output_dir: Path
+) -> dict[str, Any]:
+    """Write the summaries of all tasks as JSON, Markdown and plots; print the tables.
 
-
-def _shares(counts: NDArray[np.integer]) -> list[str]:
-    return [f"{100 * share:.0f}%" for share in counts / max(counts.sum(), 1)]
+    Args:
+        runs: by task.
+        methods: in the order of the report.
+        reference: the method that others are compared to.
+        output_dir: folder of the report.
+    """
+    summaries = {task: summarise(of_task, methods, reference) for task, of_task in runs.items()}
+    text = "\n\n".join(f"### {task}\n\n{comparison_table(summary)}" for task, summary in summaries.items())
+    write_atomically(output_dir / "comparison.json", lambda path: path.write_text(json.dumps(summaries, indent=1)))
+    write_atomically(output_dir / "comparison.md", lambda path: path.write_text(text + "\n", encoding="utf-8"))
+    if find_spec("matplotlib") is None:
+        logger.warning("No plots are drawn: they need matplotlib (pip install hf-lelp[demo])")
+    else:
+        plot_comparison(summaries, output_dir)
+    print(f"\n{text}\n\nThe report is in {output_dir}")
+    return summaries

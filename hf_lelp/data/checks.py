@@ -9,10 +9,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import torch
 from datasets import Dataset
 from numpy.typing import NDArray
-from torch import nn
 from transformers import PreTrainedModel
 
 PIECE_ROWS = 4096
@@ -217,25 +215,6 @@ def check_directions(num_directions: int, num_subclasses: int) -> None:
         raise ValueError(
             f"num_subclasses={num_subclasses}, but these projections hold {num_directions} directions per class. Fit"
             f" them with num_directions={num_subclasses} or more."
-        )
-
-
-def check_optimizer(optimizer: torch.optim.Optimizer, head: nn.Module) -> None:
-    """Refuse an optimizer that was made before the student's final layer: it would never train it.
-
-    Args:
-        optimizer: given ready-made.
-        head: the student's, as it is trained.
-
-    Raises:
-        ValueError: if it lacks a parameter of the head.
-    """
-    held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
-    missing = [name for name, value in head.named_parameters() if value.requires_grad and id(value) not in held]
-    if missing:
-        raise ValueError(
-            f"The optimizer given does not hold {', '.join(missing)} of the student's {type(head).__name__}, which is"
-            " placed here, and would never train it. Use optimizer_cls_and_kwargs in place of optimizers."
         )
 
 

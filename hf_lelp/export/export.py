@@ -18,20 +18,21 @@ from transformers import HfArgumentParser, PreTrainedModel, PreTrainedTokenizerB
 from transformers.utils import CONFIG_NAME
 from transformers.utils.logging import disable_progress_bar
 
+from hf_lelp.classifiers import class_names, load_processor
 from hf_lelp.cli.data import DataArguments, load_data
-from hf_lelp.compare.report import runtimes_table
-from hf_lelp.data.encoding import resolve_input_columns
+from hf_lelp.data.columns import resolve_input_columns
 from hf_lelp.data.labels import NO_LABEL, resolve_classes
+from hf_lelp.data.rows import column_values
 from hf_lelp.data.text import max_tokens, set_pad_token, tokenize
+from hf_lelp.export.measure import measure, runtimes_table
 from hf_lelp.export.plain import plain_student
-from hf_lelp.export.runtimes import measure, save_int8, save_onnx, save_torch_export, torch_runtime
+from hf_lelp.export.runtimes import save_int8, save_onnx, save_torch_export, torch_runtime
 from hf_lelp.storage.checksums import WEIGHTS, write_checksums
 from hf_lelp.storage.files import check_writable, new_files, write_atomically
 from hf_lelp.student.card import CARD_NAME, EvaluationData, StudentCard, add_runtimes, hub_id
-from hf_lelp.student.heads import load_student, student_head
+from hf_lelp.student.heads import student_head
+from hf_lelp.student.loading import load_student
 from hf_lelp.student.modeling_lelp import SubclassHead
-from hf_lelp.teacher.teacher import class_names, load_processor
-from hf_lelp.training.targets import column_values
 
 FORMS = ("plain", "onnx", "int8", "torch")
 BATCH_SIZE = 32

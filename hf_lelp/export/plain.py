@@ -2,27 +2,23 @@
 
 import copy
 import logging
-from collections.abc import Iterable, Mapping
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import minimize
 from scipy.special import logsumexp, softmax
-from torch import Tensor, nn
+from torch import nn
 from transformers import PreTrainedModel
 
 from hf_lelp.classifiers import check_embedding, headless, logits_of, replace_module
-from hf_lelp.data.labels import NO_LABEL
+from hf_lelp.export.fidelity import Batches, _on_device, class_logits, fidelity
 from hf_lelp.student.modeling_lelp import SubclassHead
 
 logger = logging.getLogger(__name__)
 
 # Makes the fit's answer unique where embeddings have more dimensions than there are rows; too small to tell otherwise.
 RIDGE = 1e-6
-
-Batches = Iterable[Mapping[str, Tensor]]
 
 
 def plain_student(
@@ -132,48 +128,6 @@ def fit_linear(
     return weight, result.x[-classes:] - weight @ centre
 
 
-def fidelity(before: ArrayLike, after: ArrayLike, labels: ArrayLike | None = None) -> dict[str, float]:
-    """How far the class logits of another form of a model are from the model's own.
-
-    Args:
-        before: (N, C), the model's.
-        after: (N, C), the other form's.
-        labels: (N,); −100 is no label.
-
-    Returns:
-        `rows`, N; `agreement`, the share of rows with the same top class; `mean_difference` and `max_difference` of the
-        class probabilities; and `accuracy` of `after`, where there are labels.
-
-    Raises:
-        ValueError: if the shapes differ, or there are no rows.
-    """
-    first, second = np.asarray(before, dtype=np.float64), np.asarray(after, dtype=np.float64)
-    if first.shape != second.shape or len(first) == 0:
-        raise ValueError(f"Class logits of shape {first.shape} and {second.shape} cannot be compared.")
-    difference = np.abs(softmax(first, axis=1) - softmax(second, axis=1))
-    report = {
-        "rows": len(first),
-        "agreement": float((first.argmax(1) == second.argmax(1)).mean()),
-        "mean_difference": float(difference.mean()),
-        "max_difference": float(difference.max()),
-    }
-    truth = np.full(len(first), NO_LABEL) if labels is None else np.asarray(labels)
-    labelled = truth != NO_LABEL
-    if labelled.any():
-        report["accuracy"] = float((second.argmax(1) == truth)[labelled].mean())
-    return report
-
-
-@torch.inference_mode()
-def class_logits(model: PreTrainedModel, batches: Batches) -> NDArray[np.float32]:
-    """The model's class logits, (N, C), in evaluation mode."""
-    model.eval()
-    logits = [logits_of(model(**_on_device(batch, model))).float().cpu().numpy() for batch in batches]
-    if not logits:
-        raise ValueError("There are no rows.")
-    return np.concatenate(logits)
-
-
 @torch.inference_mode()
 def _embeddings(
     student: PreTrainedModel, name: str, batches: Batches
@@ -194,7 +148,3 @@ def _embeddings(
     if not embedding:
         raise ValueError("There are no rows to fit the final layer on.")
     return np.concatenate(embedding), np.concatenate(logits)
-
-
-def _on_device(batch: Mapping[str, Any], model: PreTrainedModel) -> dict[str, Any]:
-    return {name: value.to(model.device) for name, value in batch.items()}

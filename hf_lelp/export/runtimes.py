@@ -5,30 +5,25 @@ ONNX needs the packages of `pip install hf-lelp[onnx]`.
 """
 
 import logging
-import statistics
 import tempfile
-import time
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from inspect import Parameter, Signature
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from hf_lelp.export.plain import class_logits, fidelity
+from hf_lelp.export.fidelity import class_logits
 from hf_lelp.storage.files import new_files
 
 # Largest difference of class logits that is taken for rounding, beside the largest logit where that is above 1.
 TOLERANCE = 1e-4
-# Rounds over the inputs, and the least number of timed calls, that a median latency is taken from.
-ROUNDS, LEAST_CALLS = 3, 30
 
 Batch = Mapping[str, Tensor]
 
@@ -185,49 +180,6 @@ def load_onnx(path: Path, name: str = "ONNX") -> Runtime:
         lambda batch: session.run(["logits"], {key: batch[key].numpy() for key in batch.keys() & inputs})[0],
         _size(path),
     )
-
-
-def measure(
-    runtimes: Sequence[Runtime], batches: Sequence[Batch], singles: Sequence[Batch], labels: ArrayLike | None = None
-) -> list[dict[str, Any]]:
-    """Size, speed and answers of each runtime, the first being what the others are compared with.
-
-    Times are medians from tokens to logits on this machine's CPU, with as many threads as PyTorch has.
-
-    Args:
-        runtimes: of the same model.
-        batches: held-out inputs, all of one number of rows but the last.
-        singles: inputs of one row.
-        labels: (N,) of `batches`; −100 is no label.
-
-    Returns:
-        One row a runtime: `runtime`, `megabytes`, `milliseconds_1`, `milliseconds_N` (N the rows of the first batch),
-        `threads`, and what `fidelity` says of its answers.
-    """
-    reference = runtimes[0].run(batches)
-    rows = len(next(iter(batches[0].values())))
-    full = [batch for batch in batches if len(next(iter(batch.values()))) == rows]
-    return [
-        {
-            "runtime": runtime.name,
-            "megabytes": runtime.size / 1e6,
-            "milliseconds_1": _median_milliseconds(runtime, singles),
-            f"milliseconds_{rows}": _median_milliseconds(runtime, full),
-            "threads": torch.get_num_threads(),
-            **fidelity(reference, runtime.run(batches), labels),
-        }
-        for runtime in runtimes
-    ]
-
-
-def _median_milliseconds(runtime: Runtime, batches: Sequence[Batch]) -> float:
-    runtime.logits(batches[0])  # the first call sets things up
-    times = []
-    for call in range(max(LEAST_CALLS, ROUNDS * len(batches))):
-        start = time.perf_counter()
-        runtime.logits(batches[call % len(batches)])
-        times.append(time.perf_counter() - start)
-    return 1000 * statistics.median(times)
 
 
 class _ClassLogits(nn.Module):

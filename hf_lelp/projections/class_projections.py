@@ -25,17 +25,15 @@ from tqdm.auto import tqdm
 from hf_lelp.classifiers import LinearHead
 from hf_lelp.data.checks import as_array, check_directions, check_finite, check_mark, check_type, require_columns
 from hf_lelp.data.columns import EMBEDDING_COLUMN, LOGITS_COLUMN, PROJECTIONS_COLUMN, PROJECTIONS_MARK, TEACHER_MARK
-from hf_lelp.data.encoding import column_names
 from hf_lelp.data.labels import NO_LABEL, Classes
-from hf_lelp.markdown import escape
+from hf_lelp.data.rows import column_names, mapped_anew, split_rows
+from hf_lelp.markdown import escape, template
 from hf_lelp.projections.principal_directions import Moments, orthonormal, principal_directions, row_space
 from hf_lelp.storage.files import new_files, write_atomically
-from hf_lelp.storage.shards import cut, mapped_anew
 
 WEIGHTS_NAME = "class_projections.safetensors"
 METADATA_NAME = "config.json"
 CARD_NAME = "README.md"
-CARD_TEMPLATE = Path(__file__).parent / "templates" / "projections_card.md"
 FORMAT_VERSION = 1
 PART_BATCHES = 16  # of the rows that a fit reads at a time
 
@@ -262,7 +260,7 @@ class ClassProjections(
         """The README.md that `save_pretrained` and `push_to_hub` write."""
         return ModelCard.from_template(
             self._hub_mixin_info.model_card_data,
-            template_str=CARD_TEMPLATE.read_text(encoding="utf-8"),
+            template_str=template("projections_card.md"),
             classes=self.num_classes,
             directions=self.num_directions,
             size=self.mean.shape[-1],
@@ -336,7 +334,7 @@ def _batches(dataset: Dataset | IterableDataset, batch_size: int) -> Iterator[di
     """Batches of arrays; of files no more is mapped at a time than a few of them."""
     parts: Iterable[Dataset | IterableDataset] = [dataset]
     if isinstance(dataset, Dataset):
-        parts = map(mapped_anew, cut(dataset, PART_BATCHES * batch_size))
+        parts = map(mapped_anew, split_rows(dataset, PART_BATCHES * batch_size))
     for part in parts:
         yield from part.with_format("numpy").iter(batch_size)
 

@@ -11,72 +11,25 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+import datasets
+import numpy as np
 import pyarrow as pa
 import xxhash
 from accelerate import PartialState
-from datasets import Audio, Dataset, Features, Image
-from datasets.table import ConcatenationTable, MemoryMappedTable, Table, concat_tables, embed_table_storage
+from datasets import Dataset
+from datasets.table import MemoryMappedTable, concat_tables
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from hf_lelp.storage.files import remove_leftovers, write_atomically
+
+SHARD_ROWS = 2048
 
 logger = logging.getLogger(__name__)
 
 FORMAT_VERSION = "1"
 DIGEST_BYTES = 16
 RECORD_NAME = "verified.json"
-
-
-def cut(dataset: Dataset, rows: int) -> list[Dataset]:
-    """The dataset in parts of so many rows, the last one shorter."""
-    starts = range(0, len(dataset), rows)
-    return [dataset.select(range(start, min(start + rows, len(dataset)))) for start in starts]
-
-
-def mapped_anew(part: Dataset) -> Dataset:
-    """The same rows through memory maps of their own, which go when it goes; without a format.
-
-    Pages of a file that were read count as this process's memory for as long as the map is there that they were read
-    through: with the maps of a whole dataset, all of it would in the end.
-    """
-    if part._indices is not None:  # a selection of rows here and there
-        return part.with_format(None)
-    return Dataset(_mapped_anew(part.data), info=part.info, fingerprint=part._fingerprint)
-
-
-def _mapped_anew(table: Table) -> Table:
-    if isinstance(table, ConcatenationTable):
-        return ConcatenationTable.from_blocks([[_mapped_anew(block) for block in row] for row in table.blocks])
-    # A slice of no columns to the end comes back whole from a replay (pyarrow forgets its rows).
-    if not isinstance(table, MemoryMappedTable) or not table.num_columns:
-        return table
-    return MemoryMappedTable.from_file(table.path, table.replays)
-
-
-def content_hash(part: Dataset) -> str:
-    """Hash of the rows themselves, whatever file, order of operations or library version they came through."""
-    table = part.with_format("arrow")[:]
-    # take copies: a slice's buffers would carry what is outside it.
-    table = table.take(pa.array(range(len(table))))
-    key = xxhash.xxh3_128()
-    for name, feature in media(part).items():
-        # The files' bytes, not their paths; and how they are decoded.
-        schema = Features({name: feature}).arrow_schema
-        files = embed_table_storage(table.select([name]).cast(schema))[name].combine_chunks().field("bytes")
-        table = table.set_column(table.schema.get_field_index(name), name, files)
-        key.update(repr(feature).encode())
-    table = table.combine_chunks().replace_schema_metadata(None)
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table)
-    key.update(sink.getvalue())
-    return key.hexdigest()
-
-
-def media(dataset: Dataset) -> dict[str, Image | Audio]:
-    """The columns that are decoded when they are read."""
-    return {name: feature for name, feature in dataset.features.items() if isinstance(feature, Image | Audio)}
 
 
 def write_shard(file: Path, columns: Mapping[str, NDArray]) -> None:
@@ -202,3 +155,24 @@ def _read_record(folder: Path) -> dict[str, list[int]]:
     except (FileNotFoundError, ValueError, RecursionError):
         return {}
     return record if isinstance(record, dict) else {}
+
+
+def default_cache_dir() -> Path:
+    """`hf_lelp` in the cache folder of datasets."""
+    return Path(datasets.config.HF_DATASETS_CACHE) / "hf_lelp"
+
+
+def narrowed(values: NDArray[np.float32], dtype: str, name: str) -> NDArray:
+    """A column's values in the data type that it is kept in.
+
+    Raises:
+        ValueError: if a finite value is too large for it.
+    """
+    if values.dtype == dtype:
+        return values
+    largest = np.abs(values).max(initial=0.0, where=np.isfinite(values))
+    if largest > np.finfo(dtype).max:
+        raise ValueError(
+            f"{name} holds {largest:.6g}, and {dtype} ends at {np.finfo(dtype).max:.0f}. Use columns_dtype=float32."
+        )
+    return values.astype(dtype)

@@ -4,7 +4,7 @@ Text that comes from data, names or settings is escaped: a label cannot become a
 """
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +12,10 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData, try_to_load_fr
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
-from hf_lelp.compare.report import half_interval, markdown_table
-from hf_lelp.config import LELPConfig
-from hf_lelp.markdown import escape, printable
-from hf_lelp.projections.class_projections import ClassProjections
+from hf_lelp.markdown import escape, half_interval, markdown_table, printable, template
 from hf_lelp.storage.files import write_atomically
 
 CARD_NAME = "README.md"
-TEMPLATE = Path(__file__).parent / "templates" / "student_card.md"
 
 # By what loads the model: the task's tag on the Hub, and an input for the example.
 TASKS = {
@@ -113,7 +109,7 @@ class StudentCard:
         measured = {key for result in self.results.values() for key in result}
         return ModelCard.from_template(
             self._metadata(task, title),
-            template_str=TEMPLATE.read_text(encoding="utf-8"),
+            template_str=template("student_card.md"),
             title=escape(title),
             # A folder's name alone could be that of somebody else's repository, whose code the example would run.
             repo=self.repo if "/" in self.repo and _is_repo_id(self.repo) else "path/to/the/student",
@@ -195,59 +191,6 @@ class StudentCard:
         return f"{', '.join(part for part in parts if part)}: {data.rows:,} rows"
 
 
-def method_of(config: LELPConfig) -> str:
-    """The method that the settings amount to: "direct", "kd" or "lelp"."""
-    if config.alpha == 1:
-        return "direct"
-    return "kd" if config.num_subclasses == 1 else "lelp"
-
-
-def settings_of(config: LELPConfig, projections: ClassProjections | None, training_rows: int | None) -> dict[str, Any]:
-    """The settings that made a student, by their names on the card.
-
-    Args:
-        config: of the run.
-        projections: that its targets came from, where there are any.
-        training_rows: where known.
-    """
-    method = method_of(config)
-    settings: dict[str, Any] = {}
-    if method == "lelp":
-        seed = config.seed if config.rotation_seed is None else config.rotation_seed
-        settings |= {
-            "pseudo-subclasses per class, S": config.num_subclasses,
-            "subclass temperature, β": config.subclass_temperature,
-            "student head": config.student_head,
-            "null space of the teacher's final layer": projections.null_space if projections else config.null_space,
-            "random rotation": f"seed {seed}" if config.random_rotation else False,
-            "projections scaled to unit variance": config.scale_projections,
-        }
-        if config.whitening:
-            settings["whitening, γ"] = config.whitening
-    if method == "lelp" and projections is not None:
-        settings |= {"class projections": projections.fingerprint, "teacher fingerprint": projections.teacher}
-    if method != "direct":
-        settings |= {"temperature, τ": config.temperature, "weight of the labels, α": config.alpha}
-    if training_rows is not None:
-        settings["training examples"] = f"{training_rows:,}"
-    if config.max_steps > 0:
-        settings["steps"] = config.max_steps
-    else:
-        settings["epochs"] = config.num_train_epochs
-    settings |= {
-        "learning rate": config.learning_rate,
-        "schedule": config.lr_scheduler_type,
-        "optimizer": config.optim,
-        "batch size": config.train_batch_size * config.gradient_accumulation_steps * config.world_size,
-        "seed": config.seed,
-    }
-    words = {True: "yes", False: "no"}
-    return {
-        name: words[value] if isinstance(value, bool) else getattr(value, "value", value)
-        for name, value in settings.items()
-    }
-
-
 def hub_id(name: object) -> str | None:
     """`name` if it is that of a repository on the Hub and files of it were loaded from there, else `None`.
 
@@ -308,3 +251,52 @@ def add_runtimes(path: Path, table: str) -> None:
     rest = f"\n{text[end:]}" if text[end:] else ""
     text = f"{text[:start].rstrip()}\n\n## Other runtimes\n\n{table}\n{rest}"
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def describe(
+    card: StudentCard,
+    language: str | None = None,
+    license: str | None = None,
+    tags: str | list[str] | None = None,
+    model_name: str | None = None,
+    finetuned_from: str | None = None,
+    tasks: str | list[str] | None = None,
+    dataset_tags: str | list[str] | None = None,
+    dataset: str | list[str] | None = None,
+    dataset_args: str | list[str] | None = None,
+) -> StudentCard:
+    """A card with what the user knows; the arguments are those of `Trainer.create_model_card`.
+
+    Args:
+        card: of the student.
+        language: of the data.
+        license: of the student; none is assumed.
+        tags: further tags.
+        model_name: where the repository's name does not serve.
+        finetuned_from: Hub id of the model that the student started from, where it is not the one loaded.
+        tasks: unused; the model tells.
+        dataset_tags: Hub ids of the data. With one of them the figures go into the metadata, as `model-index`.
+        dataset: its name for readers, where that is not the Hub id.
+        dataset_args: its split that figures were measured on.
+    """
+    ids, names, splits = _listed(dataset_tags), _listed(dataset), _listed(dataset_args)
+    evaluation = card.evaluation
+    if evaluation is not None:
+        kind = ids[0] if ids else None
+        evaluation = replace(
+            evaluation, name=names[0] if names else kind, kind=kind, split=splits[0] if splits else None
+        )
+    return replace(
+        card,
+        repo=card.repo if model_name in (None, card.repo.rpartition("/")[2]) else model_name,
+        student=finetuned_from or card.student,
+        datasets=ids,
+        evaluation=evaluation,
+        language=language,
+        license=license,
+        tags=_listed(tags),
+    )
+
+
+def _listed(value: str | list[str] | None) -> list[str]:
+    return [value] if isinstance(value, str) else list(value or ())

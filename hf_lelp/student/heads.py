@@ -5,26 +5,19 @@ and a second, S·C-way layer on the same embedding exists in training only. (Met
 modules in that second place.)
 """
 
-import json
 import math
-import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 import transformers
 from torch import Tensor, nn
-from transformers import AutoConfig, PreTrainedModel
-from transformers.models.auto import modeling_auto
-from transformers.utils import SAFE_WEIGHTS_INDEX_NAME
+from transformers import PreTrainedModel
 
-from hf_lelp.classifiers import find_heads, replace_module
+from hf_lelp.classifiers import AUTO_CLASSES, class_names, find_heads, replace_module
 from hf_lelp.data.labels import match_names
-from hf_lelp.storage.checksums import check_checksums
 from hf_lelp.student.modeling_lelp import SubclassHead, with_subclass_head
-from hf_lelp.teacher.teacher import auto_class, class_names
 
 
 class AuxiliaryHead(nn.Linear):
@@ -230,89 +223,6 @@ def saved_parameters(model: PreTrainedModel) -> int:
     return int(model.num_parameters()) - sum(parameter.numel() for parameter in auxiliary)
 
 
-def load_student(name_or_path: str, **kwargs: Any) -> PreTrainedModel:
-    """Load a student of either form, from a folder or the Hub; its logits are the C class logits.
-
-    Args:
-        name_or_path: folder or Hub id that a student was saved to.
-        **kwargs: for `from_pretrained` (revision, token, dtype, …).
-
-    Raises:
-        ValueError: if a folder's files are damaged (see `check_checksums`) or make no whole student, or config.json
-            names no classifier of the installed transformers.
-    """
-    name_or_path = os.path.expanduser(name_or_path)
-    folder = Path(name_or_path)
-    if not folder.is_dir():
-        return _load_student(name_or_path, **kwargs)
-    check_checksums(folder)
-    try:
-        _check_index(folder / SAFE_WEIGHTS_INDEX_NAME)
-        return _load_student(name_or_path, **kwargs)
-    except Exception as error:  # of damaged files transformers raises any kind
-        raise ValueError(
-            f"The student in {folder} cannot be read ({type(error).__name__}: {error}). Save it again, or take another"
-            " copy."
-        ) from error
-
-
-def _check_index(file: Path) -> None:
-    """Refuse weights that lie elsewhere: transformers follows whatever the index of weights in several files says."""
-    names = set(json.loads(file.read_text(encoding="utf-8"))["weight_map"].values()) if file.exists() else set()
-    elsewhere = sorted(name for name in names if Path(name).name != name)
-    if elsewhere:
-        raise ValueError(f"{file.name} names {', '.join(elsewhere)}, outside its folder")
-
-
-def _load_student(name_or_path: str, **kwargs: Any) -> PreTrainedModel:
-    hub = {
-        key: kwargs[key] for key in ("revision", "token", "cache_dir", "subfolder", "local_files_only") if key in kwargs
-    }
-    config = AutoConfig.from_pretrained(name_or_path, trust_remote_code=False, **hub)
-    architecture = (config.architectures or ["none"])[0]
-    base = getattr(transformers, architecture, None)
-    if base is None or not any(architecture in names for names in _AUTO_CLASSES.values()):
-        raise ValueError(
-            f"{name_or_path}: config.json names the architecture {architecture!r}, which is no classifier of the"
-            " installed transformers."
-        )
-    num_subclasses = getattr(config, "num_subclasses", 1)
-    if num_subclasses > 1:
-        base = subclass_model(base)
-    # Never a pickle: no student is saved as one.
-    settings = {"use_safetensors": True, **kwargs, "output_loading_info": True}
-    loaded: Any = base.from_pretrained(name_or_path, **settings)
-    model, loading = loaded
-    if loading["missing_keys"]:
-        raise ValueError(
-            f"{name_or_path} has no weights for {', '.join(sorted(loading['missing_keys']))}: they would be random."
-        )
-    return cast(PreTrainedModel, model)
-
-
-def new_student(name_or_path: str, num_labels: int) -> PreTrainedModel:
-    """A classifier to train, in float32: from any checkpoint, or a saved LELP student with its own head.
-
-    Args:
-        name_or_path: Hub id or folder.
-        num_labels: C.
-
-    Raises:
-        ValueError: if it is a classifier with another number of classes.
-    """
-    name_or_path = os.path.expanduser(name_or_path)
-    config = AutoConfig.from_pretrained(name_or_path, trust_remote_code=False)
-    if getattr(config, "num_subclasses", 1) > 1:
-        return load_student(name_or_path, dtype=torch.float32)
-    if config.num_labels != num_labels and "Classification" in (config.architectures or [""])[0]:
-        raise ValueError(
-            f"{name_or_path} is a classifier with {config.num_labels} classes and the data has {num_labels}."
-            " Start from the model that it was fine-tuned from, or from another one without a classification layer."
-        )
-    settings: dict[str, Any] = {"num_labels": num_labels, "dtype": torch.float32, "trust_remote_code": False}
-    return auto_class(config).from_pretrained(name_or_path, **settings)
-
-
 def subclass_model(base: type[PreTrainedModel]) -> type[PreTrainedModel]:
     """The class of a student with a `SubclassHead`: its `save_pretrained` puts modeling_lelp.py beside the weights.
 
@@ -322,7 +232,7 @@ def subclass_model(base: type[PreTrainedModel]) -> type[PreTrainedModel]:
     Raises:
         ValueError: if `base` is no text, image, audio or video classifier of the installed transformers.
     """
-    auto = next((auto for auto, names in _AUTO_CLASSES.items() if base.__name__ in names), None)
+    auto = next((auto for auto, names in AUTO_CLASSES.items() if base.__name__ in names), None)
     if auto is None or getattr(transformers, base.__name__, None) is not base:
         raise ValueError(
             f"{base.__module__}.{base.__name__} is no classifier of the installed transformers, so that nobody could"
@@ -332,16 +242,3 @@ def subclass_model(base: type[PreTrainedModel]) -> type[PreTrainedModel]:
     model_class = with_subclass_head(base.__name__)
     model_class.register_for_auto_class(auto)
     return model_class
-
-
-def _flat(names: Iterable[str | Sequence[str]]) -> set[str]:
-    return {name for entry in names for name in ((entry,) if isinstance(entry, str) else entry)}
-
-
-# Which Auto class loads the class of a name.
-_AUTO_CLASSES = {
-    "AutoModelForSequenceClassification": _flat(modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES.values()),
-    "AutoModelForImageClassification": _flat(modeling_auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES.values()),
-    "AutoModelForAudioClassification": _flat(modeling_auto.MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING_NAMES.values()),
-    "AutoModelForVideoClassification": _flat(modeling_auto.MODEL_FOR_VIDEO_CLASSIFICATION_MAPPING_NAMES.values()),
-}

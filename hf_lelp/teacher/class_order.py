@@ -5,16 +5,21 @@ import os
 from functools import cache
 from typing import Any
 
+import numpy as np
 from datasets import Dataset, IterableDataset
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
 from transformers import AutoConfig, PreTrainedModel
 
+from hf_lelp.classifiers import class_names, load_processor
 from hf_lelp.config import LELPConfig
 from hf_lelp.data.checks import check_numbers
-from hf_lelp.data.columns import LOGITS_COLUMN, PROJECTIONS_COLUMN
-from hf_lelp.data.encoding import Processor, column_names, resolve_input_columns, transform_of
-from hf_lelp.data.labels import Classes, UnknownClasses, resolve_classes
+from hf_lelp.data.columns import LOGITS_COLUMN, PROJECTIONS_COLUMN, resolve_input_columns
+from hf_lelp.data.encoding import Processor
+from hf_lelp.data.labels import NO_LABEL, Classes, UnknownClasses, find_label_column, resolve_classes
+from hf_lelp.data.rows import column_names, transform_of
 from hf_lelp.teacher.protocol import TeacherLike
-from hf_lelp.teacher.teacher import Teacher, class_names, load_processor
+from hf_lelp.teacher.teacher import Teacher
 
 _warn_once = cache(logging.getLogger(__name__).warning)
 
@@ -153,7 +158,62 @@ def _tell_unlabelled(dataset: Dataset, args: LELPConfig) -> None:
         )
 
 
-def find_label_column(dataset: Any, args: LELPConfig) -> str | None:
-    """The label column that the dataset has: the one named, or the "labels" of a prepared dataset."""
-    present = column_names(dataset) if isinstance(dataset, Dataset | IterableDataset) else []
-    return next((name for name in (args.label_column, "labels") if name in present), None)
+def check_teacher(teacher_logits: NDArray[np.floating], labels: NDArray[np.integer], classes: Classes) -> None:
+    """Refuse a teacher that knows less than the labels' frequencies do, or knows more in another order of its classes.
+
+    Args:
+        teacher_logits: (N, C), in the order of `classes`.
+        labels: (N,); −100 is no label.
+        classes: of the data.
+
+    Raises:
+        ValueError: if the accuracy is below the majority baseline, or it takes some classes for each other, each
+            clearly more often than not; the message has the confusion matrix and, where another order explains it, that
+            order.
+    """
+    labelled = labels != NO_LABEL
+    if not labelled.any():
+        return
+    labels, predicted = labels[labelled], teacher_logits[labelled].argmax(-1)
+    accuracy = float((predicted == labels).mean())
+    majority = float(np.bincount(labels).max() / len(labels))
+    confusion = np.zeros((classes.num_labels, classes.num_labels), dtype=np.int64)
+    np.add.at(confusion, (labels, predicted), 1)
+    identity = np.arange(classes.num_labels)
+    best = linear_sum_assignment(confusion, maximize=True)[1]
+    if accuracy >= majority and not _in_each_others_place(confusion, best):
+        return
+    best_accuracy = float(confusion[identity, best].sum() / len(labels))
+    advice = "Use a teacher fine-tuned on this task, or set check_teacher=False if it is meant to be this weak."
+    if best_accuracy > majority and (best != identity).any():
+        order = [(classes.teacher_order or identity)[index] for index in best]
+        advice = (
+            f"With its classes in the order teacher_class_order={[int(index) for index in order]} the accuracy would be"
+            f" {best_accuracy:.3f}: if that is the right order, set it; if not, check_teacher=False."
+        )
+    found = (
+        f"below the {majority:.3f} of always answering the commonest class"
+        if accuracy < majority
+        else "and it takes some classes for each other more often than not"
+    )
+    raise ValueError(
+        f"The teacher's accuracy on the {len(labels)} labelled examples is {accuracy:.3f}, {found}. Confusion (rows:"
+        f" labels, columns: the teacher):\n{confusion}\n{advice}"
+    )
+
+
+def _in_each_others_place(confusion: NDArray[np.integer], order: NDArray[np.integer]) -> bool:
+    """Whether some classes form a cycle of `order` of which each is answered for the next rather than as itself.
+
+    Rather: by three standard errors of the rows in question, and more where there are many classes to look at.
+
+    Args:
+        confusion: (C, C), rows by label, columns by answer.
+        order: (C,), the answer that goes best with each label.
+    """
+    identity = np.arange(len(order))
+    swapped, own = confusion[identity, order], confusion[identity, identity]
+    clear = swapped - own > np.sqrt((9 + 2 * np.log(len(order))) * (swapped + own))
+    while (clear & ~clear[order]).any():
+        clear &= clear[order]
+    return bool(clear.any())

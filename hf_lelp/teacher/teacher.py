@@ -9,16 +9,23 @@ from typing import Any
 
 import numpy as np
 import torch
-import transformers
 import xxhash
 from accelerate import PartialState
 from numpy.typing import NDArray
 from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 # Up to 5.13 at least, `transformers` itself has it only beside torchvision, which is not needed.
-from transformers.models.auto.image_processing_auto import AutoImageProcessor
-
-from hf_lelp.classifiers import LinearHead, check_embedding, find_heads, headless, joint_layer, logits_of
+from hf_lelp.classifiers import (
+    LinearHead,
+    auto_class,
+    check_embedding,
+    class_names,
+    find_heads,
+    headless,
+    joint_layer,
+    load_processor,
+    logits_of,
+)
 from hf_lelp.data.columns import EMBEDDING_COLUMN, LOGITS_COLUMN, TEACHER_MARK
 from hf_lelp.data.encoding import Processor, encode, longest, on_device, pad
 from hf_lelp.data.text import set_pad_token
@@ -253,58 +260,3 @@ def _parts(tensor: Any) -> list[Any]:
         return []
     names, _ = tensor.__tensor_flatten__()
     return [part for name in names for part in (_parts(getattr(tensor, name)) or [getattr(tensor, name)])]
-
-
-def auto_class(config: Any) -> Any:
-    """The Auto class that loads the architecture named in a classifier's configuration.
-
-    Raises:
-        ValueError: if the configuration belongs to no classification model.
-    """
-    classes: list[Any] = [
-        transformers.AutoModelForSequenceClassification,
-        transformers.AutoModelForImageClassification,
-        transformers.AutoModelForAudioClassification,
-        transformers.AutoModelForVideoClassification,
-    ]
-    own = [auto for auto in classes if type(config) in auto._model_mapping]
-    if len(own) > 1:  # Perceiver: the configuration of several tasks
-        named = [auto for auto in own if (config.architectures or [""])[0] in _names(auto._model_mapping[type(config)])]
-        own = named or own
-    remote = getattr(config, "auto_map", None) or {}
-    found = own or [auto for auto in classes if auto.__name__ in remote]
-    if found:
-        return found[0]
-    raise ValueError(
-        f"No classification model for {type(config).__name__} ({config.model_type}). hf-lelp distils the models of"
-        f" {', '.join(auto.__name__ for auto in classes)}."
-    )
-
-
-def _names(classes: Any) -> list[str]:
-    return [model.__name__ for model in (classes if isinstance(classes, tuple) else (classes,))]
-
-
-def load_processor(name_or_path: str, **hub: Any) -> Processor:
-    """The tokenizer, image processor or feature extractor of a model, as its configuration asks.
-
-    Args:
-        name_or_path: folder or Hub id.
-        **hub: for `from_pretrained` (revision, trust_remote_code, …).
-    """
-    name_or_path = os.path.expanduser(name_or_path)
-    hub.setdefault("trust_remote_code", False)  # the default of transformers is to ask
-    auto = auto_class(AutoConfig.from_pretrained(name_or_path, **hub))
-    if auto is transformers.AutoModelForAudioClassification:
-        return transformers.AutoFeatureExtractor.from_pretrained(name_or_path, **hub)
-    if auto is transformers.AutoModelForSequenceClassification:
-        return transformers.AutoTokenizer.from_pretrained(name_or_path, **hub)
-    return AutoImageProcessor.from_pretrained(name_or_path, **hub)
-
-
-def class_names(config: Any) -> list[str] | None:
-    """Class names in a model's configuration, in order; `None` where they are the LABEL_0, LABEL_1, … of a default."""
-    if not config.id2label:
-        return None
-    names = [config.id2label[index] for index in range(config.num_labels)]
-    return None if names == [f"LABEL_{index}" for index in range(len(names))] else names

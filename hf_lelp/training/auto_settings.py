@@ -34,9 +34,10 @@ from transformers.trainer_utils import IntervalStrategy, SaveStrategy, number_of
 
 from hf_lelp.config import AUTO, MOST_SUBCLASSES, LELPConfig, in_force
 from hf_lelp.data.columns import LOGITS_COLUMN, PROJECTIONS_COLUMN
-from hf_lelp.data.encoding import OnTheFly, transform_of
+from hf_lelp.data.labels import classes_of
+from hf_lelp.data.rows import column_values, transform_of
 from hf_lelp.storage.files import write_atomically
-from hf_lelp.training.targets import classes_of, column_values
+from hf_lelp.training.student_inputs import OnTheFly
 
 logger = logging.getLogger(__name__)
 

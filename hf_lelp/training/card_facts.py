@@ -1,18 +1,17 @@
 """What a trainer, and the user, know of a student, put on its card."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
 from transformers import BaseImageProcessor, PreTrainedModel, Trainer
 
+from hf_lelp.classifiers import auto_class
 from hf_lelp.config import LELPConfig
 from hf_lelp.data.images import channels_of
 from hf_lelp.projections.class_projections import ClassProjections
-from hf_lelp.student.card import QUALITY, EvaluationData, StudentCard, hub_id, method_of, settings_of
+from hf_lelp.student.card import QUALITY, EvaluationData, StudentCard, hub_id
 from hf_lelp.student.heads import saved_parameters
-from hf_lelp.teacher.teacher import auto_class
 
 
 def card_of(
@@ -74,50 +73,54 @@ def _loaded_by(model: PreTrainedModel) -> str | None:
         return None
 
 
-def describe(
-    card: StudentCard,
-    language: str | None = None,
-    license: str | None = None,
-    tags: str | list[str] | None = None,
-    model_name: str | None = None,
-    finetuned_from: str | None = None,
-    tasks: str | list[str] | None = None,
-    dataset_tags: str | list[str] | None = None,
-    dataset: str | list[str] | None = None,
-    dataset_args: str | list[str] | None = None,
-) -> StudentCard:
-    """A card with what the user knows; the arguments are those of `Trainer.create_model_card`.
+def method_of(config: LELPConfig) -> str:
+    """The method that the settings amount to: "direct", "kd" or "lelp"."""
+    if config.alpha == 1:
+        return "direct"
+    return "kd" if config.num_subclasses == 1 else "lelp"
+
+
+def settings_of(config: LELPConfig, projections: ClassProjections | None, training_rows: int | None) -> dict[str, Any]:
+    """The settings that made a student, by their names on the card.
 
     Args:
-        card: of the student.
-        language: of the data.
-        license: of the student; none is assumed.
-        tags: further tags.
-        model_name: where the repository's name does not serve.
-        finetuned_from: Hub id of the model that the student started from, where it is not the one loaded.
-        tasks: unused; the model tells.
-        dataset_tags: Hub ids of the data. With one of them the figures go into the metadata, as `model-index`.
-        dataset: its name for readers, where that is not the Hub id.
-        dataset_args: its split that figures were measured on.
+        config: of the run.
+        projections: that its targets came from, where there are any.
+        training_rows: where known.
     """
-    ids, names, splits = _listed(dataset_tags), _listed(dataset), _listed(dataset_args)
-    evaluation = card.evaluation
-    if evaluation is not None:
-        kind = ids[0] if ids else None
-        evaluation = replace(
-            evaluation, name=names[0] if names else kind, kind=kind, split=splits[0] if splits else None
-        )
-    return replace(
-        card,
-        repo=card.repo if model_name in (None, card.repo.rpartition("/")[2]) else model_name,
-        student=finetuned_from or card.student,
-        datasets=ids,
-        evaluation=evaluation,
-        language=language,
-        license=license,
-        tags=_listed(tags),
-    )
-
-
-def _listed(value: str | list[str] | None) -> list[str]:
-    return [value] if isinstance(value, str) else list(value or ())
+    method = method_of(config)
+    settings: dict[str, Any] = {}
+    if method == "lelp":
+        seed = config.seed if config.rotation_seed is None else config.rotation_seed
+        settings |= {
+            "pseudo-subclasses per class, S": config.num_subclasses,
+            "subclass temperature, β": config.subclass_temperature,
+            "student head": config.student_head,
+            "null space of the teacher's final layer": projections.null_space if projections else config.null_space,
+            "random rotation": f"seed {seed}" if config.random_rotation else False,
+            "projections scaled to unit variance": config.scale_projections,
+        }
+        if config.whitening:
+            settings["whitening, γ"] = config.whitening
+    if method == "lelp" and projections is not None:
+        settings |= {"class projections": projections.fingerprint, "teacher fingerprint": projections.teacher}
+    if method != "direct":
+        settings |= {"temperature, τ": config.temperature, "weight of the labels, α": config.alpha}
+    if training_rows is not None:
+        settings["training examples"] = f"{training_rows:,}"
+    if config.max_steps > 0:
+        settings["steps"] = config.max_steps
+    else:
+        settings["epochs"] = config.num_train_epochs
+    settings |= {
+        "learning rate": config.learning_rate,
+        "schedule": config.lr_scheduler_type,
+        "optimizer": config.optim,
+        "batch size": config.train_batch_size * config.gradient_accumulation_steps * config.world_size,
+        "seed": config.seed,
+    }
+    words = {True: "yes", False: "no"}
+    return {
+        name: words[value] if isinstance(value, bool) else getattr(value, "value", value)
+        for name, value in settings.items()
+    }

@@ -10,11 +10,14 @@ from transformers.trainer_utils import has_length
 
 from hf_lelp.config import LELPConfig
 from hf_lelp.data.checks import check_rows
-from hf_lelp.data.encoding import InMemory, OnTheFly, Processor, fits_in_memory, transform_of
-from hf_lelp.data.labels import Classes
+from hf_lelp.data.encoding import Processor
+from hf_lelp.data.labels import Classes, find_label_column
+from hf_lelp.data.rows import transform_of
 from hf_lelp.projections.class_projections import ClassProjections
-from hf_lelp.teacher.class_order import find_label_column
-from hf_lelp.training.targets import check_marks, student_columns
+from hf_lelp.training.student_inputs import OnTheFly, student_columns
+from hf_lelp.training.targets import check_marks
+
+IN_MEMORY_BYTES = 2 * 2**30
 
 
 class DataTrainer(Trainer):
@@ -77,3 +80,28 @@ class DataTrainer(Trainer):
         # As they are in the data, these two are not encoded.
         arguments: set[str] = {*(self._signature_columns or ())} - {"label", "label_ids"}
         return dataset.with_transform(replace(transform, wanted=arguments))
+
+
+class InMemory(torch.utils.data.Dataset):
+    """The columns of a dataset in torch format as tensors, for inputs that are arrays.
+
+    Args:
+        dataset: all of whose columns fit in memory.
+    """
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.tensors: dict[str, torch.Tensor] = dataset[:]
+
+    def __len__(self) -> int:
+        return len(next(iter(self.tensors.values())))
+
+    def __getitem__(self, row: int) -> dict[str, torch.Tensor]:
+        return {name: tensor[row] for name, tensor in self.tensors.items()}
+
+
+def fits_in_memory(dataset: Any) -> bool:
+    """Whether a dataset is of arrays, in torch format, and of at most 2 GiB.
+
+    Row by row out of Arrow such a dataset can take as long to read as a small student's step: see `InMemory`.
+    """
+    return isinstance(dataset, Dataset) and dataset.format["type"] == "torch" and dataset.data.nbytes <= IN_MEMORY_BYTES

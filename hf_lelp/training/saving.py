@@ -17,7 +17,7 @@ from hf_lelp.projections.class_projections import ClassProjections
 from hf_lelp.projections.subclass_scores import SubclassScores
 from hf_lelp.storage.checksums import WEIGHTS, write_checksums
 from hf_lelp.storage.files import check_writable, new_files
-from hf_lelp.student.card import CARD_NAME, StudentCard
+from hf_lelp.student.card import CARD_NAME, StudentCard, describe
 from hf_lelp.student.checkpoints import (
     ADAPTER_NAME,
     PROJECTIONS_FOLDER,
@@ -33,7 +33,7 @@ from hf_lelp.student.checkpoints import (
 )
 from hf_lelp.student.heads import AuxiliaryHead, StudentHead
 from hf_lelp.student.modeling_lelp import SubclassHead
-from hf_lelp.training.card_facts import card_of, describe
+from hf_lelp.training.card_facts import card_of
 from hf_lelp.training.targets import TeacherData
 
 logger = logging.getLogger(__name__)

@@ -1,34 +1,27 @@
 """What a run needs made before the student trains: the columns of both sides."""
 
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
-from accelerate import PartialState
-from datasets import Dataset, IterableDataset, Value, concatenate_datasets
-from numpy.typing import NDArray
-from transformers import PreTrainedTokenizerBase
+from datasets import Dataset, IterableDataset, Value
 
 from hf_lelp.config import AUTO, LELPConfig
 from hf_lelp.data.checks import check_directions, check_mark, check_numbers
-from hf_lelp.data.columns import EMBEDDING_COLUMN, LOGITS_COLUMN, PROJECTIONS_COLUMN, PROJECTIONS_MARK, TEACHER_MARK
-from hf_lelp.data.encoding import (
-    OnTheFly,
-    Processor,
-    column_names,
-    encode,
-    input_name,
-    resolve_input_columns,
-    transform_of,
+from hf_lelp.data.columns import (
+    EMBEDDING_COLUMN,
+    LOGITS_COLUMN,
+    PROJECTIONS_COLUMN,
+    PROJECTIONS_MARK,
+    TEACHER_MARK,
 )
-from hf_lelp.data.labels import NO_LABEL, Classes, check_teacher, in_order_of
+from hf_lelp.data.labels import NO_LABEL, Classes, find_label_column
+from hf_lelp.data.rows import column_names, column_values, transform_of, with_columns
+from hf_lelp.projections.cache import fit_projections, projection_columns
 from hf_lelp.projections.class_projections import ClassProjections
-from hf_lelp.teacher.class_order import find_label_column
-from hf_lelp.teacher.columns import fit_projections, projection_columns, teacher_columns
+from hf_lelp.teacher.class_order import check_teacher
+from hf_lelp.teacher.columns import teacher_columns
 from hf_lelp.teacher.protocol import TeacherLike
-
-TEACHER_COLUMNS = (LOGITS_COLUMN, EMBEDDING_COLUMN, PROJECTIONS_COLUMN)
 
 AnyDataset = TypeVar("AnyDataset", Dataset, IterableDataset)
 
@@ -55,7 +48,7 @@ class TeacherData:
         columns = projection_columns(
             self.embeddings, projections, self.args.columns_cache_dir, dtype=self.args.columns_dtype
         )
-        return beside(dataset, columns)
+        return with_columns(dataset, columns)
 
 
 def check_marks(dataset: AnyDataset, teacher: TeacherLike | None, projections: ClassProjections | None) -> AnyDataset:
@@ -113,7 +106,7 @@ def add_teacher_columns(
                 " given. Pass teacher_model, or run one over the data: dataset.map(teacher, batched=True)."
             )
         columns = teacher_columns(dataset, teacher, args.columns_cache_dir, dtype=args.columns_dtype)
-        dataset = beside(dataset, columns.select_columns([LOGITS_COLUMN]))
+        dataset = with_columns(dataset, columns.select_columns([LOGITS_COLUMN]))
         embeddings = columns
     elif EMBEDDING_COLUMN in present:
         embeddings = dataset.select_columns([LOGITS_COLUMN, EMBEDDING_COLUMN])
@@ -171,120 +164,3 @@ def add_teacher_columns(
         check_directions(projections.num_directions, int(args.num_subclasses))
     data = TeacherData(dataset, embeddings, projections, args)
     return replace(data, dataset=data.projected_by(projections, dataset))
-
-
-def student_columns(
-    dataset: AnyDataset,
-    processing_class: Processor | None,
-    *,
-    input_columns: Sequence[str] | None,
-    label_column: str,
-    max_length: int | None,
-    classes: Classes,
-) -> AnyDataset:
-    """Inputs of the student and `labels` as class indices; columns of the teacher stay, all others go.
-
-    Texts become tokens once. Images, sound and the rows of a dataset with a transform become inputs whenever they are
-    read: pixels of every image take far more space than the images, and a transform may augment, differently each time.
-    A dataset that holds inputs already keeps its columns, and only its labels are encoded; so does any dataset where
-    there is nothing to make inputs with.
-
-    Raises:
-        ValueError: if there is no telling which column to read, a text is no string, a label no class, or there are
-            two columns of labels that differ.
-    """
-    transform = transform_of(dataset)
-    if isinstance(transform, OnTheFly):
-        return dataset
-    present: list[str] = column_names(dataset)
-    prepared = processing_class is None or input_name(processing_class) in present
-    if prepared and transform is None:
-        ready = label_column == "labels" and (not isinstance(dataset, Dataset) or _are_indices(dataset, classes))
-        if ready or label_column not in present:
-            return dataset
-    columns: list[str] = (
-        [] if prepared else resolve_input_columns(dataset, input_columns, label_column, processing_class)
-    )
-    if isinstance(dataset, Dataset) and {"labels", label_column} <= {*present} and transform is None:
-        # `map` would write ours with the type of the column that is there, and −100 as a boolean is true.
-        if label_column == "labels":
-            label_column = "labels as they came"
-            dataset = dataset.rename_column("labels", label_column)
-        else:
-            _check_same_labels(dataset, label_column, classes)
-            dataset = dataset.remove_columns("labels")
-        present = dataset.column_names
-    order = in_order_of(classes.names, (dataset.features or {}).get(label_column))
-
-    def encode_labels(values: Iterable[Any]) -> list[int]:
-        return [label if order is None or label < 0 else order[label] for label in classes.encode(values)]
-
-    def encode_rows(batch: dict[str, Any], rows: list[int]) -> dict[str, Any]:
-        encoded: dict[str, Any] = {}
-        if columns and processing_class is not None:
-            try:
-                encoded = encode(processing_class, batch, columns, max_length)
-            except ValueError as error:
-                raise ValueError(f"Rows {rows[0]} to {rows[-1]} of the dataset: {error}") from error
-        return encoded | ({"labels": encode_labels(batch[label_column])} if label_column in batch else {})
-
-    removed = [
-        name for name in present if name not in ({*present} - {label_column} if prepared else {*TEACHER_COLUMNS})
-    ]
-    if isinstance(dataset, IterableDataset):
-        return dataset.map(encode_rows, batched=True, with_indices=True, remove_columns=removed)
-    dataset = dataset.with_format(None)
-    if transform is None and (prepared or isinstance(processing_class, PreTrainedTokenizerBase)):
-        # Without the teacher's columns: they would be copied, and another teacher's rows tokenized anew.
-        teacher = [name for name in TEACHER_COLUMNS if name in present]
-        removed = [name for name in removed if name not in teacher]
-        with PartialState().main_process_first():
-            own = dataset.remove_columns(teacher).map(
-                encode_rows, batched=True, with_indices=True, remove_columns=removed, desc="Tokenizing"
-            )
-        return beside(own, dataset.select_columns(teacher)) if teacher else own
-    if label_column in present:
-        dataset = beside(dataset, Dataset.from_dict({"labels": encode_labels(column_values(dataset, label_column))}))
-    kept: list[str] = [name for name in ("labels", *TEACHER_COLUMNS) if name in dataset.column_names]
-    if transform is None:
-        dataset = dataset.select_columns([*columns, *kept])
-    return dataset.with_transform(OnTheFly(processing_class, columns, max_length, kept, transform))
-
-
-def _check_same_labels(dataset: Dataset, label_column: str, classes: Classes) -> None:
-    own, other = (classes.encode(column_values(dataset.with_format(None), name)) for name in (label_column, "labels"))
-    if own != other:
-        raise ValueError(
-            f"The data has {label_column!r} and 'labels', and they differ. Drop or rename the column that is not meant,"
-            " or set label_column."
-        )
-
-
-def _are_indices(dataset: Dataset, classes: Classes) -> bool:
-    """Whether `labels` are class indices and −100 already."""
-    values = dataset.unique("labels")
-    return all(type(value) is int for value in values) and classes.encode(values) == values
-
-
-def column_values(dataset: Dataset, column: str) -> Any:
-    """A whole column at once, in the dataset's format: a `Column` would be read row by row."""
-    return dataset.select_columns([column])[:][column]
-
-
-def classes_of(dataset: Dataset) -> NDArray[np.int64]:
-    """The class of each prepared row, (N,): its label, or where it has none the teacher's argmax."""
-    columns = dataset.with_format("numpy")
-    classes = np.asarray(column_values(columns, LOGITS_COLUMN)).argmax(-1)
-    if "labels" in dataset.column_names:
-        labels = np.asarray(column_values(columns, "labels"))
-        classes = np.where(labels == NO_LABEL, classes, labels)
-    return np.asarray(classes, dtype=np.int64)
-
-
-def beside(dataset: Dataset, columns: Dataset) -> Dataset:
-    """The dataset with further columns, row by row; columns of the same name are replaced, its format stays."""
-    form = dataset.format
-    own = dataset.with_format(None)
-    replaced = [name for name in columns.column_names if name in own.column_names]
-    joined = concatenate_datasets([own.remove_columns(replaced), columns.with_format(None)], axis=1)
-    return joined.with_format(form["type"], **form["format_kwargs"])

@@ -10,10 +10,8 @@ Subclass Distillation (Müller et al. 2020, arXiv 2002.03936) makes its subclass
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
 
 import numpy as np
-import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from sklearn.cluster import AgglomerativeClustering, KMeans
@@ -21,8 +19,7 @@ from sklearn.manifold import TSNE
 from torch import Tensor
 
 from hf_lelp.losses import widen
-from hf_lelp.projections.class_projections import ClassProjections
-from hf_lelp.projections.principal_directions import Moments, orthonormal, principal_directions, row_space
+from hf_lelp.projections.principal_directions import row_space
 
 Array = NDArray[np.floating]
 Indices = NDArray[np.integer]
@@ -144,51 +141,6 @@ def oracle(fine_labels: Indices, classes: Indices, num_classes: int) -> NDArray[
     return scores
 
 
-def random_directions(
-    projections: ClassProjections, embedding: Array, classes: Indices, *, seed: int, weight: Tensor | None = None
-) -> ClassProjections:
-    """A control: random orthonormal directions in place of the principal ones.
-
-    Args:
-        projections: fitted; their means, number of directions and so on are kept.
-        embedding: (N, D), to measure the variance along the directions on: those of the fit.
-        classes: (N,), the class of each row.
-        seed: of the directions.
-        weight: W, (C, D), needed where `projections` were kept out of its row space: so are the random directions.
-
-    Raises:
-        ValueError: if `weight` is missing, or a class has no row.
-    """
-    basis = _left_out(projections, weight)
-    directions = []
-    for index in range(projections.num_classes):
-        normal = np.random.default_rng([seed, index]).normal(size=(len(basis), projections.num_directions))
-        directions.append(orthonormal(normal - basis @ (basis.T @ normal)).T)
-    return _with_directions(projections, np.stack(directions), embedding, classes)
-
-
-def shared_directions(
-    projections: ClassProjections, embedding: Array, classes: Indices, *, seed: int, weight: Tensor | None = None
-) -> ClassProjections:
-    """A variant: the principal directions of all classes' rows together, each centred on its class's mean.
-
-    Args:
-        projections: fitted; their means, number of directions and so on are kept.
-        embedding: (N, D), those of the fit.
-        classes: (N,), the class of each row.
-        seed: not used.
-        weight: as for `random_directions`.
-
-    Raises:
-        ValueError: as `random_directions`; and if the embeddings span too few directions.
-    """
-    basis = _left_out(projections, weight)
-    together = Moments(len(basis))
-    together.add((embedding - projections.mean.numpy()[classes]).astype(np.float64))
-    found, _ = principal_directions(together, basis, projections.num_directions, 0)
-    return _with_directions(projections, np.stack([found] * projections.num_classes), embedding, classes)
-
-
 def subclass_auxiliary_loss(subclass_logits: Tensor, temperature: float) -> Tensor:
     """What makes a teacher use its subclasses: −log(e^{ẑ_i·ẑ_i/T} / (1/N Σ_j e^{ẑ_i·ẑ_j/T})) for each example i.
 
@@ -253,30 +205,6 @@ def _nearest_centroids(
         distance = np.square(centroids).sum(-1) - 2 * embedding @ centroids.T  # less ‖h‖², the same for all centroids
         assigned[:, index] = found[distance.argmin(-1)]
     return _one_hot(assigned, num_subclasses)
-
-
-def _left_out(projections: ClassProjections, weight: Tensor | None) -> NDArray[np.float64]:
-    """Orthonormal basis, (D, rank), of what the projections' directions were kept out of."""
-    if projections.null_space and weight is None:
-        raise ValueError("These projections were kept out of the teacher's row space: pass weight, its final layer's.")
-    size = projections.mean.shape[-1]
-    return row_space(weight) if projections.null_space and weight is not None else np.zeros((size, 0))
-
-
-def _with_directions(
-    projections: ClassProjections, directions: Array, embedding: Array, classes: Indices
-) -> ClassProjections:
-    """The projections with other directions, (C, K, D), and the variance of each class's rows along them."""
-    _require_rows(classes, projections.num_classes, 1)
-    variance = [
-        ((embedding[classes == index] - mean) @ directions[index].T).var(0)
-        for index, mean in enumerate(projections.mean.numpy())
-    ]
-    return replace(
-        projections,
-        directions=torch.from_numpy(directions).float(),
-        variance=torch.from_numpy(np.stack(variance)).float(),
-    )
 
 
 def _one_hot(assigned: Indices, num_subclasses: int) -> NDArray[np.float32]:

@@ -23,10 +23,10 @@ from hf_lelp.compare.baselines.losses import (
 from hf_lelp.config import LELPConfig
 from hf_lelp.data.columns import EMBEDDING_COLUMN, LOGITS_COLUMN
 from hf_lelp.data.labels import NO_LABEL
+from hf_lelp.data.rows import column_values
 from hf_lelp.losses import distillation_loss, label_loss
 from hf_lelp.student.heads import AuxiliaryHead, place_auxiliary
 from hf_lelp.trainer import LELPTrainer
-from hf_lelp.training.targets import column_values
 
 Baseline = Literal[
     "soft_targets",

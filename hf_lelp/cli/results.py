@@ -1,0 +1,110 @@
+"""The end of a run: its table, its size and speed, all_results.json."""
+
+import json
+import time
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from datasets import Dataset
+from transformers import PreTrainedModel
+
+from hf_lelp.classifiers import logits_of
+from hf_lelp.cli.groups import group_table, plot_groups
+from hf_lelp.data.encoding import Processor, encode, longest, on_device, pad
+from hf_lelp.markdown import half_interval, markdown_table
+from hf_lelp.storage.files import write_atomically
+from hf_lelp.student.heads import saved_parameters
+
+
+def results_table(results: dict[str, dict[str, Any]], rows: int) -> str:
+    """The figures of teacher and students, a line each, as a Markdown table.
+
+    Args:
+        results: figures by name of the model; a figure that is missing is shown as –.
+        rows: evaluation examples, for the interval under the table.
+    """
+    columns = {
+        "accuracy": lambda r: _percent(r, "accuracy"),
+        "macro-F1": lambda r: _percent(r, "macro_f1"),
+        "calibration error": lambda r: _percent(r, "ece"),
+        "agrees with teacher": lambda r: _percent(r, "teacher_agreement"),
+        "parameters": lambda r: _count(r["parameters"]),
+        "examples/s": lambda r: f"{r['examples_per_second']:,.0f}",
+        "training": lambda r: f"{r['train_seconds']:.0f} s" if "train_seconds" in r else "–",
+    }
+    body = [[name, *(show(result) for show in columns.values())] for name, result in results.items()]
+    table = markdown_table(["", *columns], body)
+    accuracies = [result["accuracy"] for result in results.values() if "accuracy" in result]
+    if not accuracies:
+        return table
+    return (
+        f"{table}\n\n{rows:,} evaluation examples: each accuracy alone is known to"
+        f" ±{100 * half_interval(accuracies, rows):.1f} points (95%)."
+        " One seed; differences within that are not findings."
+    )
+
+
+def _count(parameters: int) -> str:
+    return f"{parameters / 1e6:.1f}M" if parameters >= 1e5 else f"{parameters / 1e3:.1f}k"
+
+
+def _percent(result: dict[str, Any], key: str) -> str:
+    return f"{100 * result[key]:.1f}" if key in result else "–"
+
+
+@torch.inference_mode()
+def _size_and_speed(
+    model: PreTrainedModel,
+    processing_class: Processor,
+    dataset: Dataset,
+    input_columns: list[str],
+    max_length: int | None,
+    *,
+    rows: int = 512,
+    batch_size: int = 32,
+) -> dict[str, Any]:
+    """Parameters, and examples per second from text, image or sound to logits over the first rows; where.
+
+    The better of two rounds counts.
+    """
+    batch = dataset.select_columns(input_columns)[:rows]
+    max_length = longest(processing_class, model, max_length)
+    model.eval()
+    best = 0.0
+    for _ in range(2):
+        start = time.perf_counter()
+        for first in range(0, len(batch[input_columns[0]]), batch_size):
+            some = {name: values[first : first + batch_size] for name, values in batch.items()}
+            inputs = pad(processing_class, encode(processing_class, some, input_columns, max_length))
+            logits_of(model(**{name: on_device(value, model) for name, value in inputs.items()})).cpu()
+        best = max(best, len(batch[input_columns[0]]) / (time.perf_counter() - start))
+    on_gpu = model.device.type == "cuda"
+    device = torch.cuda.get_device_name(model.device) if on_gpu else f"CPU (threads: {torch.get_num_threads()})"
+    return {"parameters": saved_parameters(model), "examples_per_second": best, "device": device}
+
+
+def _publish(
+    results: dict[str, dict[str, Any]], alignment: dict[str, Any] | None, rows: int, output_dir: Path
+) -> dict[str, Any]:
+    """Print the tables and write all_results.json, from the main process."""
+    everything: dict[str, Any] = {"results": results, "evaluation_rows": rows}
+    if alignment is not None:
+        everything["group_alignment"] = alignment
+    path = output_dir / "all_results.json"
+    if PartialState().is_main_process:
+        write_atomically(path, lambda temporary: temporary.write_text(json.dumps(everything, indent=2) + "\n"))
+    if alignment is not None:
+        _say(f"\n{group_table(alignment)}")
+        if PartialState().is_main_process and find_spec("matplotlib") is not None:
+            plot_groups(alignment, output_dir / "subclasses.png")
+    _say(f"\n{results_table(results, rows)}\n\nStudents and {path.name} are in {output_dir}")
+    return everything
+
+
+def _say(line: str) -> None:
+    """Print from the main process alone."""
+    if PartialState().is_main_process:
+        print(line, flush=True)

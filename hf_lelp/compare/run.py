@@ -1,0 +1,227 @@
+"""One student trained, measured and kept."""
+
+import json
+import logging
+import tempfile
+import time
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import xxhash
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+from transformers import TrainingArguments, set_seed
+
+from hf_lelp.compare.methods import Method, student_trainer, train_student
+from hf_lelp.compare.task import Task
+from hf_lelp.config import AUTO, LELPConfig, in_force
+from hf_lelp.data.columns import LOGITS_COLUMN
+from hf_lelp.data.labels import NO_LABEL
+from hf_lelp.data.rows import column_values, content_hash, split_rows, transform_of
+from hf_lelp.metrics import few_class_metrics
+from hf_lelp.storage.files import write_atomically
+from hf_lelp.storage.shards import SHARD_ROWS
+from hf_lelp.student.heads import saved_parameters
+from hf_lelp.training.auto_settings import SEARCH_VERSION
+from hf_lelp.training.student_inputs import OnTheFly
+
+logger = logging.getLogger(__name__)
+
+# To be raised whenever a loss or a maker of subclasses changes by more than rounding: runs of before are then not read.
+RESULTS_VERSION = 1
+# Neither changes a result; all else that a run is configured with does.
+RUN_SETTINGS: dict[str, Any] = {
+    "save_strategy": "no",
+    "eval_strategy": "no",
+    "logging_strategy": "no",
+    "report_to": "none",
+    "disable_tqdm": True,
+    "dataloader_pin_memory": False,
+    "prediction_loss_only": False,
+    "eval_do_concat_batches": True,
+}
+# Of the columns that a task has already, and is known by: where they were kept, and how they were made.
+OF_COLUMNS = {"columns_cache_dir", "columns_dtype", "check_teacher"} | {
+    item.name for item in fields(LELPConfig) if item.name.startswith("teacher_")
+}
+# Settings of TrainingArguments, of which a run is known by those that the task or the method sets.
+NOT_OURS = {item.name for item in fields(TrainingArguments)} | OF_COLUMNS
+
+
+@dataclass(frozen=True)
+class Run:
+    """One student trained and measured.
+
+    Attributes:
+        method: as it was asked for.
+        seed: of the student's weights, the order of the rows and the rotation.
+        figures: accuracy and the like, training time, parameters, the settings in force.
+        logits: of the evaluation rows, (N, C), float32.
+        labels: of the evaluation rows, (N,).
+    """
+
+    method: str
+    seed: int
+    figures: dict[str, Any]
+    logits: NDArray[np.float32]
+    labels: NDArray[np.int64]
+
+    @property
+    def correct(self) -> NDArray[np.bool_]:
+        """Whether each evaluation row was answered rightly, (N,); rows without a label are left out."""
+        labelled = self.labels != NO_LABEL
+        return np.asarray(self.logits.argmax(-1)[labelled] == self.labels[labelled])
+
+
+def run_or_read(task: Task, task_hash: str, method: str, seed: int, runs_dir: Path) -> Run:
+    """One run: read it if it was done before, do it and keep it otherwise.
+
+    Args:
+        task: to train on.
+        task_hash: its `task_fingerprint`.
+        method: see `Method.parse`.
+        seed: of the run.
+        runs_dir: where runs are kept.
+    """
+    return _run_or_read(task, task_hash, Method.parse(method), seed, runs_dir)
+
+
+def _run_or_read(task: Task, task_hash: str, method: Method, seed: int, runs_dir: Path) -> Run:
+    config = method.config(task, **RUN_SETTINGS, seed=seed, output_dir="unused")
+    # Ours in full: the same method with other defaults is another run.
+    ours = {item.name: getattr(config, item.name) for item in fields(config) if item.name not in NOT_OURS}
+    given = {name: value for name, value in {**task.settings, **method.settings}.items() if name not in OF_COLUMNS}
+    settings = {**given, **ours, "kind": method.kind}
+    if config.auto:
+        settings["search"] = SEARCH_VERSION
+    named = in_force(settings)
+    if settings["num_subclasses"] == 1 and "baseline" not in settings:
+        named = {**named, "kind": "kd"}  # whatever would have made subclasses
+    # What is not set is not named: a setting that comes later, and does nothing unless set, makes no run another.
+    named = {name: value for name, value in named.items() if value is not None}
+    key = xxhash.xxh3_128(f"{task_hash} {seed} {json.dumps(named, sort_keys=True)}".encode()).hexdigest()
+    file = runs_dir / f"v{RESULTS_VERSION}-{key}.safetensors"
+    if file.exists():
+        try:
+            run = _read(file, method.name, seed)
+            if settings["num_subclasses"] == 1:  # it may have been made under another name for the same
+                own = {name: value for name, value in _shown(settings, config).items() if value != AUTO}
+                run.figures["settings"] |= own
+            return run
+        except ValueError as error:
+            logger.warning(f"The run {method.name} with seed {seed} is made again: {error}")
+    if config.auto:
+        run = _with_chosen(task, method, config, settings, task_hash, runs_dir)
+    else:
+        run = _train(task, method, config, settings)
+    text = json.dumps(run.figures)
+    metadata = {"figures": text, "checksum": _checksum(text, run.logits, run.labels)}
+    tensors: dict[str, NDArray[Any]] = {"logits": run.logits, "labels": run.labels}
+    write_atomically(file, lambda path: save_file(tensors, path, metadata))
+    return run
+
+
+def _train(task: Task, method: Method, config: LELPConfig, settings: dict[str, Any]) -> Run:
+    """A run whose settings are all numbers."""
+    start = time.perf_counter()
+    with tempfile.TemporaryDirectory() as scratch:
+        config.output_dir = scratch
+        trainer = train_student(task, method, config)
+        seconds = time.perf_counter() - start
+        prediction = trainer.predict(task.evaluation)
+    logits = np.asarray(prediction.predictions, dtype=np.float32)
+    labels = np.asarray(prediction.label_ids, dtype=np.int64)
+    figures = {
+        **few_class_metrics(logits, labels, _teacher_logits(task)),
+        "train_seconds": seconds,
+        "parameters": saved_parameters(trainer.model),
+        "train_rows": len(task.train),
+        "auto_trials": [],
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "device": str(config.device),
+        "settings": _shown(settings, trainer.args),
+    }
+    return Run(method.name, config.seed, figures, logits, labels)
+
+
+def _with_chosen(
+    task: Task, method: Method, config: LELPConfig, settings: dict[str, Any], task_hash: str, runs_dir: Path
+) -> Run:
+    """The run with the numbers that take the place of "auto"; another method may have made it already.
+
+    So may its trials: methods of a task and seed share them. The time is what the run would have taken alone.
+    """
+    settled = [name for name, value in settings.items() if value == AUTO]
+    config.output_dir = str(runs_dir / f"v{RESULTS_VERSION}-trials-{task_hash}-{config.seed}")
+    trainer = student_trainer(task, method, config)
+    args, trials = trainer.args, trainer.auto_trials
+    del trainer  # and the student that it would have trained
+    chosen = {name: getattr(args, name) for name in (*settled, "whitening")}
+    run = _run_or_read(task, task_hash, replace(method, settings={**method.settings, **chosen}), config.seed, runs_dir)
+    figures = {
+        **run.figures,
+        "train_seconds": run.figures["train_seconds"] + sum(t.get("seconds", 0) for t in trials),
+        "auto_trials": trials,
+        "settings": _shown(settings, args),
+    }
+    return replace(run, figures=figures)
+
+
+def _shown(settings: dict[str, Any], args: LELPConfig) -> dict[str, Any]:
+    """The settings as they were in the end: "auto" has made way for what was chosen."""
+    return {name: getattr(args, name, value) for name, value in settings.items() if name not in RUN_SETTINGS}
+
+
+def _read(file: Path, method: str, seed: int) -> Run:
+    """A run as it was kept.
+
+    Raises:
+        ValueError: if the file is damaged.
+    """
+    try:
+        with safe_open(file, framework="np") as stored:
+            metadata = stored.metadata()
+            text, logits, labels = metadata["figures"], stored.get_tensor("logits"), stored.get_tensor("labels")
+        # Files of earlier versions have the figures alone.
+        if metadata.keys() != {"figures"} and metadata.get("checksum") != _checksum(text, logits, labels):
+            raise ValueError("its contents have changed")
+        return Run(method, seed, json.loads(text), logits, labels)
+    except (KeyError, TypeError, ValueError, RecursionError, SafetensorError) as error:
+        raise ValueError(f"{file} is damaged ({type(error).__name__}: {error})") from error
+
+
+def _checksum(figures: str, logits: NDArray[Any], labels: NDArray[Any]) -> str:
+    """Hash of what a run's file holds."""
+    digest = xxhash.xxh3_128(figures.encode())
+    for array in (logits, labels):
+        digest.update(f"{array.dtype} {array.shape}".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def task_fingerprint(task: Task) -> str:
+    """Hash of the rows of both datasets, the teacher's final layer and a student drawn with a fixed seed."""
+    digest = xxhash.xxh3_128(task.head.fingerprint.encode())
+    for dataset in (task.train, task.evaluation):
+        for part in split_rows(dataset, SHARD_ROWS):
+            digest.update(content_hash(part).encode())
+    set_seed(0)
+    student = task.student()
+    student.config._name_or_path = ""  # another place of the same weights is no other student
+    digest.update(student.config.to_json_string(use_diff=False).encode())
+    if isinstance(transform_of(task.train), OnTheFly) and task.processing_class is not None:
+        digest.update(str(task.processing_class.to_dict()).encode())
+    for tensor in student.state_dict().values():
+        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _teacher_logits(task: Task) -> NDArray[np.float32] | None:
+    if LOGITS_COLUMN not in task.evaluation.column_names:
+        return None
+    return np.asarray(column_values(task.evaluation.with_format("numpy"), LOGITS_COLUMN))

@@ -1,0 +1,156 @@
+"""Class projections and projected columns, fitted and made once, kept beside the teacher's columns."""
+
+import logging
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+import xxhash
+from accelerate import PartialState
+from accelerate.utils import broadcast, broadcast_object_list
+from datasets import Dataset
+from numpy.typing import NDArray
+
+from hf_lelp.data.columns import EMBEDDING_COLUMN, LOGITS_COLUMN, PROJECTIONS_COLUMN
+from hf_lelp.data.rows import mapped_anew, split_rows
+from hf_lelp.projections.class_projections import ClassProjections
+from hf_lelp.projections.principal_directions import Moments
+from hf_lelp.storage.files import remove_leftovers
+from hf_lelp.storage.shards import SHARD_ROWS, default_cache_dir, fill, narrowed, open_shards
+from hf_lelp.teacher.protocol import TeacherLike
+
+logger = logging.getLogger(__name__)
+
+PROJECTED_ROWS = 16 * SHARD_ROWS  # of a file
+PROJECTED_BATCH = 1024  # projected at once
+
+
+def fit_projections(
+    columns: Dataset,
+    labels: NDArray[np.int64] | None,
+    teacher: TeacherLike,
+    num_directions: int,
+    *,
+    at_least: int | None = None,
+    null_space: bool = True,
+    cache_dir: str | Path | None = None,
+) -> ClassProjections:
+    """`ClassProjections.fit`, kept beside the teacher's columns.
+
+    In several processes each sums up its part of the rows, and one saves what all read.
+
+    Args:
+        columns: result of `teacher_columns`, N rows; or any with its columns, taken to be those of its fingerprint
+            (which is another each time for rows that come from a `map` which datasets cannot hash).
+        labels: (N,), −100 for none; `None` where no row has one.
+        teacher: that made the columns.
+        num_directions: K.
+        at_least: see `ClassProjections.fit`.
+        null_space: likewise.
+        cache_dir: as for `teacher_columns`.
+    """
+    state = PartialState()
+    key = xxhash.xxh3_128(
+        f"{teacher.head.fingerprint} {num_directions} {at_least} {null_space} {columns._fingerprint}".encode()
+    )
+    columns = columns.select_columns([LOGITS_COLUMN, EMBEDDING_COLUMN])
+    if labels is not None:
+        key.update(np.ascontiguousarray(labels).tobytes())
+        columns = columns.add_column("labels", labels)
+    folder = Path(cache_dir or default_cache_dir()) / "projections" / key.hexdigest()
+    # One process decides for all: each might see another folder, or see it at another time.
+    folder, there = broadcast_object_list([folder, _are_whole(folder)])
+    if not there:
+        part = columns.shard(state.num_processes, state.process_index, contiguous=True)
+        each, more = divmod(len(columns), state.num_processes)
+        fitted = ClassProjections.fit(
+            part,
+            teacher.head,
+            num_directions,
+            at_least=at_least,
+            null_space=null_space,
+            reduce=_over_processes,
+            first_row=each * state.process_index + min(more, state.process_index),
+        )
+        if state.is_main_process:
+            _save(fitted, folder)
+    state.wait_for_everyone()
+    return ClassProjections.from_pretrained(str(folder))
+
+
+def _over_processes(moments: list[Moments]) -> list[Moments]:
+    """The moments of all processes, merged in the order of the processes, so that each has the same sums."""
+    state = PartialState()
+    if state.num_processes == 1:
+        return moments
+    merged = [Moments(len(own.mean)) for own in moments]
+    for process in range(state.num_processes):
+        for own, total in zip(moments, merged, strict=True):
+            values = [torch.tensor([own.count]), torch.from_numpy(own.mean), torch.from_numpy(own.scatter)]
+            count, mean, scatter = broadcast([value.to(state.device, copy=True) for value in values], process)
+            other = Moments(len(own.mean))
+            other.count, other.mean, other.scatter = int(count), mean.cpu().numpy(), scatter.cpu().numpy()
+            total.merge(other)
+    return merged
+
+
+def _save(fitted: ClassProjections, folder: Path) -> None:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(folder.parent)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".") as temporary:
+        fitted.save_pretrained(Path(temporary) / "whole")
+        if folder.exists() and not _are_whole(folder):
+            folder.rename(Path(temporary) / "damaged")
+        try:
+            (Path(temporary) / "whole").rename(folder)
+        except OSError:
+            if not folder.exists():  # or else another run has saved the same meanwhile
+                raise
+
+
+def _are_whole(folder: Path) -> bool:
+    """Whether there are projections in the cache; damaged ones are made again, as shards are."""
+    if not folder.exists():
+        return False
+    try:
+        ClassProjections.from_pretrained(str(folder))
+    except (FileNotFoundError, ValueError) as error:
+        logger.warning(f"Fitted again: {error}")
+        return False
+    return True
+
+
+def projection_columns(
+    columns: Dataset, projections: ClassProjections, cache_dir: str | Path | None = None, *, dtype: str = "float32"
+) -> Dataset:
+    """The column `teacher_projections`, (C, K), for every row of the teacher's columns, kept as they are.
+
+    Args:
+        columns: see `fit_projections`, N rows.
+        projections: to project on.
+        cache_dir: as for `teacher_columns`.
+        dtype: of the column.
+
+    Raises:
+        ValueError: if a value is too large for float16.
+    """
+    key = xxhash.xxh3_128_hexdigest(
+        f"{columns._fingerprint} {projections.fingerprint} {dtype} {PROJECTED_ROWS}".encode()
+    )
+    (key,) = broadcast_object_list([key])  # as in `fit_projections`
+    folder = Path(cache_dir or default_cache_dir()) / "projected" / key
+    parts = split_rows(columns.select_columns([EMBEDDING_COLUMN]), PROJECTED_ROWS)
+
+    def project(place: int) -> dict[str, NDArray]:
+        shape = (len(parts[place]), projections.num_classes, projections.num_directions)
+        values = np.empty(shape, dtype=np.float32)
+        part = mapped_anew(parts[place]).with_format("numpy")
+        for number, batch in enumerate(part.iter(PROJECTED_BATCH)):
+            first = number * PROJECTED_BATCH
+            values[first : first + PROJECTED_BATCH] = projections(batch)[PROJECTIONS_COLUMN]
+        return {PROJECTIONS_COLUMN: narrowed(values, dtype, PROJECTIONS_COLUMN)}
+
+    files = [folder / f"{place:05}.arrow" for place in range(len(parts))]
+    fill(files, project, [len(part) for part in parts], description="Projecting")
+    return open_shards(files)

@@ -1,0 +1,98 @@
+"""Load a student to train, or one that was saved."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+import transformers
+from transformers import AutoConfig, PreTrainedModel
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME
+
+from hf_lelp.classifiers import AUTO_CLASSES, auto_class
+from hf_lelp.storage.checksums import check_checksums
+from hf_lelp.student.heads import subclass_model
+
+
+def load_student(name_or_path: str, **kwargs: Any) -> PreTrainedModel:
+    """Load a student of either form, from a folder or the Hub; its logits are the C class logits.
+
+    Args:
+        name_or_path: folder or Hub id that a student was saved to.
+        **kwargs: for `from_pretrained` (revision, token, dtype, …).
+
+    Raises:
+        ValueError: if a folder's files are damaged (see `check_checksums`) or make no whole student, or config.json
+            names no classifier of the installed transformers.
+    """
+    name_or_path = os.path.expanduser(name_or_path)
+    folder = Path(name_or_path)
+    if not folder.is_dir():
+        return _load_student(name_or_path, **kwargs)
+    check_checksums(folder)
+    try:
+        _check_index(folder / SAFE_WEIGHTS_INDEX_NAME)
+        return _load_student(name_or_path, **kwargs)
+    except Exception as error:  # of damaged files transformers raises any kind
+        raise ValueError(
+            f"The student in {folder} cannot be read ({type(error).__name__}: {error}). Save it again, or take another"
+            " copy."
+        ) from error
+
+
+def _check_index(file: Path) -> None:
+    """Refuse weights that lie elsewhere: transformers follows whatever the index of weights in several files says."""
+    names = set(json.loads(file.read_text(encoding="utf-8"))["weight_map"].values()) if file.exists() else set()
+    elsewhere = sorted(name for name in names if Path(name).name != name)
+    if elsewhere:
+        raise ValueError(f"{file.name} names {', '.join(elsewhere)}, outside its folder")
+
+
+def _load_student(name_or_path: str, **kwargs: Any) -> PreTrainedModel:
+    hub = {
+        key: kwargs[key] for key in ("revision", "token", "cache_dir", "subfolder", "local_files_only") if key in kwargs
+    }
+    config = AutoConfig.from_pretrained(name_or_path, trust_remote_code=False, **hub)
+    architecture = (config.architectures or ["none"])[0]
+    base = getattr(transformers, architecture, None)
+    if base is None or not any(architecture in names for names in AUTO_CLASSES.values()):
+        raise ValueError(
+            f"{name_or_path}: config.json names the architecture {architecture!r}, which is no classifier of the"
+            " installed transformers."
+        )
+    num_subclasses = getattr(config, "num_subclasses", 1)
+    if num_subclasses > 1:
+        base = subclass_model(base)
+    # Never a pickle: no student is saved as one.
+    settings = {"use_safetensors": True, **kwargs, "output_loading_info": True}
+    loaded: Any = base.from_pretrained(name_or_path, **settings)
+    model, loading = loaded
+    if loading["missing_keys"]:
+        raise ValueError(
+            f"{name_or_path} has no weights for {', '.join(sorted(loading['missing_keys']))}: they would be random."
+        )
+    return cast(PreTrainedModel, model)
+
+
+def new_student(name_or_path: str, num_labels: int) -> PreTrainedModel:
+    """A classifier to train, in float32: from any checkpoint, or a saved LELP student with its own head.
+
+    Args:
+        name_or_path: Hub id or folder.
+        num_labels: C.
+
+    Raises:
+        ValueError: if it is a classifier with another number of classes.
+    """
+    name_or_path = os.path.expanduser(name_or_path)
+    config = AutoConfig.from_pretrained(name_or_path, trust_remote_code=False)
+    if getattr(config, "num_subclasses", 1) > 1:
+        return load_student(name_or_path, dtype=torch.float32)
+    if config.num_labels != num_labels and "Classification" in (config.architectures or [""])[0]:
+        raise ValueError(
+            f"{name_or_path} is a classifier with {config.num_labels} classes and the data has {num_labels}."
+            " Start from the model that it was fine-tuned from, or from another one without a classification layer."
+        )
+    settings: dict[str, Any] = {"num_labels": num_labels, "dtype": torch.float32, "trust_remote_code": False}
+    return auto_class(config).from_pretrained(name_or_path, **settings)

@@ -1,0 +1,156 @@
+"""The student's side of a run: inputs and labels from raw rows."""
+
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from accelerate import PartialState
+from datasets import Dataset, IterableDataset
+from transformers import PreTrainedTokenizerBase
+
+from hf_lelp.data.columns import TEACHER_COLUMNS, resolve_input_columns
+from hf_lelp.data.encoding import Processor, encode, input_name
+from hf_lelp.data.labels import Classes, in_order_of
+from hf_lelp.data.rows import column_names, column_values, transform_of, with_columns
+from hf_lelp.training.targets import AnyDataset
+
+
+def student_columns(
+    dataset: AnyDataset,
+    processing_class: Processor | None,
+    *,
+    input_columns: Sequence[str] | None,
+    label_column: str,
+    max_length: int | None,
+    classes: Classes,
+) -> AnyDataset:
+    """Inputs of the student and `labels` as class indices; columns of the teacher stay, all others go.
+
+    Texts become tokens once. Images, sound and the rows of a dataset with a transform become inputs whenever they are
+    read: pixels of every image take far more space than the images, and a transform may augment, differently each time.
+    A dataset that holds inputs already keeps its columns, and only its labels are encoded; so does any dataset where
+    there is nothing to make inputs with.
+
+    Raises:
+        ValueError: if there is no telling which column to read, a text is no string, a label no class, or there are
+            two columns of labels that differ.
+    """
+    transform = transform_of(dataset)
+    if isinstance(transform, OnTheFly):
+        return dataset
+    present: list[str] = column_names(dataset)
+    prepared = processing_class is None or input_name(processing_class) in present
+    if prepared and transform is None:
+        ready = label_column == "labels" and (not isinstance(dataset, Dataset) or _are_indices(dataset, classes))
+        if ready or label_column not in present:
+            return dataset
+    columns: list[str] = (
+        [] if prepared else resolve_input_columns(dataset, input_columns, label_column, processing_class)
+    )
+    if isinstance(dataset, Dataset) and {"labels", label_column} <= {*present} and transform is None:
+        # `map` would write ours with the type of the column that is there, and −100 as a boolean is true.
+        if label_column == "labels":
+            label_column = "labels as they came"
+            dataset = dataset.rename_column("labels", label_column)
+        else:
+            _check_same_labels(dataset, label_column, classes)
+            dataset = dataset.remove_columns("labels")
+        present = dataset.column_names
+    order = in_order_of(classes.names, (dataset.features or {}).get(label_column))
+
+    def encode_labels(values: Iterable[Any]) -> list[int]:
+        return [label if order is None or label < 0 else order[label] for label in classes.encode(values)]
+
+    def encode_rows(batch: dict[str, Any], rows: list[int]) -> dict[str, Any]:
+        encoded: dict[str, Any] = {}
+        if columns and processing_class is not None:
+            try:
+                encoded = encode(processing_class, batch, columns, max_length)
+            except ValueError as error:
+                raise ValueError(f"Rows {rows[0]} to {rows[-1]} of the dataset: {error}") from error
+        return encoded | ({"labels": encode_labels(batch[label_column])} if label_column in batch else {})
+
+    removed = [
+        name for name in present if name not in ({*present} - {label_column} if prepared else {*TEACHER_COLUMNS})
+    ]
+    if isinstance(dataset, IterableDataset):
+        return dataset.map(encode_rows, batched=True, with_indices=True, remove_columns=removed)
+    dataset = dataset.with_format(None)
+    if transform is None and (prepared or isinstance(processing_class, PreTrainedTokenizerBase)):
+        # Without the teacher's columns: they would be copied, and another teacher's rows tokenized anew.
+        teacher = [name for name in TEACHER_COLUMNS if name in present]
+        removed = [name for name in removed if name not in teacher]
+        with PartialState().main_process_first():
+            own = dataset.remove_columns(teacher).map(
+                encode_rows, batched=True, with_indices=True, remove_columns=removed, desc="Tokenizing"
+            )
+        return with_columns(own, dataset.select_columns(teacher)) if teacher else own
+    if label_column in present:
+        dataset = with_columns(
+            dataset, Dataset.from_dict({"labels": encode_labels(column_values(dataset, label_column))})
+        )
+    kept: list[str] = [name for name in ("labels", *TEACHER_COLUMNS) if name in dataset.column_names]
+    if transform is None:
+        dataset = dataset.select_columns([*columns, *kept])
+    return dataset.with_transform(OnTheFly(processing_class, columns, max_length, kept, transform))
+
+
+def _check_same_labels(dataset: Dataset, label_column: str, classes: Classes) -> None:
+    own, other = (classes.encode(column_values(dataset.with_format(None), name)) for name in (label_column, "labels"))
+    if own != other:
+        raise ValueError(
+            f"The data has {label_column!r} and 'labels', and they differ. Drop or rename the column that is not meant,"
+            " or set label_column."
+        )
+
+
+def _are_indices(dataset: Dataset, classes: Classes) -> bool:
+    """Whether `labels` are class indices and −100 already."""
+    values = dataset.unique("labels")
+    return all(type(value) is int for value in values) and classes.encode(values) == values
+
+
+def check_prepared(dataset: Any, input_name: str) -> None:
+    """Check that a dataset has the model's inputs, where there is nothing to make them with.
+
+    Raises:
+        ValueError: if it has not.
+    """
+    if not isinstance(dataset, Dataset) or transform_of(dataset) is not None:
+        return
+    if not {input_name, "inputs_embeds"} & {*dataset.column_names}:
+        raise ValueError(
+            f"The training data has no {input_name} (it has {', '.join(dataset.column_names)}), and there is nothing to"
+            " make them with: pass the student's tokenizer, image processor or feature extractor as processing_class."
+        )
+
+
+@dataclass(frozen=True)
+class OnTheFly:
+    """The transform of a dataset whose rows become inputs each time that they are read: images, sound, augmented texts.
+
+    Attributes:
+        processing_class: of the student; `None` where `transform` does all.
+        columns: that it reads.
+        max_length: see `encode`.
+        kept: columns that pass as they are: labels and the teacher's.
+        transform: the user's own, applied to all columns first. What it gives for `columns` is encoded, unless it
+            gives the model's input itself.
+        wanted: names to let through, those of the model's arguments; `None` is all but `columns`.
+    """
+
+    processing_class: Processor | None
+    columns: Sequence[str]
+    max_length: int | None
+    kept: Sequence[str]
+    transform: Callable[[dict[str, Any]], dict[str, Any]] | None = None
+    wanted: Collection[str] | None = None
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Inputs of the student, and the columns that are kept, for a batch of rows."""
+        rows = dict(batch if self.transform is None else self.transform(dict(batch)))
+        if self.columns and self.processing_class is not None and input_name(self.processing_class) not in rows:
+            rows |= encode(self.processing_class, rows, self.columns, self.max_length)
+        rows |= {name: batch[name] for name in self.kept}
+        wanted = {*rows} - {*self.columns} if self.wanted is None else {*self.wanted, *self.kept}
+        return {name: values for name, values in rows.items() if name in wanted}
