@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 from hf_lelp.__main__ import main
-from hf_lelp.cli.options import plain_output
+from hf_lelp.cli.options import configure_logging
 
 DEMO = Path(__file__).parent / "examples" / "demo.yaml"
 
@@ -12,6 +12,6 @@ if __name__ == "__main__":
     if len(sys.argv) == 1:
         from examples.vader import build_demo
 
-        plain_output()
+        configure_logging()
         build_demo()
     main(sys.argv[1:] or ["--config", str(DEMO)])

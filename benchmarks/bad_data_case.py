@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))  # for their tiny m
 import runs
 
 from hf_lelp import LELPTrainer, Teacher
-from hf_lelp.cli.options import raised_here
+from hf_lelp.cli.options import is_library_error
 
 ROWS = 32
 SIZE = 16  # of the teacher's embedding
@@ -73,7 +73,7 @@ def outcome(case: Case) -> str:
 
 def is_our_own(error: BaseException) -> bool:
     """Whether it is a ValueError or FileNotFoundError of a `raise` in hf_lelp, and says something."""
-    return isinstance(error, ValueError | FileNotFoundError) and raised_here(error) and bool(str(error))
+    return isinstance(error, ValueError | FileNotFoundError) and is_library_error(error) and bool(str(error))
 
 
 def check(run: LELPTrainer, case: Case) -> None:

@@ -13,7 +13,7 @@ _EXPORTS = {
     "LELPTrainer": "trainer",
     "Teacher": "teacher.teacher",
     "TeacherLike": "teacher.protocol",
-    "load_student": "student.heads",
+    "load_student": "student.loading",
 }
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
 import sys
 
 from hf_lelp.cli.distill import DistillArguments, distill
-from hf_lelp.cli.options import mistakes_in_a_line, parse_options, plain_output
+from hf_lelp.cli.options import configure_logging, errors_as_one_line, parse_options
 from hf_lelp.config import LELPConfig
 
 
@@ -24,8 +24,8 @@ def parse(argv: list[str], prog: str | None = None) -> tuple[DistillArguments, L
 
 def main(argv: list[str], prog: str | None = None) -> None:
     """Distil as the arguments ask for."""
-    plain_output()
-    with mistakes_in_a_line():
+    configure_logging()
+    with errors_as_one_line():
         distill(*parse(argv, prog))
 
 

@@ -248,7 +248,7 @@ _OF_SUBCLASSES = {
 }
 
 
-def in_force(settings: dict[str, Any]) -> dict[str, Any]:
+def effective_settings(settings: dict[str, Any]) -> dict[str, Any]:
     """The settings without those that do nothing: where S is 1, whatever is about a class's subclasses."""
     if settings["num_subclasses"] != 1:
         return settings

@@ -17,9 +17,9 @@ from typing import Any
 
 from hf_lelp.cli.data import expand, load_data
 from hf_lelp.cli.distill import DistillArguments
-from hf_lelp.cli.options import mistakes_in_a_line, parse_options, plain_output
+from hf_lelp.cli.options import configure_logging, errors_as_one_line, parse_options
 from hf_lelp.config import LELPConfig
-from hf_lelp.teacher.class_order import settle_teacher
+from hf_lelp.teacher.class_order import load_aligned_teacher
 from hf_lelp.teacher.columns import merge_shares, run_teacher
 
 
@@ -59,12 +59,12 @@ def run_share(arguments: PassArguments, config: LELPConfig) -> None:
         config: the run's own settings; `columns_cache_dir` is where the columns go.
 
     Raises:
-        ValueError: see `merge_shares`, `teacher_columns` and `settle_teacher`.
+        ValueError: see `merge_shares`, `teacher_columns` and `load_aligned_teacher`.
     """
     if config.alpha == 1:
         raise ValueError("alpha=1 leaves nothing to distil: no teacher is run.")
     train, evaluation = load_data(arguments, config.seed)
-    teacher, _ = settle_teacher(expand(str(arguments.teacher_model)), None, config, train, None)
+    teacher, _ = load_aligned_teacher(expand(str(arguments.teacher_model)), None, config, train, None)
     assert teacher is not None
     if arguments.merge is not None:
         merge_shares([train, evaluation], teacher, arguments.merge, config.columns_cache_dir, config.columns_dtype)
@@ -76,14 +76,14 @@ def run_share(arguments: PassArguments, config: LELPConfig) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     """Run or merge as the arguments ask for."""
-    plain_output()
+    configure_logging()
     arguments, config = parse_options(
         PassArguments,
         sys.argv[1:] if argv is None else argv,
         prog="python -m hf_lelp.teacher_pass",
         description="Run a teacher over a share of the rows, or merge such shares.",
     )
-    with mistakes_in_a_line():
+    with errors_as_one_line():
         run_share(arguments, config)
 
 

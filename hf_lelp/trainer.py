@@ -23,14 +23,14 @@ from hf_lelp.projections.subclass_scores import SubclassScores
 from hf_lelp.student.card import hub_id
 from hf_lelp.student.heads import AuxiliaryHead, StudentHead, all_logits, place_student_head, student_head, take_classes
 from hf_lelp.student.loading import new_student
-from hf_lelp.teacher.class_order import settle_teacher
+from hf_lelp.teacher.class_order import load_aligned_teacher
 from hf_lelp.teacher.protocol import TeacherLike
 from hf_lelp.teacher.teacher import Teacher
 from hf_lelp.training.auto_settings import choose_settings, fit_student, student_maker
-from hf_lelp.training.dataloading import DataTrainer
-from hf_lelp.training.saving import StudentTrainer
+from hf_lelp.training.dataloading import DataloadingMixin
+from hf_lelp.training.saving import SavingMixin
 from hf_lelp.training.student_inputs import check_prepared
-from hf_lelp.training.targets import TeacherData, add_teacher_columns
+from hf_lelp.training.targets import TeacherData, make_targets
 
 
 def few_class_compute_metrics(eval_prediction: EvalPrediction) -> dict[str, float]:
@@ -40,7 +40,7 @@ def few_class_compute_metrics(eval_prediction: EvalPrediction) -> dict[str, floa
     return compute_metrics(eval_prediction)
 
 
-class LELPTrainer(DataTrainer, StudentTrainer):
+class LELPTrainer(DataloadingMixin, SavingMixin):
     """A Trainer that distils a teacher into a student by LELP (arXiv 2409.20449).
 
     Takes what `Trainer` takes, and a teacher. Datasets may hold raw texts, images or sound and labels: the teacher is
@@ -109,12 +109,12 @@ class LELPTrainer(DataTrainer, StudentTrainer):
         teacher, self._classes = (
             (None, settled)
             if settled is not None
-            else settle_teacher(teacher_model, teacher_processing_class, args, train_dataset, model)
+            else load_aligned_teacher(teacher_model, teacher_processing_class, args, train_dataset, model)
         )
         self._teacher_data: TeacherData | None = None
         form: dict[str, Any] = train_dataset.format if isinstance(train_dataset, Dataset) else {"type": None}
         if isinstance(train_dataset, Dataset) and args.alpha < 1:
-            self._teacher_data = add_teacher_columns(train_dataset, teacher, args, self._classes, projections)
+            self._teacher_data = make_targets(train_dataset, teacher, args, self._classes, projections)
             train_dataset, projections = self._teacher_data.dataset, self._teacher_data.projections
         self.projections = projections
         self._teacher_name = hub_id(teacher.model.name_or_path) if isinstance(teacher, Teacher) else None

@@ -23,7 +23,7 @@ from hf_lelp.metrics import few_class_metrics
 from hf_lelp.storage.files import check_writable
 from hf_lelp.student.card import CARD_NAME, EvaluationData, StudentCard
 from hf_lelp.student.checkpoints import last_checkpoint
-from hf_lelp.teacher.class_order import settle_teacher
+from hf_lelp.teacher.class_order import load_aligned_teacher
 from hf_lelp.teacher.columns import teacher_columns
 from hf_lelp.teacher.teacher import Teacher
 from hf_lelp.trainer import LELPTrainer
@@ -104,7 +104,7 @@ def distill(arguments: DistillArguments, config: LELPConfig) -> dict[str, Any]:
     config = copy.deepcopy(config)
     teacher = None
     if arguments.teacher_model is not None:
-        teacher, _ = settle_teacher(expand(arguments.teacher_model), None, config, train, None)
+        teacher, _ = load_aligned_teacher(expand(arguments.teacher_model), None, config, train, None)
     if teacher is not None:
         # From here on it gives its classes in the data's order.
         config.teacher_class_order = list(range(len(teacher.head.weight)))

@@ -77,7 +77,7 @@ def plot_groups(alignment: dict[str, Any], path: Path) -> None:
     """Draw of what groups each pseudo-subclass consists, a panel for each class, as a PNG.
 
     Args:
-        alignment: result of `report.group_alignment`.
+        alignment: result of `group_alignment`.
         path: of the picture.
 
     Raises:

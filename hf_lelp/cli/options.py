@@ -63,7 +63,7 @@ def parse_options(
     return arguments, config
 
 
-def plain_output() -> None:
+def configure_logging() -> None:
     """What this library says comes as plain lines; no bars of single files, the long work has bars of its own."""
     disable_progress_bar()
     logging.basicConfig(format="%(message)s")
@@ -71,17 +71,17 @@ def plain_output() -> None:
 
 
 @contextmanager
-def mistakes_in_a_line() -> Iterator[None]:
+def errors_as_one_line() -> Iterator[None]:
     """Within the block an error that this library raises ends the program with its message, without a traceback."""
     try:
         yield
     except (ValueError, OSError, RuntimeError) as error:
-        if not raised_here(error):
+        if not is_library_error(error):
             raise
         sys.exit(f"error: {error}")
 
 
-def raised_here(error: BaseException) -> bool:
+def is_library_error(error: BaseException) -> bool:
     """Whether it is of a `raise` in this library, and did not only pass through it."""
     where = traceback.extract_tb(error.__traceback__)[-1]
     # Not where it passed through: numpy and open() have no frame of their own.

@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerBase
 
 from hf_lelp.classifiers import load_processor
 from hf_lelp.cli.data import DataArguments, expand, load_data
-from hf_lelp.cli.options import mistakes_in_a_line, parse_options, plain_output
+from hf_lelp.cli.options import configure_logging, errors_as_one_line, parse_options
 from hf_lelp.compare.methods import Method
 from hf_lelp.compare.report import publish
 from hf_lelp.compare.run import RUN_SETTINGS
@@ -31,7 +31,7 @@ from hf_lelp.data.rows import column_values, with_columns
 from hf_lelp.data.text import set_pad_token
 from hf_lelp.storage.files import check_writable
 from hf_lelp.student.loading import new_student
-from hf_lelp.teacher.class_order import settle_teacher
+from hf_lelp.teacher.class_order import load_aligned_teacher
 from hf_lelp.teacher.columns import teacher_columns
 from hf_lelp.training.student_inputs import student_columns
 
@@ -81,7 +81,7 @@ class CompareArguments(DataArguments):
                 raise ValueError(f"{name}={getattr(self, name)}: at least 1 is needed.")
         if any(size < 1 for size in self.train_sizes or ()):
             raise ValueError(f"train_sizes={self.train_sizes}: at least 1 row is needed.")
-        settle_reference(self.methods, self.reference)
+        choose_reference(self.methods, self.reference)
         if self.fine_column is None and any(Method.parse(method).kind == "oracle" for method in self.methods):
             raise ValueError("The method oracle needs the true subclasses: name their column in fine_column.")
 
@@ -97,7 +97,7 @@ def compare(arguments: CompareArguments, config: LELPConfig) -> dict[str, Any]:
         What comparison.json holds: `summarise` of each task.
 
     Raises:
-        ValueError: see `run_all`, `load_data` and `settle_teacher`.
+        ValueError: see `run_all`, `load_data` and `load_aligned_teacher`.
     """
     if config.alpha == 1:
         raise ValueError("alpha=1 leaves nothing to distil: that is the method direct, beside which others are shown.")
@@ -113,7 +113,7 @@ def compare(arguments: CompareArguments, config: LELPConfig) -> dict[str, Any]:
         Method.parse(method).check(first)
     seeds = range(config.seed, config.seed + arguments.seeds)
     runs = run_all(loaders, arguments.methods, seeds, output_dir / "runs", processes=arguments.processes)
-    reference = settle_reference(arguments.methods, arguments.reference)
+    reference = choose_reference(arguments.methods, arguments.reference)
     return publish(runs, arguments.methods, reference, output_dir)
 
 
@@ -133,7 +133,7 @@ def load_task(arguments: CompareArguments, config: LELPConfig, size: int | None 
         )
     if arguments.fine_column not in (None, *train.column_names):
         raise ValueError(f"fine_column={arguments.fine_column}; the data has {', '.join(train.column_names)}.")
-    teacher, classes = settle_teacher(expand(str(arguments.teacher_model)), None, config, train, None)
+    teacher, classes = load_aligned_teacher(expand(str(arguments.teacher_model)), None, config, train, None)
     assert teacher is not None
     name = expand(str(arguments.student_model))
     processing_class = load_processor(name)
@@ -191,7 +191,7 @@ def _size_name(size: int | None) -> str:
     return "all rows" if size is None else f"{size:,} rows"
 
 
-def settle_reference(methods: Sequence[str], reference: str | None) -> str:
+def choose_reference(methods: Sequence[str], reference: str | None) -> str:
     """The method that the others are compared to: the one named, or the first plain distillation, or the first.
 
     Raises:
@@ -209,14 +209,14 @@ def settle_reference(methods: Sequence[str], reference: str | None) -> str:
 
 def main(argv: list[str] | None = None) -> None:
     """Compare as the arguments ask for."""
-    plain_output()
+    configure_logging()
     arguments, config = parse_options(
         CompareArguments,
         sys.argv[1:] if argv is None else argv,
         prog="python -m hf_lelp.compare",
         description="Compare methods of distillation on your data, over several seeds.",
     )
-    with mistakes_in_a_line():
+    with errors_as_one_line():
         compare(arguments, config)
 
 

@@ -117,13 +117,13 @@ def _value(text: str) -> Any:
 def train_student(
     task: Task, method: Method, config: LELPConfig, trainer_class: type[LELPTrainer] = LELPTrainer
 ) -> LELPTrainer:
-    """Train a fresh student of the task by the method: `student_trainer`, after training."""
-    trainer = student_trainer(task, method, config, trainer_class)
+    """Train a fresh student of the task by the method: `build_trainer`, after training."""
+    trainer = build_trainer(task, method, config, trainer_class)
     trainer.train()
     return trainer
 
 
-def student_trainer(
+def build_trainer(
     task: Task, method: Method, config: LELPConfig, trainer_class: type[LELPTrainer] = LELPTrainer
 ) -> LELPTrainer:
     """A trainer of a fresh student of the task by the method.

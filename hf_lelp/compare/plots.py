@@ -14,7 +14,7 @@ def plot_comparison(summaries: dict[str, Any], folder: Path) -> None:
     """Draw `accuracy.png` and, where there is more than one size or setting of a method, `sizes.png`, `settings.png`.
 
     Args:
-        summaries: by task, results of `compare.summarise`.
+        summaries: by task, results of `report.summarise`.
         folder: of the pictures.
 
     Raises:

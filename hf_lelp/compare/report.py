@@ -24,7 +24,7 @@ def comparison_table(summary: dict[str, Any]) -> str:
     """One task's methods, a line each, as a Markdown table with what the intervals mean under it.
 
     Args:
-        summary: result of `compare.summarise`.
+        summary: result of `summarise`.
     """
     reference = summary["reference"]
     header = ["", "accuracy", "± seeds", f"− {reference}", "95% over seeds", "95% over examples"]

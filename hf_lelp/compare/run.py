@@ -16,9 +16,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from transformers import TrainingArguments, set_seed
 
-from hf_lelp.compare.methods import Method, student_trainer, train_student
+from hf_lelp.compare.methods import Method, build_trainer, train_student
 from hf_lelp.compare.task import Task
-from hf_lelp.config import AUTO, LELPConfig, in_force
+from hf_lelp.config import AUTO, LELPConfig, effective_settings
 from hf_lelp.data.columns import LOGITS_COLUMN
 from hf_lelp.data.labels import NO_LABEL
 from hf_lelp.data.rows import column_values, content_hash, split_rows, transform_of
@@ -45,11 +45,11 @@ RUN_SETTINGS: dict[str, Any] = {
     "eval_do_concat_batches": True,
 }
 # Of the columns that a task has already, and is known by: where they were kept, and how they were made.
-OF_COLUMNS = {"columns_cache_dir", "columns_dtype", "check_teacher"} | {
+COLUMN_SETTINGS = {"columns_cache_dir", "columns_dtype", "check_teacher"} | {
     item.name for item in fields(LELPConfig) if item.name.startswith("teacher_")
 }
 # Settings of TrainingArguments, of which a run is known by those that the task or the method sets.
-NOT_OURS = {item.name for item in fields(TrainingArguments)} | OF_COLUMNS
+EXCLUDED_SETTINGS = {item.name for item in fields(TrainingArguments)} | COLUMN_SETTINGS
 
 
 @dataclass(frozen=True)
@@ -93,12 +93,12 @@ def run_or_read(task: Task, task_hash: str, method: str, seed: int, runs_dir: Pa
 def _run_or_read(task: Task, task_hash: str, method: Method, seed: int, runs_dir: Path) -> Run:
     config = method.config(task, **RUN_SETTINGS, seed=seed, output_dir="unused")
     # Ours in full: the same method with other defaults is another run.
-    ours = {item.name: getattr(config, item.name) for item in fields(config) if item.name not in NOT_OURS}
-    given = {name: value for name, value in {**task.settings, **method.settings}.items() if name not in OF_COLUMNS}
+    ours = {item.name: getattr(config, item.name) for item in fields(config) if item.name not in EXCLUDED_SETTINGS}
+    given = {name: value for name, value in {**task.settings, **method.settings}.items() if name not in COLUMN_SETTINGS}
     settings = {**given, **ours, "kind": method.kind}
     if config.auto:
         settings["search"] = SEARCH_VERSION
-    named = in_force(settings)
+    named = effective_settings(settings)
     if settings["num_subclasses"] == 1 and "baseline" not in settings:
         named = {**named, "kind": "kd"}  # whatever would have made subclasses
     # What is not set is not named: a setting that comes later, and does nothing unless set, makes no run another.
@@ -109,7 +109,7 @@ def _run_or_read(task: Task, task_hash: str, method: Method, seed: int, runs_dir
         try:
             run = _read(file, method.name, seed)
             if settings["num_subclasses"] == 1:  # it may have been made under another name for the same
-                own = {name: value for name, value in _shown(settings, config).items() if value != AUTO}
+                own = {name: value for name, value in _final_settings(settings, config).items() if value != AUTO}
                 run.figures["settings"] |= own
             return run
         except ValueError as error:
@@ -144,7 +144,7 @@ def _train(task: Task, method: Method, config: LELPConfig, settings: dict[str, A
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "device": str(config.device),
-        "settings": _shown(settings, trainer.args),
+        "settings": _final_settings(settings, trainer.args),
     }
     return Run(method.name, config.seed, figures, logits, labels)
 
@@ -158,7 +158,7 @@ def _with_chosen(
     """
     settled = [name for name, value in settings.items() if value == AUTO]
     config.output_dir = str(runs_dir / f"v{RESULTS_VERSION}-trials-{task_hash}-{config.seed}")
-    trainer = student_trainer(task, method, config)
+    trainer = build_trainer(task, method, config)
     args, trials = trainer.args, trainer.auto_trials
     del trainer  # and the student that it would have trained
     chosen = {name: getattr(args, name) for name in (*settled, "whitening")}
@@ -167,12 +167,12 @@ def _with_chosen(
         **run.figures,
         "train_seconds": run.figures["train_seconds"] + sum(t.get("seconds", 0) for t in trials),
         "auto_trials": trials,
-        "settings": _shown(settings, args),
+        "settings": _final_settings(settings, args),
     }
     return replace(run, figures=figures)
 
 
-def _shown(settings: dict[str, Any], args: LELPConfig) -> dict[str, Any]:
+def _final_settings(settings: dict[str, Any], args: LELPConfig) -> dict[str, Any]:
     """The settings as they were in the end: "auto" has made way for what was chosen."""
     return {name: getattr(args, name, value) for name, value in settings.items() if name not in RUN_SETTINGS}
 

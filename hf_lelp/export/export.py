@@ -118,7 +118,7 @@ def export(student: str, arguments: ExportArguments) -> dict[str, Any]:
             plain, report = plain_student(model, batches(train), inputs, labels, min_agreement=arguments.min_agreement)
             _save(plain, processing_class, _plain_card(student, model, plain, report), output_dir / "plain")
             results["plain"] = report
-            print(f"plain: {_said_of(report)}; saved in {output_dir / 'plain'}")
+            print(f"plain: {_summary(report)}; saved in {output_dir / 'plain'}")
         else:
             print(f"plain: {student} is a plain model already, and can be used as it is")
     runtimes = [torch_runtime(model)]
@@ -200,7 +200,7 @@ def _plain_card(student: str, model: PreTrainedModel, plain: PreTrainedModel, re
     )
 
 
-def _said_of(report: dict[str, float]) -> str:
+def _summary(report: dict[str, float]) -> str:
     line = (
         f"same answer as the student on {report['agreement']:.1%} of {report['rows']:,} held-out rows, probabilities"
         f" {report['mean_difference']:.4f} apart on average and {report['max_difference']:.4f} at most"

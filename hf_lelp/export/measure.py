@@ -60,7 +60,7 @@ def _median_milliseconds(runtime: Runtime, batches: Sequence[Batch]) -> float:
 
 
 def runtimes_table(results: list[dict[str, Any]]) -> str:
-    """What `hf_lelp.export.runtimes.measure` returned, as a Markdown table; a figure that is missing stays a dash."""
+    """What `measure` returned, as a Markdown table; a figure that is missing stays a dash."""
     times = [key for key in results[0] if key.startswith("milliseconds_")]
     header = ["runtime", "MB", *[f"ms, batch of {key.removeprefix('milliseconds_')}" for key in times]]
     body = [

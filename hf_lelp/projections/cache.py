@@ -17,7 +17,7 @@ from hf_lelp.data.rows import mapped_anew, split_rows
 from hf_lelp.projections.class_projections import ClassProjections
 from hf_lelp.projections.principal_directions import Moments
 from hf_lelp.storage.files import remove_leftovers
-from hf_lelp.storage.shards import SHARD_ROWS, default_cache_dir, fill, narrowed, open_shards
+from hf_lelp.storage.shards import SHARD_ROWS, default_cache_dir, make_missing_shards, narrowed, open_shards
 from hf_lelp.teacher.protocol import TeacherLike
 
 logger = logging.getLogger(__name__)
@@ -152,5 +152,5 @@ def projection_columns(
         return {PROJECTIONS_COLUMN: narrowed(values, dtype, PROJECTIONS_COLUMN)}
 
     files = [folder / f"{place:05}.arrow" for place in range(len(parts))]
-    fill(files, project, [len(part) for part in parts], description="Projecting")
+    make_missing_shards(files, project, [len(part) for part in parts], description="Projecting")
     return open_shards(files)

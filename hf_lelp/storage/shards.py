@@ -63,7 +63,7 @@ def check_shard(file: Path) -> None:
         raise ValueError(f"it was written as {found}, and {expected} was expected in this place")
 
 
-def fill(
+def make_missing_shards(
     files: Sequence[Path],
     make: Callable[[int], Mapping[str, NDArray]],
     rows: Sequence[int],

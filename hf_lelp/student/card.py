@@ -242,7 +242,7 @@ def add_runtimes(path: Path, table: str) -> None:
 
     Args:
         path: of the card.
-        table: Markdown, as `report.runtimes_table` makes it.
+        table: Markdown, as `export.measure.runtimes_table` makes it.
     """
     text = path.read_text(encoding="utf-8")
     own = re.search(r"(?ms)^## Other runtimes\n.*?(?=^## |\Z)", text)
@@ -253,7 +253,7 @@ def add_runtimes(path: Path, table: str) -> None:
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
-def describe(
+def with_user_facts(
     card: StudentCard,
     language: str | None = None,
     license: str | None = None,

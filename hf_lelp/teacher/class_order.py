@@ -24,7 +24,7 @@ from hf_lelp.teacher.teacher import Teacher
 _warn_once = cache(logging.getLogger(__name__).warning)
 
 
-def settle_teacher(
+def load_aligned_teacher(
     teacher_model: PreTrainedModel | TeacherLike | str | None,
     processing_class: Processor | None,
     args: LELPConfig,

@@ -20,7 +20,14 @@ from numpy.typing import NDArray
 from hf_lelp.data.columns import EMBEDDING_COLUMN, LOGITS_COLUMN
 from hf_lelp.data.rows import content_hash, media_columns, split_rows
 from hf_lelp.storage.files import write_atomically
-from hf_lelp.storage.shards import SHARD_ROWS, check_shard, default_cache_dir, fill, narrowed, open_shards
+from hf_lelp.storage.shards import (
+    SHARD_ROWS,
+    check_shard,
+    default_cache_dir,
+    make_missing_shards,
+    narrowed,
+    open_shards,
+)
 from hf_lelp.teacher.protocol import TeacherLike
 
 logger = logging.getLogger(__name__)
@@ -105,7 +112,9 @@ def run_teacher(
                 raise
             raise ValueError(f"{rows} of the dataset: {reason}") from error
 
-    rows = fill(files, run, [len(part) for part in parts], description="Running the teacher", share=share)
+    rows = make_missing_shards(
+        files, run, [len(part) for part in parts], description="Running the teacher", share=share
+    )
     process = PartialState().process_index
     logger.info(f"teacher: {rows} of {len(dataset)} rows run by process {process}, columns in {folder}")
     return files

@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 from transformers import PrinterCallback, Trainer, set_seed
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy, number_of_arguments
 
-from hf_lelp.config import AUTO, MOST_SUBCLASSES, LELPConfig, in_force
+from hf_lelp.config import AUTO, MOST_SUBCLASSES, LELPConfig, effective_settings
 from hf_lelp.data.columns import LOGITS_COLUMN, PROJECTIONS_COLUMN
 from hf_lelp.data.labels import classes_of
 from hf_lelp.data.rows import column_values, transform_of
@@ -115,7 +115,7 @@ def choose_settings(
         found = {**known[key], **settings}  # of one that was found, not all need be named
         if found not in tried:
             tried.append(found)
-            logger.info(f"auto: {_said_of(found)}")
+            logger.info(f"auto: {_summary(found)}")
         return float(found["accuracy"])
 
     fall_back = args.num_subclasses == AUTO
@@ -142,7 +142,7 @@ def choose_settings(
     tried.append({**chosen, "chosen": True})
     if len(tried) > 1:
         # No mishap, but what came of "auto" should be seen without logging being set up.
-        logger.warning(f"auto: {_said_of(tried[-1])} was chosen on {len(truth):,} validation rows")
+        logger.warning(f"auto: {_summary(tried[-1])} was chosen on {len(truth):,} validation rows")
     return tried
 
 
@@ -221,7 +221,7 @@ def _hash_of(dataset: Dataset) -> str:
 
 def _key(trial: LELPConfig, data: str, student: str, projections: str) -> str:
     """Hash of all that a trial's result depends on, but for the student's own weights and its inputs."""
-    settings = in_force(trial.to_dict())
+    settings = effective_settings(trial.to_dict())
     kept = {name: value for name, value in settings.items() if not name.startswith(_NO_PART_IN_TRIALS)}
     of = [SEARCH_VERSION, kept, data, student, projections if trial.num_subclasses != 1 else ""]
     return xxhash.xxh3_128(json.dumps(of, sort_keys=True, default=str).encode()).hexdigest()
@@ -242,7 +242,7 @@ def _read(file: Path) -> dict[str, dict[str, Any]]:
     return broadcast_object_list(found)[0]
 
 
-def _said_of(trial: dict[str, Any]) -> str:
+def _summary(trial: dict[str, Any]) -> str:
     name = "plain distillation"
     if trial["num_subclasses"] > 1:
         name = f"LELP with S={trial['num_subclasses']}, β={trial['subclass_temperature']:g}"

@@ -20,7 +20,7 @@ from hf_lelp.training.targets import check_marks
 IN_MEMORY_BYTES = 2 * 2**30
 
 
-class DataTrainer(Trainer):
+class DataloadingMixin(Trainer):
     """The part of `LELPTrainer` that prepares datasets for the student and reads them."""
 
     args: LELPConfig

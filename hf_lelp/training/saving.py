@@ -17,7 +17,7 @@ from hf_lelp.projections.class_projections import ClassProjections
 from hf_lelp.projections.subclass_scores import SubclassScores
 from hf_lelp.storage.checksums import WEIGHTS, write_checksums
 from hf_lelp.storage.files import check_writable, new_files
-from hf_lelp.student.card import CARD_NAME, StudentCard, describe
+from hf_lelp.student.card import CARD_NAME, StudentCard, with_user_facts
 from hf_lelp.student.checkpoints import (
     ADAPTER_NAME,
     PROJECTIONS_FOLDER,
@@ -39,7 +39,7 @@ from hf_lelp.training.targets import TeacherData
 logger = logging.getLogger(__name__)
 
 
-class StudentTrainer(Trainer):
+class SavingMixin(Trainer):
     """The part of `LELPTrainer` that writes a student and reads it again."""
 
     args: LELPConfig
@@ -108,9 +108,9 @@ class StudentTrainer(Trainer):
         )
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
-        """Write README.md in `output_dir`; takes what Trainer's takes, and so does `push_to_hub` (see `describe`)."""
+        """Write README.md in `output_dir`; takes what Trainer's takes, and so does `push_to_hub` (see `with_user_facts`)."""
         if self.is_world_process_zero():
-            describe(self.student_card(), *args, **kwargs).save(Path(self.args.output_dir or ".") / CARD_NAME)
+            with_user_facts(self.student_card(), *args, **kwargs).save(Path(self.args.output_dir or ".") / CARD_NAME)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """As in Trainer, with the student's card beside the weights."""

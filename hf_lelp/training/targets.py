@@ -74,7 +74,7 @@ def check_marks(dataset: AnyDataset, teacher: TeacherLike | None, projections: C
     return dataset.remove_columns(marks) if marks else dataset
 
 
-def add_teacher_columns(
+def make_targets(
     dataset: Dataset,
     teacher: TeacherLike | None,
     args: LELPConfig,

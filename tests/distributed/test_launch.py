@@ -13,10 +13,10 @@ import runs
 import tiny
 from accelerate.commands.config.config_args import load_config_from_file
 from datasets import Dataset
+from places import HELPERS, ROOT
 from ports import free_port
 from safetensors.torch import load_file
 
-ROOT = Path(__file__).parent.parent.parent
 ROWS = 5000
 
 
@@ -120,7 +120,7 @@ def test_processes_that_do_not_know_of_each_other_are_refused(assets: Path) -> N
 
 
 def test_several_processes_train_the_student_of_one_at_the_same_global_batch(tmp_path: Path) -> None:
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(HELPERS)])}
     script = str(ROOT / "tests" / "distributed" / "train.py")
     commands = [sys.executable, script, "one", "16"], launched("cpu.yaml", script, "two", "8")
     for command in commands:

@@ -13,7 +13,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 
 from examples.sklearn_teacher import SklearnTeacher
 from hf_lelp import ClassProjections, Teacher, TeacherLike
-from hf_lelp.teacher.class_order import settle_teacher
+from hf_lelp.teacher.class_order import load_aligned_teacher
 from hf_lelp.teacher.columns import teacher_columns
 
 
@@ -92,7 +92,7 @@ def test_another_order_of_classes_is_refused(tmp_path: Path) -> None:
     guide = sklearn_teacher()
     guide.class_names = ["positive", "negative"]
     with pytest.raises(ValueError, match=r"A SklearnTeacher must give its logits and class_names in the data's order"):
-        settle_teacher(guide, None, runs.config(tmp_path), runs.data(), None)
+        load_aligned_teacher(guide, None, runs.config(tmp_path), runs.data(), None)
 
 
 def test_two_texts_for_the_teacher_and_one_for_the_student(tmp_path: Path) -> None:

@@ -15,16 +15,16 @@ import tiny
 import yaml
 from datasets import Dataset
 from PIL import Image
+from places import ROOT
 
 from hf_lelp import LELPConfig
 from hf_lelp.cli.options import parse_options
-from hf_lelp.compare.comparison import CompareArguments, Run, compare, load_task, settle_reference
+from hf_lelp.compare.comparison import CompareArguments, choose_reference, compare, load_task
 from hf_lelp.compare.report import summarise
-from hf_lelp.compare.run import task_fingerprint
+from hf_lelp.compare.run import Run, task_fingerprint
 from hf_lelp.compare.statistics import paired_difference
 from hf_lelp.metrics import few_class_metrics
 
-ROOT = Path(__file__).parent.parent
 SECRET = "hf_notforthereport"
 TRAINING: dict[str, Any] = {
     "num_subclasses": 2,
@@ -206,14 +206,14 @@ def test_the_summary_pairs_methods_seed_by_seed() -> None:
 
 
 def test_the_reference_is_the_first_plain_distillation_or_else_the_first() -> None:
-    assert settle_reference(["direct", "kd:temperature=4", "kd"], None) == "kd:temperature=4"
-    assert settle_reference(["lelp", "direct"], None) == "lelp"
-    assert settle_reference(["lelp", "kd"], "lelp") == "lelp"
+    assert choose_reference(["direct", "kd:temperature=4", "kd"], None) == "kd:temperature=4"
+    assert choose_reference(["lelp", "direct"], None) == "lelp"
+    assert choose_reference(["lelp", "kd"], "lelp") == "lelp"
     with pytest.raises(ValueError, match="reference='rkd' is none of the methods: kd, lelp"):
-        settle_reference(["kd", "lelp"], "rkd")
+        choose_reference(["kd", "lelp"], "rkd")
     for methods in ([], ["kd", "kd"]):
         with pytest.raises(ValueError, match="one or more different ones"):
-            settle_reference(methods, None)
+            choose_reference(methods, None)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import runs
 import tiny
 import torch
 from datasets import Image
+from places import ROOT
 from transformers import AutoModelForSequenceClassification
 
 from examples import architectures, fashion_mnist
@@ -18,9 +19,6 @@ from hf_lelp.__main__ import parse
 from hf_lelp.cli.options import parse_options
 from hf_lelp.compare.comparison import CompareArguments
 from hf_lelp.compare.methods import Method
-
-ROOT = Path(__file__).parent.parent
-
 
 RUNS = sorted({*ROOT.glob("examples/*.yaml")} - {ROOT / "examples/compare.yaml"})
 

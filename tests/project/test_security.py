@@ -10,13 +10,12 @@ from pathlib import Path
 import pytest
 import runs
 import tiny
+from places import ROOT
 
-import hf_lelp
 from hf_lelp import Teacher, load_student
 from hf_lelp.classifiers import load_processor
 from hf_lelp.student.card import StudentCard
 
-ROOT = Path(hf_lelp.__file__).parents[1]
 SOURCES = [
     *sorted((ROOT / "hf_lelp").rglob("*.py")),
     ROOT / "run_distill.py",

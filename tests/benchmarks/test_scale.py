@@ -8,10 +8,9 @@ from typing import Any
 
 import pytest
 from datasets import Dataset
+from places import ROOT
 
 from benchmarks.scale import STAGES, SyntheticTeacher, disk, exponents, float16_error, run_stage, write_texts
-
-ROOT = Path(__file__).parent.parent
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory is read from /proc")

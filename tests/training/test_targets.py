@@ -15,7 +15,7 @@ from hf_lelp.data.columns import PROJECTIONS_MARK, TEACHER_MARK
 from hf_lelp.data.labels import Classes
 from hf_lelp.data.rows import with_columns
 from hf_lelp.training.student_inputs import student_columns
-from hf_lelp.training.targets import TeacherData, add_teacher_columns
+from hf_lelp.training.targets import TeacherData, make_targets
 
 CLASSES = Classes(2, tiny.LABEL_NAMES, [0, 1])
 
@@ -29,7 +29,7 @@ def stream(dataset: Dataset) -> IterableDataset:
     return IterableDataset.from_generator(rows)
 
 
-# ---- add_teacher_columns ----
+# ---- make_targets ----
 
 
 def add(
@@ -38,7 +38,7 @@ def add(
     teacher: Teacher | None = None,
     projections: ClassProjections | None = None,
 ) -> TeacherData:
-    return add_teacher_columns(dataset, teacher, args, CLASSES, projections)
+    return make_targets(dataset, teacher, args, CLASSES, projections)
 
 
 def test_columns_are_added_beside_those_of_the_data(tmp_path: Path) -> None:

@@ -19,13 +19,14 @@ import tiny
 from datasets import concatenate_datasets
 from hub_server import HubServer
 from huggingface_hub import ModelCard
+from places import HELPERS
 from transformers import TrainingArguments
 
 from hf_lelp import ClassProjections, Teacher
 from hf_lelp.training.targets import check_marks
 
 TOKEN = "hf_thisTokenMustNotTravel"
-CLIENT = Path(__file__).with_name("hub_client.py")
+CLIENT = HELPERS / "hub_client.py"
 
 
 @dataclass

@@ -3,16 +3,14 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from places import ROOT
 
 from benchmarks.evidence import RESULTS
 from benchmarks.page import TITLES
 from benchmarks.parts import PARTS, SUITE, TRIALS, Part
 from hf_lelp.compare.methods import Method
-
-ROOT = Path(__file__).parent.parent
 
 
 def test_a_part_is_of_the_suite_or_a_trial() -> None:

@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from places import ROOT
 
 from benchmarks.fuzz import _watch, outcome
 from benchmarks.fuzz_targets import Target
 from hf_lelp import ClassProjections
-
-ROOT = Path(__file__).parent.parent
 
 
 def campaign(name: str, output: Path, *options: str) -> dict[str, Any]:

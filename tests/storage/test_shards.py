@@ -11,7 +11,7 @@ from datasets import Dataset, concatenate_datasets
 from numpy.typing import NDArray
 
 from hf_lelp.data.rows import mapped_anew, split_rows
-from hf_lelp.storage.shards import DIGEST_BYTES, RECORD_NAME, check_shard, fill, open_shards, write_shard
+from hf_lelp.storage.shards import DIGEST_BYTES, RECORD_NAME, check_shard, make_missing_shards, open_shards, write_shard
 
 ROWS = [3, 3, 1]
 
@@ -39,7 +39,7 @@ def names(folder: Path) -> list[Path]:
 def filled(folder: Path, share: tuple[int, int] = (0, 1)) -> tuple[list[int], int]:
     """Which shards were made, and how many rows."""
     make = Maker()
-    rows = fill(names(folder), make, ROWS, description="Making", share=share)
+    rows = make_missing_shards(names(folder), make, ROWS, description="Making", share=share)
     return make.made, rows
 
 
@@ -150,7 +150,7 @@ def test_shares_are_disjoint_and_together_whole(tmp_path: Path) -> None:
 def test_the_same_file_twice_is_made_once(tmp_path: Path) -> None:
     first, second, _ = names(tmp_path)
     make = Maker()
-    assert fill([first, second, first], make, [3, 3, 3], description="Making") == 6
+    assert make_missing_shards([first, second, first], make, [3, 3, 3], description="Making") == 6
     assert make.made == [0, 1]
     assert open_shards([first, second, first])[:]["number"] == [0, 0, 0, 1, 1, 1, 0, 0, 0]
 
@@ -168,7 +168,7 @@ def test_half_a_shard_is_never_seen_and_leftovers_go(tmp_path: Path) -> None:
         return values(place)
 
     with pytest.raises(KeyboardInterrupt):
-        fill(names(tmp_path), fail, ROWS, description="Making")
+        make_missing_shards(names(tmp_path), fail, ROWS, description="Making")
     assert sorted(path.name for path in folder.iterdir()) == [".young.arrow.x.arrow", "a.arrow"]
 
 

@@ -9,13 +9,12 @@ from pathlib import Path
 import pytest
 import tiny
 import yaml
+from places import ROOT
 
 from hf_lelp.__main__ import parse
 from hf_lelp.cli.data import DataArguments, load_data
 from hf_lelp.cli.distill import DistillArguments
-from hf_lelp.cli.options import mistakes_in_a_line, parse_options
-
-ROOT = Path(__file__).parent.parent
+from hf_lelp.cli.options import errors_as_one_line, parse_options
 
 
 def run(*argv: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
@@ -125,9 +124,9 @@ def test_a_mistake_in_data_or_models_ends_with_its_reason_alone(tmp_path: Path, 
 
 
 def test_errors_of_others_keep_their_traceback() -> None:
-    with pytest.raises(ValueError, match="invalid literal"), mistakes_in_a_line():
+    with pytest.raises(ValueError, match="invalid literal"), errors_as_one_line():
         int("x")
-    with pytest.raises(SystemExit, match=r"error: none\.csv: there is no such file\."), mistakes_in_a_line():
+    with pytest.raises(SystemExit, match=r"error: none\.csv: there is no such file\."), errors_as_one_line():
         load_data(DataArguments(train_file="none.csv"), seed=0)
 
 

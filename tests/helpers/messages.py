@@ -4,6 +4,8 @@ import ast
 import re
 from pathlib import Path
 
+from places import TESTS
+
 import hf_lelp
 
 PACKAGE = Path(hf_lelp.__file__).parent
@@ -42,7 +44,7 @@ def rows() -> list[tuple[str, str, str]]:
 def asserted() -> list[str]:
     """The strings in the tests, without the backslashes of regular expressions: what they expect of messages."""
     strings = []
-    for path in sorted(Path(__file__).parent.rglob("test_*.py")):
+    for path in sorted(TESTS.rglob("test_*.py")):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
         for node in ast.walk(tree):

@@ -18,10 +18,12 @@ import pytest
 import tasks
 import torch
 from datasets import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+from places import HELPERS, ROOT
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-from hf_lelp.compare import methods, runs
+from hf_lelp.compare import methods
+from hf_lelp.compare import run as one_run
 from hf_lelp.compare.run import Run, run_or_read, task_fingerprint
 from hf_lelp.compare.runs import run_all
 from hf_lelp.compare.task import Task
@@ -156,7 +158,7 @@ def key(folder: Path, method: str = "lelp", seed: int = 0, task: Task | None = N
 
     task = task or tasks.task()
     monkeypatch = pytest.MonkeyPatch()
-    monkeypatch.setattr(runs, "_read", stop)
+    monkeypatch.setattr(one_run, "_read", stop)
     monkeypatch.setattr(Path, "exists", lambda path: True)
     try:
         with pytest.raises(Stop):
@@ -233,7 +235,7 @@ def test_another_search_is_another_run_where_something_was_searched_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = key(tmp_path), key(tmp_path, "lelp:temperature=auto")
-    monkeypatch.setattr(runs, "SEARCH_VERSION", runs.SEARCH_VERSION + 1)
+    monkeypatch.setattr(one_run, "SEARCH_VERSION", one_run.SEARCH_VERSION + 1)
     after = key(tmp_path), key(tmp_path, "lelp:temperature=auto")
     assert after[0] == before[0] and after[1] != before[1]
 
@@ -282,7 +284,7 @@ def test_a_failed_run_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
         path.write_bytes(b"half")
         raise OSError("disk full")
 
-    monkeypatch.setattr(runs, "save_file", full)
+    monkeypatch.setattr(one_run, "save_file", full)
     with pytest.raises(OSError, match="disk full"):
         run_all(LOADERS, ["kd"], [0], tmp_path)
     assert not files(tmp_path)
@@ -294,7 +296,7 @@ def test_a_killed_command_goes_on_where_it_was(tmp_path: Path) -> None:
     program = (
         f"import pathlib, test_runs; test_runs.run_all(test_runs.LOADERS, {names}, [0], pathlib.Path({str(folder)!r}))"
     )
-    path = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parent.parent)])
+    path = os.pathsep.join([str(Path(__file__).parent), str(HELPERS), str(ROOT)])
     # In the second step of the second run.
     settings = {DEADLY: str(ONE_RUN + 2), "TMPDIR": str(scratch), "PYTHONPATH": path}
     killed = subprocess.run(
@@ -413,7 +415,7 @@ def test_what_was_chosen_is_the_run_of_these_numbers(tmp_path: Path) -> None:
     trials = sum(trial["seconds"] for trial in searched.figures["auto_trials"][:-1])
     assert searched.figures["train_seconds"] == pytest.approx(run.figures["train_seconds"] + trials)
     assert alone(KD_AUTO, tmp_path)[0].figures == searched.figures
-    assert searched.figures["settings"] == {**run.figures["settings"], "search": runs.SEARCH_VERSION}
+    assert searched.figures["settings"] == {**run.figures["settings"], "search": one_run.SEARCH_VERSION}
     # The other way round, and by another name of the same.
     numbers = tmp_path / "numbers"
     run, _ = alone(f"lelp:num_subclasses=1,student_head=auxiliary,temperature={chosen}", numbers)
@@ -432,13 +434,13 @@ def test_what_was_chosen_is_the_run_of_these_numbers(tmp_path: Path) -> None:
 
 def test_trials_of_before_a_loss_changed_are_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     alone(KD_AUTO, tmp_path)
-    monkeypatch.setattr(runs, "RESULTS_VERSION", runs.RESULTS_VERSION + 1)
+    monkeypatch.setattr(one_run, "RESULTS_VERSION", one_run.RESULTS_VERSION + 1)
     assert alone(KD_AUTO, tmp_path)[1] == 3 * ONE_TRIAL + ONE_RUN
 
 
 def test_a_search_that_was_cut_off_keeps_its_trials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(runs, "train_student", None)
+        patch.setattr(one_run, "train_student", None)
         with pytest.raises(TypeError):
             alone(KD_AUTO, tmp_path)
     assert len(PASSES) == 3 * ONE_TRIAL

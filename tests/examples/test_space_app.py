@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import runs
 import tiny
+from places import ROOT
 
 pytest.importorskip("gradio", reason="the page needs gradio: pip install 'hf-lelp[space]'")
 pytest.importorskip("selenium", reason="driving the browser needs selenium")
@@ -58,7 +59,7 @@ def address(models: dict[str, Path]) -> Iterator[str]:
         app = subprocess.Popen(
             [sys.executable, "-m", "examples.space_app"],
             env=environment,
-            cwd=Path(__file__).parents[1],
+            cwd=ROOT,
             stdout=output,
             stderr=output,
         )

@@ -13,6 +13,7 @@ import runs
 import tasks
 import torch
 from datasets import Dataset, Features, List, Value
+from places import ROOT
 
 from hf_lelp import ClassProjections, LELPTrainer
 from hf_lelp.compare.baselines.trainer import ON_EMBEDDINGS, BaselineConfig, BaselineTrainer
@@ -63,7 +64,7 @@ def scores(run: LELPTrainer) -> np.ndarray:
 
 
 def test_methods_that_the_documents_name_can_be_asked_for() -> None:
-    root = Path(__file__).parent.parent
+    root = ROOT
     texts = [file.read_text(encoding="utf-8") for file in (root / "README.md", *sorted(root.glob("docs/*.md")))]
     named = {name for text in texts for name in re.findall(r"`([a-z_]+:[a-z_]+=[^`\s]*)`", text)}
     assert len(named) > 2
