@@ -21,9 +21,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))  # for their tiny m
 import tiny
 
 from hf_lelp import ClassProjections, Teacher, load_student
-from hf_lelp.cli.distill import DistillArguments
-from hf_lelp.cli.options import parse_options
-from hf_lelp.compare.comparison import CompareArguments
+from hf_lelp.cli import distill
+from hf_lelp.compare import comparison
 from hf_lelp.compare.run import _checksum, _read
 from hf_lelp.export.export import _earlier
 from hf_lelp.storage.checksums import CHECKSUMS_NAME, WEIGHTS, write_checksums
@@ -144,9 +143,9 @@ def make_configuration(folder: Path) -> None:
 
 
 def load_configuration(folder: Path) -> None:
-    for kind, name in ((DistillArguments, "distill.yaml"), (CompareArguments, "compare.yaml")):
+    for program, name in ((distill.PROGRAM, "distill.yaml"), (comparison.PROGRAM, "compare.yaml")):
         with open(os.devnull, "w", errors="backslashreplace") as nowhere, redirect_stderr(nowhere):
-            parse_options(kind, ["--config", str(folder / name)], description="")
+            program.parse(["--config", str(folder / name)])
 
 
 def make_shard(folder: Path) -> None:

@@ -100,7 +100,7 @@ def run_fit(inputs: Path, folder: Path, started: Started) -> None:
     rows, teacher = _rows(inputs, "many"), _teacher(inputs)
     columns = teacher_columns(rows, teacher, inputs / "columns")
     started()
-    fit_projections(columns, np.asarray(rows["label"]), teacher, 4, cache_dir=folder / "columns")
+    fit_projections(columns, np.asarray(rows["label"]), teacher.head, 4, cache_dir=folder / "columns")
 
 
 def run_saving(inputs: Path, folder: Path, started: Started) -> None:
@@ -164,14 +164,14 @@ def check_training(inputs: Path, folder: Path) -> None:
 def run_export(inputs: Path, folder: Path, started: Started) -> None:
     data = ["--train_file", str(inputs / "train.parquet"), "--eval_file", str(inputs / "test.parquet")]
     started()
-    export_command.main(
+    export_command.PROGRAM.main(
         [str(inputs / "finished"), "--to", "plain", "torch", "--output_dir", str(folder / "out"), *data]
     )
 
 
 def run_compare(inputs: Path, folder: Path, started: Started) -> None:
     started()
-    compare_command.main([*_options(inputs, folder, seeds=2, max_steps=4, methods="kd"), "lelp"])
+    compare_command.PROGRAM.main([*_options(inputs, folder, seeds=2, max_steps=4, methods="kd"), "lelp"])
 
 
 # ---- What must be the same ----

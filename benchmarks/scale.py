@@ -108,8 +108,8 @@ def stage(name: str, folder: Path) -> Callable[[], object]:
         return lambda: teacher_columns(texts, teacher, cache)
     columns = teacher_columns(texts, teacher, cache)
     if name == "fit":
-        return lambda: fit_projections(columns, labels, teacher, DIRECTIONS, cache_dir=cache)
-    projections = fit_projections(columns, labels, teacher, DIRECTIONS, cache_dir=cache)
+        return lambda: fit_projections(columns, labels, teacher.head, DIRECTIONS, cache_dir=cache)
+    projections = fit_projections(columns, labels, teacher.head, DIRECTIONS, cache_dir=cache)
     if name == "project":
         return lambda: projection_columns(columns, projections, cache)
     assert name == "train"
@@ -198,7 +198,7 @@ def float16_error(folder: Path) -> dict[str, float]:
     wide, narrow = (
         teacher_columns(texts, teacher, folder / "columns", dtype=dtype) for dtype in ("float32", "float16")
     )
-    projections = fit_projections(wide, labels, teacher, DIRECTIONS, cache_dir=folder / "columns")
+    projections = fit_projections(wide, labels, teacher.head, DIRECTIONS, cache_dir=folder / "columns")
     targets = {}
     for dtype, columns in (("float32", wide), ("float16", narrow)):  # projected alike: the stored numbers alone differ
         projected = projection_columns(columns, projections, folder / "columns", dtype=dtype)

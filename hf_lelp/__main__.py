@@ -1,32 +1,52 @@
-"""Distil a classifier from the command line: python -m hf_lelp --help."""
+"""The program `hf-lelp`, and `python -m hf_lelp`, which distils where no command is named."""
 
 import sys
+from collections.abc import Sequence
+from difflib import get_close_matches
+from importlib import import_module
+from importlib.metadata import version
 
-from hf_lelp.cli.distill import DistillArguments, distill
-from hf_lelp.cli.options import configure_logging, errors_as_one_line, parse_options
-from hf_lelp.config import LELPConfig
+from hf_lelp.cli.options import Program
+
+# Where each command's PROGRAM is, imported when it is asked for, and what it does.
+COMMANDS = {
+    "distill": ("hf_lelp.cli.distill", "distil a classifier into a smaller one"),
+    "compare": ("hf_lelp.compare.comparison", "compare methods and seeds on your own data"),
+    "export": ("hf_lelp.export.export", "make a plain model, ONNX or a torch.export program of a student"),
+    "teacher-pass": ("hf_lelp.teacher_pass", "run the teacher over a share of the rows, or merge shares"),
+}
 
 
-def parse(argv: list[str], prog: str | None = None) -> tuple[DistillArguments, LELPConfig]:
-    """Options from the command line and, with `--config FILE`, from a YAML file; the command line wins.
+def main(argv: Sequence[str], prog: str | None = None) -> None:
+    """Distil as the options say, or run the command that the first word names.
 
     Args:
         argv: the command line without the program's name.
         prog: how the program is called; `None` is the script's name.
     """
-    return parse_options(
-        DistillArguments,
-        argv,
-        prog=prog,
-        description="Distil a classifier into a smaller one by LELP, plain distillation or labels alone.",
-    )
+    named = bool(argv) and argv[0] in COMMANDS
+    command = argv[0] if named else "distill"
+    program: Program = import_module(COMMANDS[command][0]).PROGRAM
+    program.main(argv[1:] if named else argv, f"{prog} {command}" if named and prog else prog)
 
 
-def main(argv: list[str], prog: str | None = None) -> None:
-    """Distil as the arguments ask for."""
-    configure_logging()
-    with errors_as_one_line():
-        distill(*parse(argv, prog))
+def console() -> None:
+    """The console script: without a command it shows which there are."""
+    argv = sys.argv[1:]
+    first = argv[0] if argv else "--help"
+    if first in ("-h", "--help"):
+        lines = [f"  {name:14}{what}" for name, (_, what) in COMMANDS.items()]
+        print("usage: hf-lelp COMMAND [options]\n\nSmall fast students from big classifiers.\n")
+        print("\n".join([*lines, "", "hf-lelp COMMAND --help shows a command's options. A first student:", ""]))
+        print("  hf-lelp distill --train_file mine.csv --teacher_model TEACHER --student_model STUDENT")
+    elif first == "--version":
+        print(f"hf-lelp {version('hf-lelp')}")
+    elif first in COMMANDS or first.startswith("-"):
+        main(argv, "hf-lelp")
+    else:
+        near = get_close_matches(first, COMMANDS, n=1)
+        meant = f"; did you mean {near[0]}?" if near else f": there are {', '.join(COMMANDS)}"
+        sys.exit(f"hf-lelp: there is no command {first}{meant}")
 
 
 if __name__ == "__main__":

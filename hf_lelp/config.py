@@ -2,7 +2,7 @@
 
 import copy
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, KeysView
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NewType, TypeAlias
@@ -21,6 +21,25 @@ else:
     # for __post_init__ to read.
     CountOrAuto = NewType("CountOrAuto", int | str)
     NumberOrAuto = NewType("NumberOrAuto", float | str)
+
+
+class _Metadata(dict[str, str]):
+    """Metadata of a setting. HfArgumentParser hands all of its keys to argparse, which knows nothing of `changes`."""
+
+    def keys(self) -> KeysView[str]:  # type: ignore[override]
+        """Those for argparse."""
+        return {name: value for name, value in self.items() if name != "changes"}.keys()
+
+
+def setting(default: Any, help: str, *, changes: str) -> Any:
+    """A field of `LELPConfig`.
+
+    Args:
+        default: its value where none is given.
+        help: for the command line.
+        changes: see `what_changes`.
+    """
+    return field(default=default, metadata=_Metadata(help=help, changes=changes))
 
 
 @dataclass
@@ -70,62 +89,58 @@ class LELPConfig(TrainingArguments):
         ValueError: if a setting is out of its range.
     """
 
-    num_subclasses: CountOrAuto = field(
-        default=8, metadata={"help": "S, pseudo-subclasses per class; 1 is plain distillation; 'auto': 32, or 1."}
+    num_subclasses: CountOrAuto = setting(
+        8, "S, pseudo-subclasses per class; 1 is plain distillation; 'auto': 32, or 1.", changes="loss"
     )
-    temperature: NumberOrAuto = field(
-        default=1.0, metadata={"help": "τ, temperature of the class probabilities, or 'auto'."}
+    temperature: NumberOrAuto = setting(1.0, "τ, temperature of the class probabilities, or 'auto'.", changes="loss")
+    subclass_temperature: NumberOrAuto = setting(
+        1.0, "β, temperature of the subclass probabilities, or 'auto'.", changes="subclasses"
     )
-    subclass_temperature: NumberOrAuto = field(
-        default=1.0, metadata={"help": "β, temperature of the subclass probabilities, or 'auto'."}
+    subclass_weight: float = setting(
+        1.0, "Weight of the subclasses' part of the loss; 1 is the paper's, 0 plain KD.", changes="subclasses"
     )
-    subclass_weight: float = field(
-        default=1.0, metadata={"help": "Weight of the subclasses' part of the loss; 1 is the paper's, 0 plain KD."}
+    alpha: float = setting(0.0, "α, weight of the labels' cross-entropy; at 1 no teacher is needed.", changes="loss")
+    student_head: Literal["subclass", "auxiliary"] = setting(
+        "subclass",
+        "Final layer with S·C rows (the paper), or a plain one with an S·C layer in training only.",
+        changes="subclasses",
     )
-    alpha: float = field(
-        default=0.0, metadata={"help": "α, weight of the labels' cross-entropy; at 1 no teacher is needed."}
+    null_space: bool = setting(True, "Fit in the null space of the teacher's final layer.", changes="directions")
+    random_rotation: bool = setting(True, "Rotate each class's directions at random.", changes="subclasses")
+    scale_projections: bool = setting(True, "Scale each class's projections to unit variance.", changes="subclasses")
+    whitening: float | None = setting(
+        None,
+        "γ, from 0, the paper's, to 1, all directions alike (default: 0, or 0.5 with 'auto').",
+        changes="subclasses",
     )
-    student_head: Literal["subclass", "auxiliary"] = field(
-        default="subclass",
-        metadata={"help": "Final layer with S·C rows (the paper), or a plain one with an S·C layer in training only."},
+    rotation_seed: int | None = setting(None, "Seed of the rotations (default: seed).", changes="subclasses")
+    num_directions: int | None = setting(
+        None, "Directions per class to fit and store (default: num_subclasses).", changes="directions"
     )
-    null_space: bool = field(default=True, metadata={"help": "Fit in the null space of the teacher's final layer."})
-    random_rotation: bool = field(default=True, metadata={"help": "Rotate each class's directions at random."})
-    scale_projections: bool = field(default=True, metadata={"help": "Scale each class's projections to unit variance."})
-    whitening: float | None = field(
-        default=None,
-        metadata={"help": "γ, from 0, the paper's, to 1, all directions alike (default: 0, or 0.5 with 'auto')."},
+    input_columns: list[str] | None = setting(
+        None,
+        "One or two text columns, or one of images or sound (default: the only one of its kind).",
+        changes="training",
     )
-    rotation_seed: int | None = field(default=None, metadata={"help": "Seed of the rotations (default: seed)."})
-    num_directions: int | None = field(
-        default=None, metadata={"help": "Directions per class to fit and store (default: num_subclasses)."}
+    teacher_input_columns: list[str] | None = setting(
+        None, "The same for the teacher, where it reads others than the student.", changes="columns"
     )
-    input_columns: list[str] | None = field(
-        default=None,
-        metadata={"help": "One or two text columns, or one of images or sound (default: the only one of its kind)."},
+    label_column: str = setting("label", "Column of the labels; -100 is no label.", changes="training")
+    max_length: int | None = setting(None, "Longest input of the student, in tokens.", changes="training")
+    teacher_max_length: int | None = setting(None, "Longest input of the teacher, in tokens.", changes="columns")
+    teacher_batch_size: int = setting(64, "Rows per forward pass of the teacher.", changes="columns")
+    teacher_dtype: str = setting("auto", "Type of the teacher's weights: auto, float32, bfloat16.", changes="columns")
+    teacher_class_order: list[int] | None = setting(
+        None, "The teacher's index of each class of the data, where names cannot tell.", changes="columns"
     )
-    teacher_input_columns: list[str] | None = field(
-        default=None, metadata={"help": "The same for the teacher, where it reads others than the student."}
+    check_teacher: bool = setting(
+        True, "Refuse a teacher below the majority baseline on the labelled training data.", changes="columns"
     )
-    label_column: str = field(default="label", metadata={"help": "Column of the labels; -100 is no label."})
-    max_length: int | None = field(default=None, metadata={"help": "Longest input of the student, in tokens."})
-    teacher_max_length: int | None = field(default=None, metadata={"help": "Longest input of the teacher, in tokens."})
-    teacher_batch_size: int = field(default=64, metadata={"help": "Rows per forward pass of the teacher."})
-    teacher_dtype: str = field(
-        default="auto", metadata={"help": "Type of the teacher's weights: auto, float32, bfloat16."}
+    columns_cache_dir: str | None = setting(
+        None, "Where the teacher's columns are kept (default: in the cache of datasets).", changes="nothing"
     )
-    teacher_class_order: list[int] | None = field(
-        default=None,
-        metadata={"help": "The teacher's index of each class of the data, where names cannot tell."},
-    )
-    check_teacher: bool = field(
-        default=True, metadata={"help": "Refuse a teacher below the majority baseline on the labelled training data."}
-    )
-    columns_cache_dir: str | None = field(
-        default=None, metadata={"help": "Where the teacher's columns are kept (default: in the cache of datasets)."}
-    )
-    columns_dtype: Literal["float32", "float16"] = field(
-        default="float32", metadata={"help": "Type of the columns as they are kept; float16 takes half the space."}
+    columns_dtype: Literal["float32", "float16"] = setting(
+        "float32", "Type of the columns as they are kept; float16 takes half the space.", changes="columns"
     )
 
     _published = False  # see shown_as_published
@@ -241,18 +256,44 @@ class LELPConfig(TrainingArguments):
                 raise ValueError(f"{name}={columns}: one or two text columns are possible, or one of images or sound.")
 
 
-# What tells a class's subclasses apart, and so does nothing where there is one in each.
-_OF_SUBCLASSES = {
-    *("subclass_temperature", "subclass_weight", "student_head", "whitening", "scale_projections"),
-    *("null_space", "random_rotation", "rotation_seed", "num_directions"),
+# Fields of TrainingArguments that change no student: where a run is kept, what it is called and how it tells of itself.
+_CHANGE_NOTHING = ("output_dir", "run_name", "project", "resume_", "logging_", "log_", "save_", "hub_")
+
+# A run whose student is not kept: it writes and says nothing, and answers every row.
+SILENT_RUN: dict[str, Any] = {
+    "save_strategy": "no",
+    "eval_strategy": "no",
+    "logging_strategy": "no",
+    "report_to": [],
+    "disable_tqdm": True,
+    "push_to_hub": False,
+    "load_best_model_at_end": False,
+    "prediction_loss_only": False,
+    "eval_do_concat_batches": True,
+    "batch_eval_metrics": False,
 }
+
+
+def what_changes(setting: str) -> str:
+    """What a setting of `LELPConfig` changes, as its field declares.
+
+    Every list of settings is made of this: what a run or a trial is known by, what a search may vary.
+
+    Returns:
+        "columns": the teacher's columns; "directions": what the projections are fitted with; "subclasses": how a
+        class's subclasses are told apart; "loss"; "training": how the student is trained; or "nothing".
+    """
+    own = LELPConfig.__dataclass_fields__.get(setting)
+    if own is not None and "changes" in own.metadata:
+        return str(own.metadata["changes"])
+    return "nothing" if setting.startswith(_CHANGE_NOTHING) else "training"
 
 
 def effective_settings(settings: dict[str, Any]) -> dict[str, Any]:
     """The settings without those that do nothing: where S is 1, whatever is about a class's subclasses."""
     if settings["num_subclasses"] != 1:
         return settings
-    return {name: value for name, value in settings.items() if name not in _OF_SUBCLASSES}
+    return {name: value for name, value in settings.items() if what_changes(name) not in ("directions", "subclasses")}
 
 
 def check_launch(args: LELPConfig) -> None:

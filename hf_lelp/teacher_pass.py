@@ -13,11 +13,10 @@ Then, with the folders of all machines in one place, and into the cache that the
 import re
 import sys
 from dataclasses import dataclass, field
-from typing import Any
 
 from hf_lelp.cli.data import expand, load_data
 from hf_lelp.cli.distill import DistillArguments
-from hf_lelp.cli.options import configure_logging, errors_as_one_line, parse_options
+from hf_lelp.cli.options import Program
 from hf_lelp.config import LELPConfig
 from hf_lelp.teacher.class_order import load_aligned_teacher
 from hf_lelp.teacher.columns import merge_shares, run_teacher
@@ -47,8 +46,6 @@ class PassArguments(DistillArguments):
             raise ValueError("A share is run, or shares are merged: give share or merge.")
         if not self.teacher_model:
             raise ValueError("teacher_model is missing: a Hub id or folder of a fine-tuned classifier.")
-        merge: Any = self.merge
-        self.merge = [merge] if isinstance(merge, str) else merge  # YAML may have one as text
 
 
 def run_share(arguments: PassArguments, config: LELPConfig) -> None:
@@ -64,7 +61,7 @@ def run_share(arguments: PassArguments, config: LELPConfig) -> None:
     if config.alpha == 1:
         raise ValueError("alpha=1 leaves nothing to distil: no teacher is run.")
     train, evaluation = load_data(arguments, config.seed)
-    teacher, _ = load_aligned_teacher(expand(str(arguments.teacher_model)), None, config, train, None)
+    teacher = load_aligned_teacher(expand(str(arguments.teacher_model)), None, config, train, None).teacher
     assert teacher is not None
     if arguments.merge is not None:
         merge_shares([train, evaluation], teacher, arguments.merge, config.columns_cache_dir, config.columns_dtype)
@@ -74,18 +71,11 @@ def run_share(arguments: PassArguments, config: LELPConfig) -> None:
         run_teacher(dataset, teacher, config.columns_cache_dir, dtype=config.columns_dtype, share=(number - 1, count))
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Run or merge as the arguments ask for."""
-    configure_logging()
-    arguments, config = parse_options(
-        PassArguments,
-        sys.argv[1:] if argv is None else argv,
-        prog="python -m hf_lelp.teacher_pass",
-        description="Run a teacher over a share of the rows, or merge such shares.",
-    )
-    with errors_as_one_line():
-        run_share(arguments, config)
-
+PROGRAM = Program(
+    run_share,
+    (PassArguments, LELPConfig),
+    "Run a teacher over a share of the rows, or merge such shares.",
+)
 
 if __name__ == "__main__":
-    main()
+    PROGRAM.main(sys.argv[1:], "python -m hf_lelp.teacher_pass")

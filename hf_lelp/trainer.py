@@ -1,6 +1,8 @@
 """`LELPTrainer`: a `transformers.Trainer` whose loss reads the teacher's columns."""
 
 import copy
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any, cast
 
@@ -9,28 +11,22 @@ from datasets import Dataset
 from torch import nn
 from transformers import EvalPrediction, PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
-from hf_lelp.classifiers import load_processor, logits_of
-from hf_lelp.config import LELPConfig, check_launch
-from hf_lelp.data.checks import check_tokens
+from hf_lelp.classifiers import logits_of
+from hf_lelp.config import LELPConfig, check_launch, what_changes
 from hf_lelp.data.columns import LOGITS_COLUMN, PROJECTIONS_COLUMN, TEACHER_COLUMNS
 from hf_lelp.data.encoding import Processor
-from hf_lelp.data.labels import NO_LABEL, Classes
-from hf_lelp.data.rows import transform_of
-from hf_lelp.data.text import max_tokens, set_pad_token
+from hf_lelp.data.labels import NO_LABEL
+from hf_lelp.data.text import set_pad_token
 from hf_lelp.losses import distillation_loss, label_loss, subclass_loss, subclass_targets
 from hf_lelp.projections.class_projections import ClassProjections
 from hf_lelp.projections.subclass_scores import SubclassScores
-from hf_lelp.student.card import hub_id
 from hf_lelp.student.heads import AuxiliaryHead, StudentHead, all_logits, place_student_head, student_head, take_classes
-from hf_lelp.student.loading import new_student
-from hf_lelp.teacher.class_order import load_aligned_teacher
+from hf_lelp.teacher.class_order import AlignedTeacher
 from hf_lelp.teacher.protocol import TeacherLike
-from hf_lelp.teacher.teacher import Teacher
 from hf_lelp.training.auto_settings import choose_settings, fit_student, student_maker
 from hf_lelp.training.dataloading import DataloadingMixin
+from hf_lelp.training.prepared_run import PreparedRun, prepare_run
 from hf_lelp.training.saving import SavingMixin
-from hf_lelp.training.student_inputs import check_prepared
-from hf_lelp.training.targets import TeacherData, make_targets
 
 
 def few_class_compute_metrics(eval_prediction: EvalPrediction) -> dict[str, float]:
@@ -38,6 +34,30 @@ def few_class_compute_metrics(eval_prediction: EvalPrediction) -> dict[str, floa
     from hf_lelp.metrics import compute_metrics
 
     return compute_metrics(eval_prediction)
+
+
+def check_arguments(args: Any, compute_metrics: Any, kwargs: dict[str, Any]) -> None:
+    """Refuse arguments of Trainer that have no place here.
+
+    Raises:
+        ValueError: saying which, and what to do instead.
+    """
+    if not isinstance(args, LELPConfig):
+        raise ValueError(f"args is a {type(args).__name__}; LELPTrainer takes a LELPConfig, with all its settings.")
+    if kwargs.get("compute_loss_func") is not None:
+        raise ValueError("LELPTrainer computes its own loss: compute_loss_func has no place in it. Use Trainer for it.")
+    if args.batch_eval_metrics and compute_metrics is few_class_compute_metrics:
+        raise ValueError("batch_eval_metrics needs a compute_metrics that adds up batches; the default does not.")
+    if args.auto and args.alpha < 1 and any(kwargs.get("optimizers") or ()):
+        raise ValueError(
+            'The optimizer given belongs to one student, and settings that are "auto" are chosen with several. Use'
+            " optimizer_cls_and_kwargs, or set numbers."
+        )
+
+
+def fitted_with(args: LELPConfig) -> dict[str, Any]:
+    """The settings that the projections are fitted with."""
+    return {name: value for name, value in vars(args).items() if what_changes(name) == "directions"}
 
 
 class LELPTrainer(DataloadingMixin, SavingMixin):
@@ -83,92 +103,62 @@ class LELPTrainer(DataloadingMixin, SavingMixin):
         eval_dataset: Any = None,
         processing_class: Processor | None = None,
         *,
-        teacher_model: PreTrainedModel | TeacherLike | str | None = None,
+        teacher_model: PreTrainedModel | TeacherLike | AlignedTeacher | str | None = None,
         teacher_processing_class: Processor | None = None,
         projections: ClassProjections | None = None,
         compute_metrics: Any = few_class_compute_metrics,
         **kwargs: Any,
     ) -> None:
         args = LELPConfig(output_dir="tmp_trainer") if args is None else args
-        if not isinstance(args, LELPConfig):
-            raise ValueError(f"args is a {type(args).__name__}; LELPTrainer takes a LELPConfig, with all its settings.")
-        if kwargs.get("compute_loss_func") is not None:
-            raise ValueError(
-                "LELPTrainer computes its own loss: compute_loss_func has no place in it. Use Trainer for it."
-            )
-        if args.batch_eval_metrics and compute_metrics is few_class_compute_metrics:
-            raise ValueError("batch_eval_metrics needs a compute_metrics that adds up batches; the default does not.")
+        check_arguments(args, compute_metrics, kwargs)
         check_launch(args)
         args = copy.copy(args) if args.auto else args  # what is chosen is for this student
         set_seed(args.seed)  # before the student's new layers are drawn
-        if processing_class is None and isinstance(model, str):
-            processing_class = load_processor(model)
-
-        # Columns are made and read before the student is touched: most mistakes show here.
-        settled: Classes | None = getattr(args, "_settled_classes", None)  # of a search for settings
-        teacher, self._classes = (
-            (None, settled)
-            if settled is not None
-            else load_aligned_teacher(teacher_model, teacher_processing_class, args, train_dataset, model)
-        )
-        self._teacher_data: TeacherData | None = None
-        form: dict[str, Any] = train_dataset.format if isinstance(train_dataset, Dataset) else {"type": None}
-        if isinstance(train_dataset, Dataset) and args.alpha < 1:
-            self._teacher_data = make_targets(train_dataset, teacher, args, self._classes, projections)
-            train_dataset, projections = self._teacher_data.dataset, self._teacher_data.projections
-        self.projections = projections
-        self._teacher_name = hub_id(teacher.model.name_or_path) if isinstance(teacher, Teacher) else None
-        maker = projections.teacher if projections is not None else None
-        self._teacher_fingerprint = teacher.head.fingerprint if teacher is not None else maker
-        self._measured: dict[int, dict[str, float]] = {}
-        self._fitted_with = (args.null_space, args.num_directions)
-
-        if isinstance(model, str):
-            model = new_student(model, self._classes.num_labels)
         model_init = kwargs.get("model_init")
-        # One to look at, where students are yet to be made.
-        student: Any = model if model_init is None else student_maker(model, model_init)()
-        if isinstance(processing_class, PreTrainedTokenizerBase) and hasattr(student, "config"):
-            set_pad_token(processing_class, student)
-        self.subclass_scores = SubclassScores(args, projections)
-        self._max_length = args.max_length
-        if isinstance(processing_class, PreTrainedTokenizerBase):
-            self._max_length = max_tokens(processing_class, student, args.max_length)
-        self.args, self.processing_class = args, processing_class
-        if processing_class is None and data_collator is None and student is not None:
-            check_prepared(train_dataset, student.main_input_name)
-        if data_collator is None and student is not None:
-            evaluated = eval_dataset.values() if isinstance(eval_dataset, dict) else [eval_dataset]
-            for dataset in (train_dataset, *evaluated):
-                check_tokens(dataset, student)
-        if train_dataset is not None:
-            train_dataset = self._prepare(train_dataset)
-        if form["type"] == "torch" and processing_class is None and transform_of(train_dataset) is None:
-            # Arrays as lists of numbers would be slow to read.
-            train_dataset = train_dataset.with_format("torch", **form["format_kwargs"])
-        self.auto_trials: list[dict[str, Any]] = []
-        if args.auto and student is not None:
-            self._choose_settings(args, train_dataset, model, data_collator, kwargs)
-            set_seed(args.seed)  # as if the numbers had been given: trials draw too, unless they are found
-        if model is not None:
-            self._place_head(model, args)
-        self._head: StudentHead | None = student_head(model) if model is not None else None
-        optimizer = (kwargs.get("optimizers") or (None, None))[0]
-        if optimizer is not None and self._head is not None:
-            check_optimizer(optimizer, self._head)
-        if isinstance(eval_dataset, dict):
-            eval_dataset = {name: self._prepare(dataset) for name, dataset in eval_dataset.items()}
-        elif eval_dataset is not None:
-            eval_dataset = self._prepare(eval_dataset)
-
-        super().__init__(
+        run = prepare_run(
+            args,
             model=model,
-            args=args,
-            data_collator=data_collator,
+            model_init=model_init,
             train_dataset=train_dataset,
             eval_dataset=eval_dataset,
             processing_class=processing_class,
-            compute_metrics=compute_metrics,
+            collated=data_collator is not None,
+            teacher_model=teacher_model,
+            teacher_processing_class=teacher_processing_class,
+            projections=projections,
+        )
+        self.auto_trials: list[dict[str, Any]] = []
+        if args.auto and (model is not None or model_init is not None):
+            optimizer = kwargs.get("optimizer_cls_and_kwargs")
+            self.auto_trials = self._choose_settings(
+                run, model_init, data_collator=data_collator, optimizer_cls_and_kwargs=optimizer
+            )
+            set_seed(args.seed)  # as if the numbers had been given: trials draw too, unless they are found
+        self._set_up(run, data_collator=data_collator, compute_metrics=compute_metrics, **kwargs)
+
+    def _set_up(self, run: PreparedRun, **kwargs: Any) -> None:
+        """Place the head on a prepared run's student and make this the Trainer of it.
+
+        Args:
+            run: prepared; whatever was "auto" in its settings is chosen.
+            **kwargs: of Trainer, but for model, args, datasets and processing class.
+        """
+        self.prepared, self.args = run, run.args
+        self.subclass_scores = SubclassScores(run.args, run.projections)
+        self._measured: dict[int, dict[str, float]] = {}
+        self._fitted_with = fitted_with(run.args)
+        if run.student is not None:
+            self._place_head(run.student, run.args)
+        self._head: StudentHead | None = student_head(run.student) if run.student is not None else None
+        optimizer = (kwargs.get("optimizers") or (None, None))[0]
+        if optimizer is not None and self._head is not None:
+            check_optimizer(optimizer, self._head)
+        super().__init__(
+            model=run.student,
+            args=run.args,
+            train_dataset=run.train,
+            eval_dataset=run.evaluation,
+            processing_class=run.processing_class,
             **kwargs,
         )
         # Ours is the mean over each micro-batch. Older versions of Trainer ask the second, newer ones the first.
@@ -176,33 +166,21 @@ class LELPTrainer(DataloadingMixin, SavingMixin):
         self.model_accepts_loss_kwargs = False
 
     def _choose_settings(
-        self, args: LELPConfig, dataset: Any, model: Any, data_collator: Any, kwargs: dict[str, Any]
-    ) -> None:
-        """Settle what is "auto", with students like this one on parts of the training data; see `hf_lelp.training.auto_settings`."""
-        if args.alpha < 1 and any(kwargs.get("optimizers") or ()):
-            raise ValueError(
-                'The optimizer given belongs to one student, and settings that are "auto" are chosen with several. Use'
-                " optimizer_cls_and_kwargs, or set numbers."
-            )
-        model_init = kwargs.get("model_init")
-        make_student = student_maker(model, model_init)
-        make_trainer = partial(
-            type(self),
-            data_collator=data_collator,
-            processing_class=self.processing_class,
-            projections=self.projections,
-            compute_metrics=None,
-            optimizer_cls_and_kwargs=kwargs.get("optimizer_cls_and_kwargs"),
-        )
+        self, run: PreparedRun, model_init: Callable[..., Any] | None, **kwargs: Any
+    ) -> list[dict[str, Any]]:
+        """Settle what is "auto", with students like this one on parts of the training data; see `auto_settings`."""
         kind = getattr(model_init, "__qualname__", type(model_init).__qualname__)  # a callable object has no name
-        student = repr(model.config) if model_init is None else kind
-        args._settled_classes = self._classes  # type: ignore[attr-defined]  # a part of the data may lack one
-        try:
-            fit = partial(fit_student, make_trainer, make_student)
-            fitted = self.projections.fingerprint if self.projections is not None else ""
-            self.auto_trials = choose_settings(args, dataset, fit, student, fitted)
-        finally:
-            del args._settled_classes  # type: ignore[attr-defined]
+        student = kind if run.student is None else repr(run.student.config)
+        make_student = student_maker(run.student, model_init)
+
+        def make_trainer(args: LELPConfig, train: Dataset) -> LELPTrainer:
+            trial = copy.copy(self)  # of the user's own class, whatever its arguments are
+            of_part = replace(run, args=args, student=make_student(), train=train, evaluation=None)
+            trial._set_up(of_part, compute_metrics=None, **kwargs)
+            return trial
+
+        fitted = run.projections.fingerprint if run.projections is not None else ""
+        return choose_settings(run.args, run.train, partial(fit_student, make_trainer), student, fitted)
 
     def _set_signature_columns_if_needed(self) -> None:
         first = self._signature_columns is None
@@ -213,7 +191,7 @@ class LELPTrainer(DataloadingMixin, SavingMixin):
     # ---- Student ----
 
     def _place_head(self, model: PreTrainedModel, args: LELPConfig) -> None:
-        take_classes(model, self._classes.num_labels, self._classes.names)
+        take_classes(model, self.prepared.classes.num_labels, self.prepared.classes.names)
         num_subclasses = int(args.num_subclasses) if args.alpha < 1 else 1
         place_student_head(model, num_subclasses, args.student_head, float(args.temperature))
 
@@ -223,8 +201,10 @@ class LELPTrainer(DataloadingMixin, SavingMixin):
             # Trainer does so after this call, but the head depends on the trial's settings.
             self._hp_search_setup(trial)
             self.args.check()
-            if (self.args.null_space, self.args.num_directions) != self._fitted_with:
-                raise ValueError("The projections are fitted once: a search cannot vary null_space or num_directions.")
+            if fitted_with(self.args) != self._fitted_with:
+                raise ValueError(
+                    f"The projections are fitted once: a search cannot vary {' or '.join(self._fitted_with)}."
+                )
             self._signature_columns = None  # they depend on S
         model = cast(PreTrainedModel, super().call_model_init(trial))  # or one wrapped by PEFT
         self._place_head(model, self.args)

@@ -9,7 +9,7 @@ import runs
 import tiny
 
 from hf_lelp import teacher_pass
-from hf_lelp.cli.distill import DistillArguments, distill
+from hf_lelp.cli.distill import PROGRAM, distill
 from hf_lelp.teacher.columns import teacher_columns
 
 ROWS, EVALUATION_ROWS = 90, 30
@@ -34,7 +34,7 @@ def assets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run(*options: str) -> None:
-    teacher_pass.main(["--config", "run.yaml", *options])
+    teacher_pass.PROGRAM.main(["--config", "run.yaml", *options])
 
 
 def rows_run(caplog: pytest.LogCaptureFixture) -> list[int]:
@@ -62,7 +62,7 @@ def test_shares_are_merged_and_a_run_finds_them_all(assets: Path, caplog: pytest
     assert rows_run(caplog) == [ROWS, EVALUATION_ROWS]
     assert merged == shards(assets / "whole") and len(merged) == 7
 
-    arguments, config = teacher_pass.parse_options(DistillArguments, ["--config", "run.yaml"], description="")
+    arguments, config = PROGRAM.parse(["--config", "run.yaml"])
     distill(arguments, config)
     assert rows_run(caplog) == [0, 0]
     run("--merge", "1", "2", "3")  # once more does no harm

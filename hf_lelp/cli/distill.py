@@ -13,17 +13,19 @@ from huggingface_hub import upload_file
 
 from hf_lelp.classifiers import load_processor
 from hf_lelp.cli.data import FILE_FORMATS, DataArguments, expand, load_data
-from hf_lelp.cli.groups import _alignment, _group_names
-from hf_lelp.cli.results import _publish, _say, _size_and_speed
+from hf_lelp.cli.groups import alignment_of, group_names
+from hf_lelp.cli.options import Program
+from hf_lelp.cli.results import publish, say, size_and_speed
 from hf_lelp.config import LELPConfig
 from hf_lelp.data.columns import LOGITS_COLUMN, resolve_input_columns
+from hf_lelp.data.encoding import Processor
 from hf_lelp.data.labels import NO_LABEL
 from hf_lelp.data.rows import column_values
 from hf_lelp.metrics import few_class_metrics
 from hf_lelp.storage.files import check_writable
 from hf_lelp.student.card import CARD_NAME, EvaluationData, StudentCard
 from hf_lelp.student.checkpoints import last_checkpoint
-from hf_lelp.teacher.class_order import load_aligned_teacher
+from hf_lelp.teacher.class_order import AlignedTeacher, load_aligned_teacher
 from hf_lelp.teacher.columns import teacher_columns
 from hf_lelp.teacher.teacher import Teacher
 from hf_lelp.trainer import LELPTrainer
@@ -54,8 +56,6 @@ class DistillArguments(DataArguments):
     )
 
     def __post_init__(self) -> None:
-        method: Any = self.method
-        self.method = [method] if isinstance(method, str) else method  # YAML may have one as text
         unknown = [name for name in self.method if name not in METHODS]
         if unknown or not self.method:
             raise ValueError(f"method={' '.join(self.method)}: one or more of {', '.join(METHODS)} are possible.")
@@ -86,97 +86,146 @@ def distill(arguments: DistillArguments, config: LELPConfig) -> dict[str, Any]:
     Raises:
         ValueError: if settings and methods contradict each other, or see `LELPTrainer`.
     """
-    if config.alpha == 1 and set(arguments.method) != {"direct"}:
-        raise ValueError("alpha=1 leaves nothing to distil: it is the method direct. Lower alpha, or drop kd and lelp.")
-    if config.num_subclasses == 1 and "lelp" in arguments.method:
-        raise ValueError("num_subclasses=1 is plain distillation, the method kd. Use 2 or more for lelp, or drop it.")
+    check_methods(arguments, config)
     output_dir = Path(config.output_dir or "out")
     check_writable(output_dir)
     if config.columns_cache_dir is not None:
         check_writable(Path(config.columns_cache_dir))
+    inputs = _load(arguments, config)
+    students = {method: _train(method, arguments, config, inputs, output_dir) for method in arguments.method}
+
+    results = {method: student.figures for method, student in students.items()}
+    logits = {method: student.logits for method, student in students.items()}
+    labels = next(iter(students.values())).labels
+    teacher = inputs.aligned.teacher if inputs.aligned is not None else None
+    if teacher is not None:
+        columns = teacher_columns(inputs.evaluation, teacher, config.columns_cache_dir, dtype=config.columns_dtype)
+        logits["teacher"] = column_values(columns.with_format("numpy"), LOGITS_COLUMN)
+        assert isinstance(teacher, Teacher)  # as it was loaded here
+        size = size_and_speed(
+            teacher.model, teacher.processing_class, inputs.evaluation, teacher.input_columns, teacher.max_length
+        )
+        results = {"teacher": size, **results}
+    labels = np.full(len(inputs.evaluation), NO_LABEL) if labels is None else labels
+    for name, result in results.items():
+        result |= few_class_metrics(logits[name], labels, None if name == "teacher" else logits.get("teacher"))
+    data = _evaluation_data(arguments, inputs.evaluation)
+    datasets = [data.kind] if arguments.dataset_name is not None and data.kind is not None else []
+    for method, student in students.items():
+        card = replace(student.card, row=method, results=results, evaluation=data, datasets=datasets)
+        _save_card(card, student, config.hub_token)
+    alignment = next((student.alignment for student in students.values() if student.alignment is not None), None)
+    return publish(results, alignment, len(inputs.evaluation), output_dir)
+
+
+def check_methods(arguments: DistillArguments, config: LELPConfig) -> None:
+    """Refuse settings that contradict the methods.
+
+    Raises:
+        ValueError: saying which, and what to do.
+    """
+    if config.alpha == 1 and set(arguments.method) != {"direct"}:
+        raise ValueError("alpha=1 leaves nothing to distil: it is the method direct. Lower alpha, or drop kd and lelp.")
+    if config.num_subclasses == 1 and "lelp" in arguments.method:
+        raise ValueError("num_subclasses=1 is plain distillation, the method kd. Use 2 or more for lelp, or drop it.")
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    """What all methods share: the rows, the student as it is named, and the teacher."""
+
+    train: Dataset
+    evaluation: Dataset
+    columns: list[str]
+    student: str
+    processing_class: Processor
+    aligned: AlignedTeacher | None
+
+
+@dataclass(frozen=True)
+class _Student:
+    """A trained student: its figures, its logits, (N, C), for the evaluation rows, their labels, (N,), and its place."""
+
+    figures: dict[str, Any]
+    logits: Any
+    labels: Any
+    card: StudentCard
+    folder: Path
+    repo: str | None
+    alignment: dict[str, Any] | None
+
+
+def _load(arguments: DistillArguments, config: LELPConfig) -> _Inputs:
     train, evaluation = load_data(arguments, config.seed)
     student = expand(arguments.student_model or "")
     processing_class = load_processor(student)
-    input_columns = resolve_input_columns(train, config.input_columns, config.label_column, processing_class)
+    columns = resolve_input_columns(train, config.input_columns, config.label_column, processing_class)
     if arguments.group_column not in (None, *train.column_names):
         raise ValueError(f"group_column={arguments.group_column}; the data has {', '.join(train.column_names)}.")
-    _say(f"data: {len(train):,} training and {len(evaluation):,} evaluation rows of {', '.join(input_columns)}")
-    config = copy.deepcopy(config)
-    teacher = None
+    say(f"data: {len(train):,} training and {len(evaluation):,} evaluation rows of {', '.join(columns)}")
+    aligned = None
     if arguments.teacher_model is not None:
-        teacher, _ = load_aligned_teacher(expand(arguments.teacher_model), None, config, train, None)
-    if teacher is not None:
-        # From here on it gives its classes in the data's order.
-        config.teacher_class_order = list(range(len(teacher.head.weight)))
+        aligned = load_aligned_teacher(expand(arguments.teacher_model), None, config, train, None)
+    return _Inputs(train, evaluation, columns, student, processing_class, aligned)
 
-    results: dict[str, dict[str, Any]] = {}
-    logits: dict[str, Any] = {}
-    cards: dict[str, tuple[StudentCard, Path, str | None]] = {}
-    alignment = labels = None
-    for method in arguments.method:
-        settings = copy.deepcopy(config)
-        settings.output_dir = str(output_dir / method if len(arguments.method) > 1 else output_dir)
-        if len(arguments.method) > 1 and config.hub_model_id is not None:
-            settings.hub_model_id = f"{config.hub_model_id}-{method}"
-        if method == "direct":
-            settings.alpha = 1.0
-        elif method == "kd":
-            settings.num_subclasses = 1
-        trainer = LELPTrainer(
-            model=student,
-            args=settings,
-            train_dataset=train,
-            eval_dataset=evaluation,
-            processing_class=processing_class,
-            teacher_model=teacher,
+
+def _train(method: str, arguments: DistillArguments, config: LELPConfig, inputs: _Inputs, output_dir: Path) -> _Student:
+    """Train and save a student by one of the methods, or go on with it, and let it answer the evaluation rows."""
+    several = len(arguments.method) > 1
+    settings = copy.deepcopy(config)
+    settings.output_dir = str(output_dir / method if several else output_dir)
+    if several and config.hub_model_id is not None:
+        settings.hub_model_id = f"{config.hub_model_id}-{method}"
+    if method == "direct":
+        settings.alpha = 1.0
+    elif method == "kd":
+        settings.num_subclasses = 1
+    trainer = LELPTrainer(
+        model=inputs.student,
+        args=settings,
+        train_dataset=inputs.train,
+        eval_dataset=inputs.evaluation,
+        processing_class=inputs.processing_class,
+        teacher_model=inputs.aligned,
+    )
+    start = time.perf_counter()
+    resume = config.resume_from_checkpoint
+    if resume is not None and (several or resume in (LAST, True)):  # true as YAML has it
+        resume = last_checkpoint(Path(settings.output_dir))
+    trainer.train(resume_from_checkpoint=resume)
+    seconds = time.perf_counter() - start
+    trainer.save_model()
+    trainer.save_state()
+    card = trainer.student_card()
+    went_on = "" if resume is None else f" from {Path(resume).name} on"
+    say(f"{method}: trained{went_on} in {seconds:.0f} s, saved in {settings.output_dir}")
+    prediction = trainer.predict(inputs.evaluation)
+    # Of a run that went on from a checkpoint the whole time is not known.
+    figures = {"train_seconds": seconds} if resume is None else {}
+    figures |= size_and_speed(
+        trainer.model, inputs.processing_class, inputs.evaluation, inputs.columns, config.max_length
+    )
+    with_groups = method == "lelp" and arguments.group_column is not None
+    alignment = alignment_of(trainer, group_names(inputs.train, str(arguments.group_column))) if with_groups else None
+    folder = Path(settings.output_dir)
+    return _Student(
+        figures, prediction.predictions, prediction.label_ids, card, folder, trainer.hub_model_id, alignment
+    )
+
+
+def _save_card(card: StudentCard, student: _Student, token: str | None) -> None:
+    """Write a card with the figures of all methods, from the main process, and upload it where the student went."""
+    if not PartialState().is_main_process:
+        return
+    card.save(student.folder / CARD_NAME)
+    if student.repo is not None:
+        upload_file(
+            path_or_fileobj=str(student.folder / CARD_NAME),
+            path_in_repo=CARD_NAME,
+            repo_id=student.repo,
+            token=token,
+            commit_message="Add the figures of all methods to the card",
         )
-        start = time.perf_counter()
-        resume = config.resume_from_checkpoint
-        if resume is not None and (len(arguments.method) > 1 or resume in (LAST, True)):  # true as YAML has it
-            resume = last_checkpoint(Path(settings.output_dir))
-        trainer.train(resume_from_checkpoint=resume)
-        seconds = time.perf_counter() - start
-        # Of a run that went on from a checkpoint the whole time is not known.
-        results[method] = {"train_seconds": seconds} if resume is None else {}
-        trainer.save_model()
-        trainer.save_state()
-        cards[method] = (trainer.student_card(), Path(settings.output_dir), trainer.hub_model_id)
-        went_on = "" if resume is None else f" from {Path(resume).name} on"
-        _say(f"{method}: trained{went_on} in {seconds:.0f} s, saved in {settings.output_dir}")
-        prediction = trainer.predict(evaluation)
-        logits[method], labels = prediction.predictions, prediction.label_ids
-        results[method] |= _size_and_speed(
-            trainer.model, processing_class, evaluation, input_columns, config.max_length
-        )
-        if method == "lelp" and arguments.group_column is not None:
-            alignment = _alignment(trainer, _group_names(train, arguments.group_column))
-    if teacher is not None:
-        columns = teacher_columns(evaluation, teacher, config.columns_cache_dir, dtype=config.columns_dtype)
-        logits["teacher"] = column_values(columns.with_format("numpy"), LOGITS_COLUMN)
-        assert isinstance(teacher, Teacher)  # as it was loaded here
-        size = _size_and_speed(
-            teacher.model, teacher.processing_class, evaluation, teacher.input_columns, teacher.max_length
-        )
-        results = {"teacher": size, **results}
-    labels = np.full(len(evaluation), NO_LABEL) if labels is None else labels
-    for name, result in results.items():
-        result |= few_class_metrics(logits[name], labels, None if name == "teacher" else logits.get("teacher"))
-    data = _evaluation_data(arguments, evaluation)
-    for method, (card, folder, repo) in cards.items():
-        datasets = [data.kind] if arguments.dataset_name is not None and data.kind is not None else []
-        card = replace(card, row=method, results=results, evaluation=data, datasets=datasets)
-        if PartialState().is_main_process:
-            card.save(folder / CARD_NAME)
-            if repo is not None:
-                message = "Add the figures of all methods to the card"
-                upload_file(
-                    path_or_fileobj=str(folder / CARD_NAME),
-                    path_in_repo=CARD_NAME,
-                    repo_id=repo,
-                    token=config.hub_token,
-                    commit_message=message,
-                )
-    return _publish(results, alignment, len(evaluation), output_dir)
 
 
 def _evaluation_data(arguments: DataArguments, evaluation: Dataset) -> EvaluationData:
@@ -197,3 +246,10 @@ def _evaluation_data(arguments: DataArguments, evaluation: Dataset) -> Evaluatio
         [f"first {rows:,} rows"] if rows == arguments.max_eval_samples else []
     )
     return EvaluationData(rows, f"{name} ({', '.join(parts)})" if parts else name, kind, config, split)
+
+
+PROGRAM = Program(
+    distill,
+    (DistillArguments, LELPConfig),
+    "Distil a classifier into a smaller one by LELP, plain distillation or labels alone.",
+)

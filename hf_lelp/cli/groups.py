@@ -117,7 +117,7 @@ def _shown(name: str) -> str:
     return f" {name}" if name.startswith("_") else name
 
 
-def _alignment(trainer: LELPTrainer, groups: list[str]) -> dict[str, Any]:
+def alignment_of(trainer: LELPTrainer, groups: list[str]) -> dict[str, Any]:
     """How the hard pseudo-subclasses of the training rows, each within its teacher class, follow the groups."""
     assert isinstance(trainer.train_dataset, Dataset) and trainer.model.config.id2label is not None
     columns = trainer.train_dataset.with_format("torch")
@@ -128,7 +128,7 @@ def _alignment(trainer: LELPTrainer, groups: list[str]) -> dict[str, Any]:
     return group_alignment(classes.numpy(), subclasses.numpy(), np.asarray(groups), names, scores.shape[-1])
 
 
-def _group_names(dataset: Dataset, column: str) -> list[str]:
+def group_names(dataset: Dataset, column: str) -> list[str]:
     feature = dataset.features[column]
     groups = column_values(dataset, column)
     return feature.int2str(groups) if isinstance(feature, ClassLabel) else list(map(str, groups))

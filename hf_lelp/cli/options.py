@@ -1,66 +1,89 @@
-"""Options from the command line and from a YAML file, for the programs of this library."""
+"""Options of every program of this library: from the command line, and from a YAML file of the same names."""
 
 import logging
 import sys
 import traceback
-from argparse import Action, ArgumentDefaultsHelpFormatter
-from collections.abc import Iterator
+from argparse import SUPPRESS, Action, ArgumentDefaultsHelpFormatter, ArgumentParser, Namespace
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 import yaml
 from transformers import HfArgumentParser, TrainingArguments
 from transformers.utils.logging import disable_progress_bar
 
+from hf_lelp.cli.data import DataArguments
 from hf_lelp.config import LELPConfig
 
-Arguments = TypeVar("Arguments")
 PACKAGE = Path(__file__).parents[1]
+WIDTH = 100  # of the help, in columns
+OF_TRAINING = {item.name for item in fields(TrainingArguments)}
+TRAINING_HELP = (
+    "Training takes all options of transformers.TrainingArguments, such as --num_train_epochs, --learning_rate,"
+    " --per_device_train_batch_size, --output_dir and --seed. --help-all shows them."
+)
 
 
-def parse_options(
-    kind: type[Arguments], argv: list[str], *, description: str, prog: str | None = None
-) -> tuple[Arguments, LELPConfig]:
-    """Read the fields of a dataclass and of `LELPConfig` as options; `--config FILE` names a YAML file of them.
+@dataclass(frozen=True)
+class Program:
+    """A program: what it runs, and the dataclasses whose fields are its options.
 
-    The command line wins over the file. A mistake ends the program with a message, as in argparse.
-
-    Args:
-        kind: dataclass of the program's own options.
-        argv: the command line without the program's name.
+    Attributes:
+        run: takes an object of each of `kinds`.
+        kinds: the program's own options first.
         description: for `--help`.
-        prog: how the program is called; `None` is the script's name.
+        first: the option that a first word without a name stands for, if any.
     """
-    parser = HfArgumentParser(
-        [kind, LELPConfig],  # type: ignore[list-item]
-        prog=prog,
-        formatter_class=_Help,
-        usage="%(prog)s [--config FILE] [options]",
-        description=description,
-    )
-    parser.add_argument("--config", metavar="FILE", help="YAML file with any of the options below.")
-    _group_options(parser, kind)
-    _check_names(parser, argv)
-    known, _ = parser.parse_known_args(argv)
-    if known.config is not None:
+
+    run: Callable[..., object]
+    kinds: tuple[type, ...]
+    description: str
+    first: str | None = None
+
+    def main(self, argv: Sequence[str], prog: str | None = None) -> None:
+        """Run with the options of a command line; a mistake ends the process with one line.
+
+        Args:
+            argv: the command line without the program's name.
+            prog: how the program is called; `None` is the script's name.
+        """
+        configure_logging()
+        arguments = self.parse(argv, prog)
+        with errors_as_one_line():
+            self.run(*arguments)
+
+    def parse(self, argv: Sequence[str], prog: str | None = None) -> tuple[Any, ...]:
+        """An object of each of `kinds`. `--config FILE` names a YAML file of options; the command line wins over it.
+
+        A mistake ends the process with a message, as in argparse.
+        """
+        usage = f"%(prog)s {f'[{self.first.upper()}] ' if self.first else ''}[--config FILE] [options]"
+        parser = HfArgumentParser(
+            list(self.kinds),  # type: ignore[arg-type]
+            prog=prog,
+            formatter_class=_Help,
+            usage=usage,
+            description=self.description,
+            add_help=False,
+        )
+        parser.add_argument("--config", metavar="FILE", help="YAML file with any of these options.")
+        parser.add_argument("-h", "--help", action="help", help="Show this.")
+        if LELPConfig in self.kinds:
+            parser.add_argument("--help-all", action=_HelpAll, nargs=0, help="Show the options of training too.")
+        _group_options(parser, self.kinds)
+        words = list(argv)
+        if self.first and words and not words[0].startswith("-"):
+            words = [f"--{self.first}", *words]
+        _check_names(parser, words)
+        _take_defaults(parser, parser.parse_known_args(words)[0].config)
         try:
-            settings = yaml.safe_load(Path(known.config).read_text(encoding="utf-8")) or {}
-        except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-            parser.error(f"{known.config} cannot be read as YAML: {error}")
-        if not isinstance(settings, dict):
-            parser.error(f"{known.config} holds no options, one 'name: value' a line, but a {type(settings).__name__}")
-        unknown = sorted(map(str, settings.keys() - {action.dest for action in parser._actions}))
-        if unknown:
-            parser.error(f"{known.config} has unknown options: {', '.join(unknown)}")
-        parser.set_defaults(**settings)
-    try:
-        arguments, config, _ = parser.parse_args_into_dataclasses(argv)
-    except (AttributeError, TypeError, ValueError) as error:  # YAML may have any type where a number is meant
-        parser.error(str(error))
-    return arguments, config
+            *arguments, _ = parser.parse_args_into_dataclasses(words)
+        except (AttributeError, TypeError, ValueError) as error:  # YAML may have any type where a number is meant
+            parser.error(str(error))
+        return tuple(arguments)
 
 
 def configure_logging() -> None:
@@ -75,7 +98,7 @@ def errors_as_one_line() -> Iterator[None]:
     """Within the block an error that this library raises ends the program with its message, without a traceback."""
     try:
         yield
-    except (ValueError, OSError, RuntimeError) as error:
+    except (ValueError, OSError, RuntimeError, ImportError) as error:
         if not is_library_error(error):
             raise
         sys.exit(f"error: {error}")
@@ -89,16 +112,67 @@ def is_library_error(error: BaseException) -> bool:
 
 
 class _Help(ArgumentDefaultsHelpFormatter):
-    """Defaults once, and what an option that turns another off does."""
+    """Each option once, by its name with underscores, with its default once."""
+
+    def __init__(self, prog: str, **kwargs: Any) -> None:
+        super().__init__(prog, max_help_position=36, width=WIDTH, **kwargs)
+
+    def _format_action_invocation(self, action: Action) -> str:
+        if action.help == SUPPRESS or not action.option_strings or action.option_strings[0] == "-h":
+            return super()._format_action_invocation(action)
+        name = action.option_strings[0]
+        if action.nargs == "?" and action.const is True:
+            return f"{name}, --no_{name.removeprefix('--')}" if action.default is True else name
+        if action.nargs == 0:
+            return name
+        what = action.metavar or f"{{{','.join(map(str, action.choices))}}}" if action.choices else action.metavar
+        more = " ..." if action.nargs in ("+", "*") else ""
+        return f"{name} {what or action.dest.rpartition('_')[2].upper()}{more}"
 
     def _get_help_string(self, action: Action) -> str | None:
-        if action.const is False:
-            return f"Turns --{action.option_strings[0].removeprefix('--no_').removeprefix('--no-')} off."
-        told = action.default is None or "(default" in (action.help or "")
+        if isinstance(action.default, list) and action.default:
+            return f"{action.help} (default: {' '.join(map(str, action.default))})"
+        told = action.default in (None, [], SUPPRESS) or "(default" in (action.help or "")
         return action.help if told else super()._get_help_string(action)
 
 
-def _check_names(parser: HfArgumentParser, argv: list[str]) -> None:
+class _HelpAll(Action):
+    """Shows the options of TrainingArguments too, which the plain help leaves out."""
+
+    def __call__(self, parser: ArgumentParser, namespace: Namespace, values: Any, option_string: Any = None) -> None:
+        for action in parser._actions:
+            action.help = getattr(action, "full_help", action.help)
+        parser.epilog = None
+        parser.print_help()
+        parser.exit()
+
+
+def _group_options(parser: HfArgumentParser, kinds: Sequence[type]) -> None:
+    """Put the options into groups, those of training last and shown by `--help-all` alone."""
+    of_data = {item.name for item in fields(DataArguments)}
+    own = {item.name for kind in kinds if kind is not LELPConfig for item in fields(kind)}
+    with_training = LELPConfig in kinds
+    groups = {
+        "data": own & of_data,
+        "models and methods" if with_training else "model": own - of_data,
+        "LELP": {item.name for item in fields(LELPConfig)} - OF_TRAINING if with_training else set(),
+        "training, as in transformers.TrainingArguments": OF_TRAINING - own if with_training else set(),
+    }
+    options = parser._optionals._group_actions
+    for title, names in groups.items():
+        group = parser.add_argument_group(title)
+        group._group_actions = [action for action in options if action.dest in names]
+        options[:] = [action for action in options if action.dest not in names]
+        for action in group._group_actions:
+            twin = action.const is False  # --no_x, told of with --x
+            full = SUPPRESS if twin else action.help
+            action.full_help = full  # type: ignore[attr-defined]
+            action.help = SUPPRESS if title.startswith("training") else full
+    if with_training:
+        parser.epilog = TRAINING_HELP
+
+
+def _check_names(parser: HfArgumentParser, argv: Sequence[str]) -> None:
     """An option that does not exist is told before anything that may follow from it."""
     options = {option for action in parser._actions for option in action.option_strings}
     for word in argv:
@@ -108,16 +182,19 @@ def _check_names(parser: HfArgumentParser, argv: list[str]) -> None:
             parser.error(f"there is no option {name}{f'; did you mean {near[0]}?' if near else ''}")
 
 
-def _group_options(parser: HfArgumentParser, kind: type) -> None:
-    """Show ours before the hundred options of TrainingArguments."""
-    training = {field.name for field in fields(TrainingArguments)}
-    options = parser._optionals._group_actions
-    groups = {
-        "data, models and methods": {field.name for field in fields(kind)},
-        "LELP": {field.name for field in fields(LELPConfig)} - training,
-        "training, as in transformers.TrainingArguments": training,
-    }
-    for title, names in groups.items():
-        group = parser.add_argument_group(title)
-        group._group_actions = [action for action in options if action.dest in names]
-        options[:] = [action for action in options if action.dest not in names]
+def _take_defaults(parser: HfArgumentParser, config: str | None) -> None:
+    """Take the options of a YAML file as defaults; a single value where several are possible is a list of one."""
+    if config is None:
+        return
+    try:
+        settings = yaml.safe_load(Path(config).read_text(encoding="utf-8")) or {}
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        parser.error(f"{config} cannot be read as YAML: {error}")
+    if not isinstance(settings, dict):
+        parser.error(f"{config} holds no options, one 'name: value' a line, but a {type(settings).__name__}")
+    several = {action.dest: action.nargs in ("+", "*") for action in parser._actions}
+    unknown = sorted(map(str, settings.keys() - several.keys()))
+    if unknown:
+        parser.error(f"{config} has unknown options: {', '.join(unknown)}")
+    single = {name for name, value in settings.items() if several[name] and not isinstance(value, list | None)}
+    parser.set_defaults(**{name: [value] if name in single else value for name, value in settings.items()})

@@ -56,7 +56,7 @@ def _percent(result: dict[str, Any], key: str) -> str:
 
 
 @torch.inference_mode()
-def _size_and_speed(
+def size_and_speed(
     model: PreTrainedModel,
     processing_class: Processor,
     dataset: Dataset,
@@ -86,7 +86,7 @@ def _size_and_speed(
     return {"parameters": saved_parameters(model), "examples_per_second": best, "device": device}
 
 
-def _publish(
+def publish(
     results: dict[str, dict[str, Any]], alignment: dict[str, Any] | None, rows: int, output_dir: Path
 ) -> dict[str, Any]:
     """Print the tables and write all_results.json, from the main process."""
@@ -97,14 +97,14 @@ def _publish(
     if PartialState().is_main_process:
         write_atomically(path, lambda temporary: temporary.write_text(json.dumps(everything, indent=2) + "\n"))
     if alignment is not None:
-        _say(f"\n{group_table(alignment)}")
+        say(f"\n{group_table(alignment)}")
         if PartialState().is_main_process and find_spec("matplotlib") is not None:
             plot_groups(alignment, output_dir / "subclasses.png")
-    _say(f"\n{results_table(results, rows)}\n\nStudents and {path.name} are in {output_dir}")
+    say(f"\n{results_table(results, rows)}\n\nStudents and {path.name} are in {output_dir}")
     return everything
 
 
-def _say(line: str) -> None:
+def say(line: str) -> None:
     """Print from the main process alone."""
     if PartialState().is_main_process:
         print(line, flush=True)

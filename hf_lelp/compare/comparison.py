@@ -5,7 +5,6 @@ all runs are there; a run that is there is not run again, so that the same comma
 """
 
 import logging
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,14 +17,14 @@ from transformers import PreTrainedTokenizerBase
 
 from hf_lelp.classifiers import load_processor
 from hf_lelp.cli.data import DataArguments, expand, load_data
-from hf_lelp.cli.options import configure_logging, errors_as_one_line, parse_options
+from hf_lelp.cli.options import Program
 from hf_lelp.compare.methods import Method
 from hf_lelp.compare.report import publish
 from hf_lelp.compare.run import RUN_SETTINGS
 from hf_lelp.compare.runs import run_all
 from hf_lelp.compare.task import Task
 from hf_lelp.config import LELPConfig
-from hf_lelp.data.columns import EMBEDDING_COLUMN, LOGITS_COLUMN
+from hf_lelp.data.columns import EMBEDDING_COLUMN, LOGITS_COLUMN, RunColumns
 from hf_lelp.data.encoding import longest
 from hf_lelp.data.rows import column_values, with_columns
 from hf_lelp.data.text import set_pad_token
@@ -69,10 +68,6 @@ class CompareArguments(DataArguments):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        methods: Any = self.methods
-        self.methods = [methods] if isinstance(methods, str) else methods  # YAML may have one as text
-        sizes: Any = self.train_sizes
-        self.train_sizes = [sizes] if isinstance(sizes, int) else sizes
         for name in ("teacher_model", "student_model"):
             if getattr(self, name) is None:
                 raise ValueError(f"{name} is missing: a Hub id or folder.")
@@ -139,8 +134,7 @@ def load_task(arguments: CompareArguments, config: LELPConfig, size: int | None 
     processing_class = load_processor(name)
     student = partial(_student, name, classes.num_labels)
     settings: dict[str, Any] = {
-        "input_columns": config.input_columns,
-        "label_column": config.label_column,
+        "columns": RunColumns.of((train, evaluation), config.input_columns, config.label_column, processing_class),
         "max_length": longest(processing_class, student(), config.max_length),
         "classes": classes,
     }
@@ -207,18 +201,8 @@ def choose_reference(methods: Sequence[str], reference: str | None) -> str:
     return reference
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Compare as the arguments ask for."""
-    configure_logging()
-    arguments, config = parse_options(
-        CompareArguments,
-        sys.argv[1:] if argv is None else argv,
-        prog="python -m hf_lelp.compare",
-        description="Compare methods of distillation on your data, over several seeds.",
-    )
-    with errors_as_one_line():
-        compare(arguments, config)
-
-
-if __name__ == "__main__":
-    main()
+PROGRAM = Program(
+    compare,
+    (CompareArguments, LELPConfig),
+    "Compare methods of distillation on your data, over several seeds.",
+)

@@ -18,7 +18,7 @@ from transformers import TrainingArguments, set_seed
 
 from hf_lelp.compare.methods import Method, build_trainer, train_student
 from hf_lelp.compare.task import Task
-from hf_lelp.config import AUTO, LELPConfig, effective_settings
+from hf_lelp.config import AUTO, SILENT_RUN, LELPConfig, effective_settings
 from hf_lelp.data.columns import LOGITS_COLUMN
 from hf_lelp.data.labels import NO_LABEL
 from hf_lelp.data.rows import column_values, content_hash, split_rows, transform_of
@@ -33,21 +33,10 @@ logger = logging.getLogger(__name__)
 
 # To be raised whenever a loss or a maker of subclasses changes by more than rounding: runs of before are then not read.
 RESULTS_VERSION = 1
-# Neither changes a result; all else that a run is configured with does.
-RUN_SETTINGS: dict[str, Any] = {
-    "save_strategy": "no",
-    "eval_strategy": "no",
-    "logging_strategy": "no",
-    "report_to": "none",
-    "disable_tqdm": True,
-    "dataloader_pin_memory": False,
-    "prediction_loss_only": False,
-    "eval_do_concat_batches": True,
-}
-# Of the columns that a task has already, and is known by: where they were kept, and how they were made.
-COLUMN_SETTINGS = {"columns_cache_dir", "columns_dtype", "check_teacher"} | {
-    item.name for item in fields(LELPConfig) if item.name.startswith("teacher_")
-}
+# None of these changes a result; every other setting does.
+RUN_SETTINGS: dict[str, Any] = {**SILENT_RUN, "dataloader_pin_memory": False}
+# A task has its columns already, and is known by them.
+COLUMN_SETTINGS = {item.name for item in fields(LELPConfig) if item.metadata.get("changes") in ("columns", "nothing")}
 # Settings of TrainingArguments, of which a run is known by those that the task or the method sets.
 EXCLUDED_SETTINGS = {item.name for item in fields(TrainingArguments)} | COLUMN_SETTINGS
 

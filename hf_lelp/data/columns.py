@@ -1,12 +1,13 @@
 """Which columns a model reads, and the names of those that the library adds."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-from datasets import Audio, Dataset, Image, IterableDataset
+from datasets import Audio, Dataset, Image, IterableDataset, Value
 from transformers import BaseImageProcessor, SequenceFeatureExtractor
 
-from hf_lelp.data.encoding import Processor
+from hf_lelp.data.encoding import Processor, input_name
 from hf_lelp.data.rows import column_names
 
 EMBEDDING_COLUMN = "teacher_embedding"
@@ -17,6 +18,73 @@ TEACHER_COLUMNS = (LOGITS_COLUMN, EMBEDDING_COLUMN, PROJECTIONS_COLUMN)
 # operation on a dataset: its description does not.
 TEACHER_MARK = "teacher_fingerprint"
 PROJECTIONS_MARK = "projections_fingerprint"
+
+LOOKED_AT = 100  # rows of a stream that does not tell its types
+
+
+@dataclass(frozen=True)
+class RunColumns:
+    """Which columns a run reads: found once, mostly in the training data, and asked of all other data.
+
+    Attributes:
+        inputs: of the student; `None` where no raw data has shown them yet.
+        label: of the labels, where there are any.
+        named: the inputs that the user named, `None` to find them.
+    """
+
+    inputs: list[str] | None
+    label: str
+    named: Sequence[str] | None = None
+
+    @classmethod
+    def of(
+        cls,
+        datasets: Iterable[Any],
+        input_columns: Sequence[str] | None,
+        label_column: str,
+        processing_class: Processor | None,
+    ) -> "RunColumns":
+        """The columns of the first of the datasets that holds raw rows.
+
+        Raises:
+            ValueError: see `resolve_input_columns`.
+        """
+        found = cls(None, label_column, input_columns)
+        raw = (data for data in datasets if isinstance(data, Dataset | IterableDataset))
+        first = next((data for data in raw if not is_prepared(data, processing_class)), None)
+        return found if first is None else replace(found, inputs=found.inputs_of(first, processing_class))
+
+    def inputs_of(self, dataset: Dataset | IterableDataset, processing_class: Processor | None) -> list[str]:
+        """The inputs of a dataset of raw rows.
+
+        Raises:
+            ValueError: if it lacks one; see also `resolve_input_columns`.
+        """
+        if self.inputs is None:
+            return resolve_input_columns(dataset, self.named, self.label, processing_class)
+        present = column_names(dataset)
+        missing = [name for name in self.inputs if name not in present]
+        if missing:
+            raise ValueError(
+                f"This run reads {', '.join(self.inputs)}, and this dataset has {', '.join(present)}. Rename its"
+                " columns as the training data's, or set input_columns."
+            )
+        return self.inputs
+
+    def label_of(self, dataset: Any) -> str:
+        """The label column of a dataset; where it has none, the name that it would have."""
+        return find_label_column(dataset, self.label) or self.label
+
+
+def find_label_column(dataset: Any, label_column: str) -> str | None:
+    """The label column that the dataset has: the one named, or the "labels" of a prepared dataset."""
+    present = column_names(dataset) if isinstance(dataset, Dataset | IterableDataset) else []
+    return next((name for name in (label_column, "labels") if name in present), None)
+
+
+def is_prepared(dataset: Dataset | IterableDataset, processing_class: Processor | None) -> bool:
+    """Whether a dataset holds the model's inputs already, or there is nothing to make them with."""
+    return processing_class is None or input_name(processing_class) in column_names(dataset)
 
 
 def resolve_input_columns(
@@ -39,11 +107,11 @@ def resolve_input_columns(
     """
     dataset = dataset.with_format(None)  # a format may hide columns
     present: list[str] = column_names(dataset)
-    kind, is_candidate = "text", _is_text
+    kind = "text"
     if isinstance(processing_class, BaseImageProcessor):
-        kind, is_candidate = "image", _is_image
+        kind = "image"
     elif isinstance(processing_class, SequenceFeatureExtractor):
-        kind, is_candidate = "audio", _is_audio
+        kind = "audio"
     if input_columns is not None:
         missing = [name for name in input_columns if name not in present]
         if missing:
@@ -53,11 +121,10 @@ def resolve_input_columns(
         return list(input_columns)
     if kind in present:
         return [kind]
-    features = dataset.features or {}
-    encoded = [name for name in present if isinstance(features.get(name), Image | Audio)]  # not to be decoded here
-    first: dict[str, Any] = next(iter(dataset.remove_columns(encoded)), {})
-    first |= {name: features[name] for name in encoded}
-    found = [name for name in present if name in first and is_candidate(first[name]) and name != label_column]
+    features = dataset.features
+    is_candidate = {"text": _holds_text, "image": _holds_images, "audio": _holds_sounds}[kind]
+    shown = features if features is not None else _first_values(dataset)
+    found = [name for name in present if name != label_column and is_candidate(shown.get(name))]
     if len(found) != 1:
         raise ValueError(
             f"Which column is the {kind}? The dataset has {', '.join(present)}, of them {kind}:"
@@ -66,13 +133,21 @@ def resolve_input_columns(
     return found
 
 
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str)
+def _first_values(stream: IterableDataset) -> dict[str, Any]:
+    """Of each column the first value that is not null, within the first rows of a stream that does not tell types."""
+    found: dict[str, Any] = {}
+    for row in stream.take(LOOKED_AT):
+        found |= {name: value for name, value in row.items() if value is not None and name not in found}
+    return found
 
 
-def _is_image(value: Any) -> bool:
-    return isinstance(value, Image) or hasattr(value, "getbands")
+def _holds_text(shown: Any) -> bool:
+    return isinstance(shown, str) or (isinstance(shown, Value) and "string" in shown.dtype)
 
 
-def _is_audio(value: Any) -> bool:
-    return isinstance(value, Audio) or (isinstance(value, dict) and {"array", "sampling_rate"} <= {*value})
+def _holds_images(shown: Any) -> bool:
+    return isinstance(shown, Image) or hasattr(shown, "getbands")
+
+
+def _holds_sounds(shown: Any) -> bool:
+    return isinstance(shown, Audio) or (isinstance(shown, Mapping) and {"array", "sampling_rate"} <= {*shown})

@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from datasets import ClassLabel, Dataset, IterableDataset, Value
+from datasets import ClassLabel, Dataset, Value
 from numpy.typing import NDArray
 
-from hf_lelp.config import LELPConfig
 from hf_lelp.data.columns import LOGITS_COLUMN
-from hf_lelp.data.rows import column_names, column_values
+from hf_lelp.data.rows import column_values
 
 NO_LABEL = -100
 
@@ -221,9 +220,3 @@ def classes_of(dataset: Dataset) -> NDArray[np.int64]:
         labels = np.asarray(column_values(columns, "labels"))
         classes = np.where(labels == NO_LABEL, classes, labels)
     return np.asarray(classes, dtype=np.int64)
-
-
-def find_label_column(dataset: Any, args: LELPConfig) -> str | None:
-    """The label column that the dataset has: the one named, or the "labels" of a prepared dataset."""
-    present = column_names(dataset) if isinstance(dataset, Dataset | IterableDataset) else []
-    return next((name for name in (args.label_column, "labels") if name in present), None)

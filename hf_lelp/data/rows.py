@@ -1,6 +1,7 @@
 """Rows of a dataset: reading whole columns, joining, splitting, and what they are known by."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -8,13 +9,45 @@ import xxhash
 from datasets import Audio, Dataset, Features, Image, IterableDataset, concatenate_datasets
 from datasets.table import ConcatenationTable, MemoryMappedTable, Table, embed_table_storage
 
+Transform = Callable[[dict[str, Any]], dict[str, Any]]
 
-def transform_of(dataset: Any) -> Callable[[dict[str, Any]], dict[str, Any]] | None:
-    """The transform that was set on a dataset (`set_transform`), if any."""
+
+@dataclass(frozen=True)
+class TransformOfColumns:
+    """A transform that sees some columns alone, as `set_transform(..., columns=…, output_all_columns=…)` says.
+
+    Attributes:
+        transform: the user's own.
+        columns: that it sees.
+        output_all_columns: whether the others pass as they are.
+    """
+
+    transform: Transform
+    columns: Sequence[str]
+    output_all_columns: bool
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """What the dataset gives for a batch of all its columns."""
+        seen = {name: values for name, values in batch.items() if name in self.columns}
+        others = {name: values for name, values in batch.items() if self.output_all_columns and name not in seen}
+        return {**others, **self.transform(seen)}
+
+
+def transform_of(dataset: Any) -> Transform | None:
+    """The transform that was set on a dataset (`set_transform`), if any, to be applied to all its columns."""
     if not isinstance(dataset, Dataset) or dataset.format["type"] != "custom":
         return None
-    transform: Callable[[dict[str, Any]], dict[str, Any]] = dataset.format["format_kwargs"]["transform"]
-    return transform
+    form = dataset.format
+    transform: Transform = form["format_kwargs"]["transform"]
+    if {*form["columns"]} == {*dataset.column_names}:
+        return transform
+    return TransformOfColumns(transform, tuple(form["columns"]), form["output_all_columns"])
+
+
+def shown_columns(dataset: Dataset) -> list[str]:
+    """The columns that a dataset shows: `set_format(..., columns=…)` hides the others."""
+    form = dataset.format
+    return dataset.column_names if form["output_all_columns"] else list(form["columns"])
 
 
 def column_names(dataset: Dataset | IterableDataset) -> list[str]:
@@ -34,7 +67,13 @@ def with_columns(dataset: Dataset, columns: Dataset) -> Dataset:
     own = dataset.with_format(None)
     replaced = [name for name in columns.column_names if name in own.column_names]
     joined = concatenate_datasets([own.remove_columns(replaced), columns.with_format(None)], axis=1)
-    return joined.with_format(form["type"], **form["format_kwargs"])
+    shown = [name for name in form["columns"] if name in own.column_names and name not in replaced]
+    return joined.with_format(
+        form["type"],
+        columns=[*shown, *columns.column_names],
+        output_all_columns=form["output_all_columns"],
+        **form["format_kwargs"],
+    )
 
 
 def split_rows(dataset: Dataset, rows: int) -> list[Dataset]:

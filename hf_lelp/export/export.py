@@ -5,8 +5,6 @@ A student is a transformers model already: this is for those who cannot use `tru
 
 import hashlib
 import json
-import logging
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,12 +12,12 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from transformers import HfArgumentParser, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import CONFIG_NAME
-from transformers.utils.logging import disable_progress_bar
 
 from hf_lelp.classifiers import class_names, load_processor
 from hf_lelp.cli.data import DataArguments, load_data
+from hf_lelp.cli.options import Program
 from hf_lelp.data.columns import resolve_input_columns
 from hf_lelp.data.labels import NO_LABEL, resolve_classes
 from hf_lelp.data.rows import column_values
@@ -51,6 +49,7 @@ class ExportArguments(DataArguments):
         ValueError: if nothing known is asked for, or the data is missing.
     """
 
+    student: str | None = field(default=None, metadata={"help": "The student: folder or Hub id."})
     to: list[str] = field(
         default_factory=list,
         metadata={"help": "One or more of plain (a linear final layer), onnx, int8 (quantised ONNX), torch (.pt2)."},
@@ -68,6 +67,8 @@ class ExportArguments(DataArguments):
     seed: int = field(default=42, metadata={"help": "For rows that are drawn at random."})
 
     def __post_init__(self) -> None:
+        if self.student is None:
+            raise ValueError("student is missing: a folder or Hub id.")
         unknown = [name for name in self.to if name not in FORMS]
         if unknown or not self.to:
             raise ValueError(f"to={' '.join(self.to)}: one or more of {', '.join(FORMS)} are possible.")
@@ -76,12 +77,11 @@ class ExportArguments(DataArguments):
         super().__post_init__()
 
 
-def export(student: str, arguments: ExportArguments) -> dict[str, Any]:
+def export(arguments: ExportArguments) -> dict[str, Any]:
     """Make what was asked for, check it, measure it, print a line on each.
 
     Args:
-        student: folder or Hub id of a student of either form, or of any text classifier.
-        arguments: what to make, where, and the data.
+        arguments: the student, of either form, or any text classifier; what to make of it, where; and the data.
 
     Returns:
         The results as in `export.json`: "plain", see `plain_student`; "runtimes", see `measure`; and "sha256" of their
@@ -93,7 +93,7 @@ def export(student: str, arguments: ExportArguments) -> dict[str, Any]:
         RuntimeError: if an exported file does not give the student's logits.
         ImportError: if ONNX is asked for and not installed.
     """
-    output_dir = Path(arguments.output_dir)
+    student, output_dir = str(arguments.student), Path(arguments.output_dir)
     check_writable(output_dir)
     earlier = _earlier(output_dir / RESULTS_NAME)
     model = load_student(student, dtype=torch.float32).cpu().eval()
@@ -221,22 +221,9 @@ def _earlier(path: Path) -> dict[str, Any]:
     return found
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Run the command line."""
-    parser = HfArgumentParser(
-        [ExportArguments],  # type: ignore[list-item]
-        prog="python -m hf_lelp.export",
-        description="Make a plain model, ONNX (int8 too) or a torch.export program of a student, checked and measured.",
-    )
-    parser.add_argument("student", metavar="STUDENT", help="Folder or Hub id of the student.")
-    disable_progress_bar()  # those of single files
-    logging.basicConfig(format="%(message)s")
-    try:
-        arguments, rest = parser.parse_args_into_dataclasses(argv)
-        export(rest.student, arguments)
-    except (ValueError, RuntimeError, ImportError) as error:
-        sys.exit(f"error: {error}")
-
-
-if __name__ == "__main__":
-    main()
+PROGRAM = Program(
+    export,
+    (ExportArguments,),
+    "Make a plain model, ONNX (int8 too) or a torch.export program of a student, checked and measured.",
+    first="student",
+)

@@ -12,13 +12,13 @@ from accelerate.utils import broadcast, broadcast_object_list
 from datasets import Dataset
 from numpy.typing import NDArray
 
+from hf_lelp.classifiers import LinearHead
 from hf_lelp.data.columns import EMBEDDING_COLUMN, LOGITS_COLUMN, PROJECTIONS_COLUMN
 from hf_lelp.data.rows import mapped_anew, split_rows
 from hf_lelp.projections.class_projections import ClassProjections
 from hf_lelp.projections.principal_directions import Moments
 from hf_lelp.storage.files import remove_leftovers
 from hf_lelp.storage.shards import SHARD_ROWS, default_cache_dir, make_missing_shards, narrowed, open_shards
-from hf_lelp.teacher.protocol import TeacherLike
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ PROJECTED_BATCH = 1024  # projected at once
 def fit_projections(
     columns: Dataset,
     labels: NDArray[np.int64] | None,
-    teacher: TeacherLike,
+    head: LinearHead,
     num_directions: int,
     *,
     at_least: int | None = None,
@@ -44,7 +44,7 @@ def fit_projections(
         columns: result of `teacher_columns`, N rows; or any with its columns, taken to be those of its fingerprint
             (which is another each time for rows that come from a `map` which datasets cannot hash).
         labels: (N,), −100 for none; `None` where no row has one.
-        teacher: that made the columns.
+        head: of the teacher that made the columns.
         num_directions: K.
         at_least: see `ClassProjections.fit`.
         null_space: likewise.
@@ -52,7 +52,7 @@ def fit_projections(
     """
     state = PartialState()
     key = xxhash.xxh3_128(
-        f"{teacher.head.fingerprint} {num_directions} {at_least} {null_space} {columns._fingerprint}".encode()
+        f"{head.fingerprint} {num_directions} {at_least} {null_space} {columns._fingerprint}".encode()
     )
     columns = columns.select_columns([LOGITS_COLUMN, EMBEDDING_COLUMN])
     if labels is not None:
@@ -66,7 +66,7 @@ def fit_projections(
         each, more = divmod(len(columns), state.num_processes)
         fitted = ClassProjections.fit(
             part,
-            teacher.head,
+            head,
             num_directions,
             at_least=at_least,
             null_space=null_space,

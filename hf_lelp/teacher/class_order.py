@@ -3,7 +3,7 @@
 import logging
 import os
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from datasets import Dataset, IterableDataset
@@ -14,9 +14,9 @@ from transformers import AutoConfig, PreTrainedModel
 from hf_lelp.classifiers import class_names, load_processor
 from hf_lelp.config import LELPConfig
 from hf_lelp.data.checks import check_numbers
-from hf_lelp.data.columns import LOGITS_COLUMN, PROJECTIONS_COLUMN, resolve_input_columns
+from hf_lelp.data.columns import LOGITS_COLUMN, PROJECTIONS_COLUMN, find_label_column, resolve_input_columns
 from hf_lelp.data.encoding import Processor
-from hf_lelp.data.labels import NO_LABEL, Classes, UnknownClasses, find_label_column, resolve_classes
+from hf_lelp.data.labels import NO_LABEL, Classes, UnknownClasses, resolve_classes
 from hf_lelp.data.rows import column_names, transform_of
 from hf_lelp.teacher.protocol import TeacherLike
 from hf_lelp.teacher.teacher import Teacher
@@ -24,17 +24,30 @@ from hf_lelp.teacher.teacher import Teacher
 _warn_once = cache(logging.getLogger(__name__).warning)
 
 
+class AlignedTeacher(NamedTuple):
+    """A teacher that gives its classes in the data's order, and these classes; `LELPTrainer` takes it as it is.
+
+    Attributes:
+        teacher: `None` where none is run.
+        classes: in the data's order.
+    """
+
+    teacher: TeacherLike | None
+    classes: Classes
+
+
 def load_aligned_teacher(
-    teacher_model: PreTrainedModel | TeacherLike | str | None,
+    teacher_model: PreTrainedModel | TeacherLike | AlignedTeacher | str | None,
     processing_class: Processor | None,
     args: LELPConfig,
     dataset: Any,
     student: Any,
-) -> tuple[TeacherLike | None, Classes]:
+) -> AlignedTeacher:
     """Load the teacher, settle the classes with the data, and have the teacher give them in the data's order.
 
     Args:
-        teacher_model: id, folder, model or `TeacherLike`; left alone where `args.alpha` is 1 or there is no dataset.
+        teacher_model: id, folder, model or `TeacherLike`; left alone where `args.alpha` is 1 or there is no dataset. One
+            that is aligned already comes back as it is.
         processing_class: its tokenizer, image processor or feature extractor, `None` for the one saved with it.
         args: settings of the run.
         dataset: training data or `None`.
@@ -47,12 +60,14 @@ def load_aligned_teacher(
     """
     if isinstance(dataset, IterableDataset) and args.alpha < 1:
         _check_stream(dataset, args)
+    if isinstance(teacher_model, AlignedTeacher):
+        return teacher_model if args.alpha < 1 else teacher_model._replace(teacher=None)
     teacher = None
     if teacher_model is not None and args.alpha < 1 and dataset is not None:
         teacher = _load_teacher(teacher_model, processing_class, args, dataset)
     classes = _settle_classes(args, dataset, teacher, student)
     if teacher is None or classes.teacher_order == list(range(len(teacher.head.weight))):
-        return teacher, classes
+        return AlignedTeacher(teacher, classes)
     assert classes.teacher_order is not None
     if not isinstance(teacher, Teacher):
         raise ValueError(
@@ -65,7 +80,7 @@ def load_aligned_teacher(
             " data's columns were made in the teacher's. Make them with"
             f" Teacher(..., class_order={classes.teacher_order})."
         )
-    return teacher.reordered(classes.teacher_order), classes
+    return AlignedTeacher(teacher.reordered(classes.teacher_order), classes)
 
 
 def _check_stream(dataset: IterableDataset, args: LELPConfig) -> None:
@@ -117,7 +132,7 @@ def _load_teacher(
 
 def _settle_classes(args: LELPConfig, dataset: Any, teacher: TeacherLike | None, model: Any) -> Classes:
     """The classes of data and teacher, or where neither tells, those of the student or of the prepared columns."""
-    column = find_label_column(dataset, args)
+    column = find_label_column(dataset, args.label_column)
     if column is None and isinstance(dataset, Dataset):
         _tell_unlabelled(dataset, args)
     try:

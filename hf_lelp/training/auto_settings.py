@@ -30,9 +30,9 @@ from accelerate.utils import broadcast_object_list
 from datasets import Dataset
 from numpy.typing import NDArray
 from transformers import PrinterCallback, Trainer, set_seed
-from transformers.trainer_utils import IntervalStrategy, SaveStrategy, number_of_arguments
+from transformers.trainer_utils import number_of_arguments
 
-from hf_lelp.config import AUTO, MOST_SUBCLASSES, LELPConfig, effective_settings
+from hf_lelp.config import AUTO, MOST_SUBCLASSES, SILENT_RUN, LELPConfig, effective_settings, what_changes
 from hf_lelp.data.columns import LOGITS_COLUMN, PROJECTIONS_COLUMN
 from hf_lelp.data.labels import classes_of
 from hf_lelp.data.rows import column_values, transform_of
@@ -48,19 +48,6 @@ MOST_VALIDATION_ROWS = 5000
 SEARCH_VERSION = 5  # to be raised whenever the search changes: trials and runs of before are then not read
 
 TRIALS_NAME = "auto.json"
-# What a run is called, where it is kept and how often it says so change no trial.
-_NO_PART_IN_TRIALS = (
-    "output_dir",
-    "run_name",
-    "project",
-    "resume_",
-    "logging_",
-    "log_",
-    "save_",
-    "hub_",
-    "columns_cache",
-)
-
 # From settings, rows to train on and rows to answer to the logits of the latter, (n, C).
 Fit = Callable[[LELPConfig, Dataset, Dataset], NDArray[np.floating]]
 
@@ -154,20 +141,15 @@ def student_maker(model: Any, model_init: Callable[..., Any] | None) -> Callable
 
 
 def fit_student(
-    make_trainer: Callable[..., Trainer],
-    make_student: Callable[[], Any],
-    args: LELPConfig,
-    train: Dataset,
-    validation: Dataset,
+    make_trainer: Callable[[LELPConfig, Dataset], Trainer], args: LELPConfig, train: Dataset, validation: Dataset
 ) -> NDArray[np.floating]:
-    """Train a student of a trial; bound to the first two arguments it is a `Fit`.
+    """Train a student of a trial; bound to the first argument it is a `Fit`.
 
     Args:
-        make_trainer: from `model`, `args` and `train_dataset`, prepared rows, to the trainer of a trial.
-        make_student: draws the student as it is before training.
+        make_trainer: draws a student, from a trial's settings and rows to its trainer.
         args: of the trial.
-        train: rows to train on.
-        validation: rows to answer, n.
+        train: prepared rows to train on.
+        validation: prepared rows to answer, n.
 
     Returns:
         Logits of `validation`, (n, C).
@@ -176,10 +158,9 @@ def fit_student(
     if isinstance(transform, OnTheFly) and transform.columns and transform.processing_class is not None:
         validation = validation.with_transform(replace(transform, transform=None))  # as it is stored
     set_seed(args.seed)
-    student = make_student()
     with tempfile.TemporaryDirectory() as scratch:
         args.output_dir = scratch
-        trainer = make_trainer(model=student, args=args, train_dataset=train)
+        trainer = make_trainer(args, train)
         trainer.remove_callback(PrinterCallback)
         trainer.train()
         return np.asarray(trainer.predict(validation).predictions)
@@ -188,19 +169,7 @@ def fit_student(
 def _trial(args: LELPConfig, settings: dict[str, Any]) -> LELPConfig:
     """A configuration for a run whose student is thrown away."""
     trial = copy.deepcopy(args)
-    silent = {
-        "save_strategy": SaveStrategy.NO,
-        "eval_strategy": IntervalStrategy.NO,
-        "logging_strategy": IntervalStrategy.NO,
-        "report_to": [],
-        "disable_tqdm": True,
-        "push_to_hub": False,
-        "load_best_model_at_end": False,
-        "prediction_loss_only": False,
-        "eval_do_concat_batches": True,
-        "batch_eval_metrics": False,
-    }
-    for name, value in {**silent, **settings}.items():
+    for name, value in {**SILENT_RUN, **settings}.items():
         setattr(trial, name, value)
     trial.check_teacher = False  # it was, on all rows
     return trial
@@ -222,7 +191,7 @@ def _hash_of(dataset: Dataset) -> str:
 def _key(trial: LELPConfig, data: str, student: str, projections: str) -> str:
     """Hash of all that a trial's result depends on, but for the student's own weights and its inputs."""
     settings = effective_settings(trial.to_dict())
-    kept = {name: value for name, value in settings.items() if not name.startswith(_NO_PART_IN_TRIALS)}
+    kept = {name: value for name, value in settings.items() if what_changes(name) != "nothing"}
     of = [SEARCH_VERSION, kept, data, student, projections if trial.num_subclasses != 1 else ""]
     return xxhash.xxh3_128(json.dumps(of, sort_keys=True, default=str).encode()).hexdigest()
 

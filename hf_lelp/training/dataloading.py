@@ -4,18 +4,15 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from datasets import Dataset, IterableDataset
+from datasets import Dataset
+from torch.utils.data import StackDataset
 from transformers import Trainer
 from transformers.trainer_utils import has_length
 
 from hf_lelp.config import LELPConfig
-from hf_lelp.data.checks import check_rows
-from hf_lelp.data.encoding import Processor
-from hf_lelp.data.labels import Classes, find_label_column
 from hf_lelp.data.rows import transform_of
-from hf_lelp.projections.class_projections import ClassProjections
-from hf_lelp.training.student_inputs import OnTheFly, student_columns
-from hf_lelp.training.targets import check_marks
+from hf_lelp.training.prepared_run import PreparedRun
+from hf_lelp.training.student_inputs import OnTheFly
 
 IN_MEMORY_BYTES = 2 * 2**30
 
@@ -24,24 +21,7 @@ class DataloadingMixin(Trainer):
     """The part of `LELPTrainer` that prepares datasets for the student and reads them."""
 
     args: LELPConfig
-    processing_class: Processor | None
-    projections: ClassProjections | None
-    _classes: Classes
-    _max_length: int | None
-
-    def _prepare(self, dataset: Any) -> Any:
-        """Inputs and encoded labels; datasets that are not of the datasets library are taken to be prepared."""
-        if not isinstance(dataset, Dataset | IterableDataset):
-            check_rows(dataset)
-            return dataset
-        return student_columns(
-            check_marks(dataset, None, self.projections),
-            self.processing_class,
-            input_columns=self.args.input_columns,
-            label_column=find_label_column(dataset, self.args) or self.args.label_column,
-            max_length=self._max_length,
-            classes=self._classes,
-        )
+    prepared: PreparedRun
 
     def get_train_dataloader(self) -> Any:
         """As in Trainer; arrays (a prepared dataset in torch format, up to 2 GiB) are read into memory once."""
@@ -49,7 +29,8 @@ class DataloadingMixin(Trainer):
         if self.processing_class is not None or not fits_in_memory(dataset):
             return super().get_train_dataloader()
         try:
-            self.train_dataset = InMemory(self._remove_unused_columns(dataset, description="training"))
+            tensors = self._remove_unused_columns(dataset, description="training")[:]
+            self.train_dataset = StackDataset(**tensors)
             return super().get_train_dataloader()
         finally:
             self.train_dataset = dataset
@@ -57,13 +38,15 @@ class DataloadingMixin(Trainer):
     def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
         """As in Trainer; a raw dataset is prepared first."""
         prepared = (
-            eval_dataset if eval_dataset is None or isinstance(eval_dataset, str) else self._prepare(eval_dataset)
+            eval_dataset
+            if eval_dataset is None or isinstance(eval_dataset, str)
+            else self.prepared.inputs_of(eval_dataset)
         )
         return super().get_eval_dataloader(prepared)
 
     def get_test_dataloader(self, test_dataset: Any) -> Any:
         """As in Trainer; a raw dataset is prepared first."""
-        return super().get_test_dataloader(self._prepare(test_dataset))
+        return super().get_test_dataloader(self.prepared.inputs_of(test_dataset))
 
     def _get_eval_sampler(self, eval_dataset: Any) -> torch.utils.data.Sampler | None:
         # Trainer groups evaluation rows by length where training groups them, and predictions come back in that order.
@@ -82,26 +65,9 @@ class DataloadingMixin(Trainer):
         return dataset.with_transform(replace(transform, wanted=arguments))
 
 
-class InMemory(torch.utils.data.Dataset):
-    """The columns of a dataset in torch format as tensors, for inputs that are arrays.
-
-    Args:
-        dataset: all of whose columns fit in memory.
-    """
-
-    def __init__(self, dataset: Dataset) -> None:
-        self.tensors: dict[str, torch.Tensor] = dataset[:]
-
-    def __len__(self) -> int:
-        return len(next(iter(self.tensors.values())))
-
-    def __getitem__(self, row: int) -> dict[str, torch.Tensor]:
-        return {name: tensor[row] for name, tensor in self.tensors.items()}
-
-
 def fits_in_memory(dataset: Any) -> bool:
     """Whether a dataset is of arrays, in torch format, and of at most 2 GiB.
 
-    Row by row out of Arrow such a dataset can take as long to read as a small student's step: see `InMemory`.
+    Row by row out of Arrow such a dataset can take as long to read as a small student's step.
     """
     return isinstance(dataset, Dataset) and dataset.format["type"] == "torch" and dataset.data.nbytes <= IN_MEMORY_BYTES

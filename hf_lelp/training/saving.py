@@ -2,6 +2,7 @@
 
 import logging
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,6 @@ from transformers.utils import CONFIG_NAME
 
 from hf_lelp.config import LELPConfig
 from hf_lelp.data.encoding import Processor
-from hf_lelp.data.labels import Classes
 from hf_lelp.projections.class_projections import ClassProjections
 from hf_lelp.projections.subclass_scores import SubclassScores
 from hf_lelp.storage.checksums import WEIGHTS, write_checksums
@@ -34,7 +34,7 @@ from hf_lelp.student.checkpoints import (
 from hf_lelp.student.heads import AuxiliaryHead, StudentHead
 from hf_lelp.student.modeling_lelp import SubclassHead
 from hf_lelp.training.card_facts import card_of
-from hf_lelp.training.targets import TeacherData
+from hf_lelp.training.prepared_run import PreparedRun
 
 logger = logging.getLogger(__name__)
 
@@ -45,15 +45,16 @@ class SavingMixin(Trainer):
     args: LELPConfig
     processing_class: Processor | None
     model: PreTrainedModel
-    projections: ClassProjections | None
+    prepared: PreparedRun
+    auto_trials: list[dict[str, Any]]
     subclass_scores: SubclassScores
-    _classes: Classes
     _head: StudentHead | None
-    _max_length: int | None
     _measured: dict[int, dict[str, float]]
-    _teacher_data: TeacherData | None
-    _teacher_fingerprint: str | None
-    _teacher_name: str | None
+
+    @property
+    def projections(self) -> ClassProjections | None:
+        """Those that the targets are made with, where known."""
+        return self.prepared.projections
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
         """As in Trainer; `True` is the last whole checkpoint in `output_dir`.
@@ -94,7 +95,7 @@ class SavingMixin(Trainer):
         settings = self.subclass_scores.settings() if self.projections is not None else {}
         if isinstance(self._head, SubclassHead):
             settings["temperature"] = self._head.temperature
-        return {"classes": self._classes.names, "teacher": self._teacher_fingerprint, **settings}
+        return {"classes": self.prepared.classes.names, "teacher": self.prepared.teacher, **settings}
 
     def student_card(self) -> StudentCard:
         """The student's card as of now: its settings, and its figures if it was evaluated after the last step."""
@@ -102,8 +103,10 @@ class SavingMixin(Trainer):
             self,
             self.args,
             projections=self.projections,
-            teacher=self._teacher_name,
-            max_length=None if isinstance(self.processing_class, SequenceFeatureExtractor) else self._max_length,
+            teacher=self.prepared.teacher_name,
+            max_length=None
+            if isinstance(self.processing_class, SequenceFeatureExtractor)
+            else self.prepared.max_length,
             measured=self._measured.get(self.state.global_step, {}),
         )
 
@@ -186,16 +189,16 @@ class SavingMixin(Trainer):
         saved = ClassProjections.from_pretrained(str(folder))
         if saved.fingerprint == self.projections.fingerprint:
             return
-        data = self._teacher_data
-        if data is None or data.embeddings is None:
+        targets = self.prepared.targets
+        if targets is None or targets.embeddings is None:
             raise ValueError(
                 f"The checkpoint {folder.parent} was trained with other class projections than the training data's."
                 f" Prepare the data with ClassProjections.from_pretrained({str(folder)!r}) to resume it."
             )
         logger.info(f"Class projections of {folder} take the place of the ones fitted now")
-        self.projections = saved
+        self.prepared = replace(self.prepared, projections=saved)
         self.subclass_scores = SubclassScores(self.args, saved)
-        self.train_dataset = data.projected_by(saved, self.train_dataset)
+        self.train_dataset = targets.projected_by(saved, self.train_dataset)
 
     def _load_best_model(self) -> None:
         super()._load_best_model()

@@ -8,10 +8,10 @@ from accelerate import PartialState
 from datasets import Dataset, IterableDataset
 from transformers import PreTrainedTokenizerBase
 
-from hf_lelp.data.columns import TEACHER_COLUMNS, resolve_input_columns
+from hf_lelp.data.columns import TEACHER_COLUMNS, RunColumns, is_prepared
 from hf_lelp.data.encoding import Processor, encode, input_name
 from hf_lelp.data.labels import Classes, in_order_of
-from hf_lelp.data.rows import column_names, column_values, transform_of, with_columns
+from hf_lelp.data.rows import column_names, column_values, shown_columns, transform_of, with_columns
 from hf_lelp.training.targets import AnyDataset
 
 
@@ -19,8 +19,7 @@ def student_columns(
     dataset: AnyDataset,
     processing_class: Processor | None,
     *,
-    input_columns: Sequence[str] | None,
-    label_column: str,
+    columns: RunColumns,
     max_length: int | None,
     classes: Classes,
 ) -> AnyDataset:
@@ -29,7 +28,7 @@ def student_columns(
     Texts become tokens once. Images, sound and the rows of a dataset with a transform become inputs whenever they are
     read: pixels of every image take far more space than the images, and a transform may augment, differently each time.
     A dataset that holds inputs already keeps its columns, and only its labels are encoded; so does any dataset where
-    there is nothing to make inputs with.
+    there is nothing to make inputs with. Columns that its format hides are not read.
 
     Raises:
         ValueError: if there is no telling which column to read, a text is no string, a label no class, or there are
@@ -38,61 +37,97 @@ def student_columns(
     transform = transform_of(dataset)
     if isinstance(transform, OnTheFly):
         return dataset
-    present: list[str] = column_names(dataset)
-    prepared = processing_class is None or input_name(processing_class) in present
+    label_column = columns.label_of(dataset)
+    prepared = is_prepared(dataset, processing_class)
     if prepared and transform is None:
+        dataset = _shown(dataset)
         ready = label_column == "labels" and (not isinstance(dataset, Dataset) or _are_indices(dataset, classes))
-        if ready or label_column not in present:
+        if ready or label_column not in column_names(dataset):
             return dataset
-    columns: list[str] = (
-        [] if prepared else resolve_input_columns(dataset, input_columns, label_column, processing_class)
-    )
-    if isinstance(dataset, Dataset) and {"labels", label_column} <= {*present} and transform is None:
-        # `map` would write ours with the type of the column that is there, and −100 as a boolean is true.
-        if label_column == "labels":
-            label_column = "labels as they came"
-            dataset = dataset.rename_column("labels", label_column)
-        else:
-            _check_same_labels(dataset, label_column, classes)
-            dataset = dataset.remove_columns("labels")
-        present = dataset.column_names
-    order = in_order_of(classes.names, (dataset.features or {}).get(label_column))
-
-    def encode_labels(values: Iterable[Any]) -> list[int]:
-        return [label if order is None or label < 0 else order[label] for label in classes.encode(values)]
-
-    def encode_rows(batch: dict[str, Any], rows: list[int]) -> dict[str, Any]:
-        encoded: dict[str, Any] = {}
-        if columns and processing_class is not None:
-            try:
-                encoded = encode(processing_class, batch, columns, max_length)
-            except ValueError as error:
-                raise ValueError(f"Rows {rows[0]} to {rows[-1]} of the dataset: {error}") from error
-        return encoded | ({"labels": encode_labels(batch[label_column])} if label_column in batch else {})
-
-    removed = [
-        name for name in present if name not in ({*present} - {label_column} if prepared else {*TEACHER_COLUMNS})
-    ]
+    inputs: list[str] = [] if prepared else columns.inputs_of(dataset, processing_class)
+    if isinstance(dataset, Dataset) and transform is None:
+        dataset, label_column = _with_one_label_column(dataset, label_column, classes)
+    encode_labels = _label_encoder(dataset, label_column, classes)
+    encode_rows = _row_encoder(processing_class, inputs, max_length, label_column, encode_labels)
+    present = column_names(dataset)
+    removed = [label_column] if prepared else [name for name in present if name not in TEACHER_COLUMNS]
+    removed = [name for name in removed if name in present]
     if isinstance(dataset, IterableDataset):
         return dataset.map(encode_rows, batched=True, with_indices=True, remove_columns=removed)
     dataset = dataset.with_format(None)
     if transform is None and (prepared or isinstance(processing_class, PreTrainedTokenizerBase)):
         # Without the teacher's columns: they would be copied, and another teacher's rows tokenized anew.
         teacher = [name for name in TEACHER_COLUMNS if name in present]
-        removed = [name for name in removed if name not in teacher]
         with PartialState().main_process_first():
             own = dataset.remove_columns(teacher).map(
-                encode_rows, batched=True, with_indices=True, remove_columns=removed, desc="Tokenizing"
+                encode_rows,
+                batched=True,
+                with_indices=True,
+                remove_columns=[name for name in removed if name not in teacher],
+                desc="Tokenizing",
             )
         return with_columns(own, dataset.select_columns(teacher)) if teacher else own
     if label_column in present:
-        dataset = with_columns(
-            dataset, Dataset.from_dict({"labels": encode_labels(column_values(dataset, label_column))})
-        )
+        labels = encode_labels(column_values(dataset, label_column))
+        dataset = with_columns(dataset, Dataset.from_dict({"labels": labels}))
     kept: list[str] = [name for name in ("labels", *TEACHER_COLUMNS) if name in dataset.column_names]
     if transform is None:
-        dataset = dataset.select_columns([*columns, *kept])
-    return dataset.with_transform(OnTheFly(processing_class, columns, max_length, kept, transform))
+        dataset = dataset.select_columns([*inputs, *kept])
+    return dataset.with_transform(OnTheFly(processing_class, inputs, max_length, kept, transform))
+
+
+def _shown(dataset: AnyDataset) -> AnyDataset:
+    """A dataset without the columns that its format hides, but with the teacher's."""
+    if not isinstance(dataset, Dataset):
+        return dataset
+    shown = shown_columns(dataset)
+    kept = [name for name in dataset.column_names if name in shown or name in TEACHER_COLUMNS]
+    return dataset if kept == dataset.column_names else dataset.select_columns(kept)
+
+
+def _label_encoder(dataset: Any, label_column: str, classes: Classes) -> Callable[[Iterable[Any]], list[int]]:
+    """From labels as they stand in the dataset to class indices of the run."""
+    order = in_order_of(classes.names, (dataset.features or {}).get(label_column))
+
+    def encode_labels(values: Iterable[Any]) -> list[int]:
+        return [label if order is None or label < 0 else order[label] for label in classes.encode(values)]
+
+    return encode_labels
+
+
+def _row_encoder(
+    processing_class: Processor | None,
+    inputs: Sequence[str],
+    max_length: int | None,
+    label_column: str,
+    encode_labels: Callable[[Iterable[Any]], list[int]],
+) -> Callable[[dict[str, Any], list[int]], dict[str, Any]]:
+    """From a batch of raw rows to the student's inputs and labels, for `Dataset.map`."""
+
+    # A closure: datasets hashes its code for the cache, where it would know a method or a class by its name alone.
+    def encode_rows(batch: dict[str, Any], rows: list[int]) -> dict[str, Any]:
+        encoded: dict[str, Any] = {}
+        if inputs and processing_class is not None:
+            try:
+                encoded = encode(processing_class, batch, inputs, max_length)
+            except ValueError as error:
+                raise ValueError(f"Rows {rows[0]} to {rows[-1]} of the dataset: {error}") from error
+        return encoded | ({"labels": encode_labels(batch[label_column])} if label_column in batch else {})
+
+    return encode_rows
+
+
+def _with_one_label_column(dataset: Dataset, label_column: str, classes: Classes) -> tuple[Dataset, str]:
+    """The dataset without a column "labels" in the way of ours, and the name of the one to encode.
+
+    `map` would write ours with the type of the column that is there, and −100 as a boolean is true.
+    """
+    if not {"labels", label_column} <= {*dataset.column_names}:
+        return dataset, label_column
+    if label_column == "labels":
+        return dataset.rename_column("labels", "labels as they came"), "labels as they came"
+    _check_same_labels(dataset, label_column, classes)
+    return dataset.remove_columns("labels"), label_column
 
 
 def _check_same_labels(dataset: Dataset, label_column: str, classes: Classes) -> None:

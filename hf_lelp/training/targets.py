@@ -1,10 +1,11 @@
-"""What a run needs made before the student trains: the columns of both sides."""
+"""Builds the teacher's side of the training columns: its logits, and its projections for the subclasses."""
 
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
 from datasets import Dataset, IterableDataset, Value
+from numpy.typing import NDArray
 
 from hf_lelp.config import AUTO, LELPConfig
 from hf_lelp.data.checks import check_directions, check_mark, check_numbers
@@ -14,8 +15,9 @@ from hf_lelp.data.columns import (
     PROJECTIONS_COLUMN,
     PROJECTIONS_MARK,
     TEACHER_MARK,
+    find_label_column,
 )
-from hf_lelp.data.labels import NO_LABEL, Classes, find_label_column
+from hf_lelp.data.labels import NO_LABEL, Classes
 from hf_lelp.data.rows import column_names, column_values, transform_of, with_columns
 from hf_lelp.projections.cache import fit_projections, projection_columns
 from hf_lelp.projections.class_projections import ClassProjections
@@ -27,7 +29,7 @@ AnyDataset = TypeVar("AnyDataset", Dataset, IterableDataset)
 
 
 @dataclass(frozen=True)
-class TeacherData:
+class Targets:
     """Training data with the teacher's columns.
 
     Attributes:
@@ -80,7 +82,7 @@ def make_targets(
     args: LELPConfig,
     classes: Classes,
     projections: ClassProjections | None = None,
-) -> TeacherData:
+) -> Targets:
     """Run the teacher, fit and project, each only where the dataset has no such column yet.
 
     Args:
@@ -98,52 +100,19 @@ def make_targets(
     transform = transform_of(dataset)
     dataset = check_marks(dataset.with_format(None), teacher, projections)
     present = dataset.column_names
-    embeddings = None
-    if LOGITS_COLUMN not in present:
-        if teacher is None:
-            raise ValueError(
-                f"The training data has no column {LOGITS_COLUMN} (it has {', '.join(present)}) and no teacher was"
-                " given. Pass teacher_model, or run one over the data: dataset.map(teacher, batched=True)."
-            )
-        columns = teacher_columns(dataset, teacher, args.columns_cache_dir, dtype=args.columns_dtype)
-        dataset = with_columns(dataset, columns.select_columns([LOGITS_COLUMN]))
-        embeddings = columns
-    elif EMBEDDING_COLUMN in present:
-        embeddings = dataset.select_columns([LOGITS_COLUMN, EMBEDDING_COLUMN])
-
-    (width,) = check_numbers(dataset, LOGITS_COLUMN, 1)
-    if width != classes.num_labels:
-        raise ValueError(
-            f"{LOGITS_COLUMN} has {width} classes and the data {classes.num_labels}: another teacher made the column."
-        )
-    column = find_label_column(dataset, args)
-    labels = np.array(classes.encode(column_values(dataset, column))) if column is not None else None
-    if args.alpha > 0 and (labels is None or (labels == NO_LABEL).all()):
-        raise ValueError(
-            f"alpha={args.alpha} gives weight to labels, and the training data has none in {args.label_column!r}."
-            " Set alpha=0, or label_column."
-        )
-    if args.check_teacher and labels is not None:
-        check_teacher(column_values(dataset.with_format("numpy"), LOGITS_COLUMN), labels, classes)
+    dataset, embeddings = _with_logits(dataset, teacher, args)
+    labels = _checked_labels(dataset, args, classes)
     if teacher is not None and projections is not None and projections.teacher != teacher.head.fingerprint:
         raise ValueError(
             f"These class projections were fitted for the teacher {projections.teacher}, and this one is"
             f" {teacher.head.fingerprint} (other weights, data type or order of classes). Fit them for this teacher."
         )
-
     dataset = dataset if transform is None else dataset.with_transform(transform)
     if args.num_subclasses == 1:
-        return TeacherData(dataset, embeddings, projections, args)
+        return Targets(dataset, embeddings, projections, args)
     if PROJECTIONS_COLUMN in present:
-        shape = check_numbers(dataset, PROJECTIONS_COLUMN, 2)
-        if shape[0] != classes.num_labels:
-            raise ValueError(
-                f"{PROJECTIONS_COLUMN} has shape {shape} per row and the data {classes.num_labels} classes: other"
-                " projections made the column. Make it again."
-            )
-        if args.num_subclasses != AUTO:
-            check_directions(shape[1], int(args.num_subclasses))
-        return TeacherData(dataset, embeddings, projections, args)
+        _check_projections(dataset, args, classes)
+        return Targets(dataset, embeddings, projections, args)
     if embeddings is None or (projections is None and teacher is None):
         raise ValueError(
             f"The training data has no column {PROJECTIONS_COLUMN} (it has {', '.join(present)}). Pass teacher_model,"
@@ -153,7 +122,7 @@ def make_targets(
         projections = fit_projections(
             embeddings,
             labels,
-            teacher,
+            teacher.head,
             args.directions,
             at_least=args.fewest_directions,
             null_space=args.null_space,
@@ -162,5 +131,51 @@ def make_targets(
     assert projections is not None
     if args.num_subclasses != AUTO:
         check_directions(projections.num_directions, int(args.num_subclasses))
-    data = TeacherData(dataset, embeddings, projections, args)
-    return replace(data, dataset=data.projected_by(projections, dataset))
+    targets = Targets(dataset, embeddings, projections, args)
+    return replace(targets, dataset=targets.projected_by(projections, dataset))
+
+
+def _with_logits(dataset: Dataset, teacher: TeacherLike | None, args: LELPConfig) -> tuple[Dataset, Dataset | None]:
+    """The data with the teacher's logits, and the teacher's columns where embeddings are among them."""
+    present = dataset.column_names
+    if LOGITS_COLUMN in present:
+        kept = EMBEDDING_COLUMN in present
+        return dataset, dataset.select_columns([LOGITS_COLUMN, EMBEDDING_COLUMN]) if kept else None
+    if teacher is None:
+        raise ValueError(
+            f"The training data has no column {LOGITS_COLUMN} (it has {', '.join(present)}) and no teacher was"
+            " given. Pass teacher_model, or run one over the data: dataset.map(teacher, batched=True)."
+        )
+    columns = teacher_columns(dataset, teacher, args.columns_cache_dir, dtype=args.columns_dtype)
+    return with_columns(dataset, columns.select_columns([LOGITS_COLUMN])), columns
+
+
+def _checked_labels(dataset: Dataset, args: LELPConfig, classes: Classes) -> NDArray[np.int64] | None:
+    """Class indices of the rows, (N,), `None` where no row has one; logits, labels and teacher must fit together."""
+    (width,) = check_numbers(dataset, LOGITS_COLUMN, 1)
+    if width != classes.num_labels:
+        raise ValueError(
+            f"{LOGITS_COLUMN} has {width} classes and the data {classes.num_labels}: another teacher made the column."
+        )
+    column = find_label_column(dataset, args.label_column)
+    labels = np.array(classes.encode(column_values(dataset, column))) if column is not None else None
+    if args.alpha > 0 and (labels is None or (labels == NO_LABEL).all()):
+        raise ValueError(
+            f"alpha={args.alpha} gives weight to labels, and the training data has none in {args.label_column!r}."
+            " Set alpha=0, or label_column."
+        )
+    if args.check_teacher and labels is not None:
+        check_teacher(column_values(dataset.with_format("numpy"), LOGITS_COLUMN), labels, classes)
+    return labels
+
+
+def _check_projections(dataset: Dataset, args: LELPConfig, classes: Classes) -> None:
+    """Refuse a prepared column of other classes, or of fewer directions than there are subclasses."""
+    shape = check_numbers(dataset, PROJECTIONS_COLUMN, 2)
+    if shape[0] != classes.num_labels:
+        raise ValueError(
+            f"{PROJECTIONS_COLUMN} has shape {shape} per row and the data {classes.num_labels} classes: other"
+            " projections made the column. Make it again."
+        )
+    if args.num_subclasses != AUTO:
+        check_directions(shape[1], int(args.num_subclasses))

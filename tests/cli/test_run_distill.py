@@ -4,17 +4,18 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 import tiny
 import yaml
 from places import ROOT
+from transformers import TrainingArguments
 
-from hf_lelp.__main__ import parse
 from hf_lelp.cli.data import DataArguments, load_data
-from hf_lelp.cli.distill import DistillArguments
-from hf_lelp.cli.options import errors_as_one_line, parse_options
+from hf_lelp.cli.distill import PROGRAM
+from hf_lelp.cli.options import WIDTH, errors_as_one_line
 
 
 def run(*argv: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
@@ -77,14 +78,14 @@ def test_yaml_that_cannot_be_used_ends_with_the_reason(
     file = tmp_path / "run.yaml"
     file.write_bytes(content.encode() if isinstance(content, str) else content)
     with pytest.raises(SystemExit) as ended:
-        parse_options(DistillArguments, ["--config", str(file), "--output_dir", str(tmp_path)], description="")
+        PROGRAM.parse(["--config", str(file), "--output_dir", str(tmp_path)])
     assert ended.value.code == 2 and message in capsys.readouterr().err
     assert {path.name for path in tmp_path.iterdir()} == {"run.yaml"} and not Path("harm").exists()
 
 
 def test_a_missing_yaml_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        parse_options(DistillArguments, ["--config", str(tmp_path / "none.yaml")], description="")
+        PROGRAM.parse(["--config", str(tmp_path / "none.yaml")])
     assert "none.yaml" in capsys.readouterr().err
 
 
@@ -109,7 +110,7 @@ def test_options_that_are_misspelt(
 ) -> None:
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(settings))
     with pytest.raises(SystemExit) as ended:
-        parse_options(DistillArguments, ["--config", str(tmp_path / "run.yaml"), *options], description="")
+        PROGRAM.parse(["--config", str(tmp_path / "run.yaml"), *options])
     assert ended.value.code == 2 and message in capsys.readouterr().err
 
 
@@ -130,16 +131,32 @@ def test_errors_of_others_keep_their_traceback() -> None:
         load_data(DataArguments(train_file="none.csv"), seed=0)
 
 
-def test_help_shows_ours_before_those_of_training_arguments() -> None:
+def test_help_fits_on_two_pages_and_shows_each_option_of_ours_once() -> None:
     done = run("--help")
-    assert done.returncode == 0
-    ours, lelp, training = (
-        done.stdout.index(name) for name in ("--student_model", "--num_subclasses", "--warmup_steps")
-    )
-    assert ours < lelp < training
+    lines = done.stdout.splitlines()
+    assert done.returncode == 0 and len(lines) <= 100 and max(map(len, lines)) <= WIDTH
+    shown = [line.split()[0] for line in lines if line.startswith("  --")]
+    names = {field.name for kind in PROGRAM.kinds for field in fields(kind)} - {
+        field.name for field in fields(TrainingArguments)
+    }
+    assert sorted(shown) == sorted(["--config", "--help-all", *(f"--{name}" for name in names)])
+    assert done.stdout.index("--student_model") < done.stdout.index("--num_subclasses")
     told = " ".join(done.stdout.split())
-    assert "Turns --null_space off." in told and "Seed of the rotations (default: seed). --" in told
-    assert "(default: None)" not in told and "(default: 8)" in told
+    assert "--null_space, --no_null_space Fit in" in told and "Seed of the rotations (default: seed). --" in told
+    assert "(default: None)" not in told and "(default: 8)" in told and "(default: lelp)" in told
+    assert "--help-all shows them" in told
+
+
+def test_help_all_shows_the_options_of_training_too() -> None:
+    done = run("--help-all")
+    ours, lelp, training = (
+        done.stdout.index(f"\n  --{name} ") for name in ("method", "num_subclasses", "warmup_steps")
+    )
+    assert done.returncode == 0 and ours < lelp < training
+    shown = [line.split()[0] for line in done.stdout.splitlines() if line.startswith("  --")]
+    assert len(shown) == len({*shown}) > 100 and {field.name for field in fields(TrainingArguments)} <= {
+        name.removeprefix("--") for name in shown
+    }
 
 
 def test_the_demo_yaml_has_only_known_options() -> None:
@@ -148,6 +165,6 @@ def test_the_demo_yaml_has_only_known_options() -> None:
         from run_distill import DEMO
     finally:
         sys.path.remove(str(ROOT))
-    arguments, config = parse(["--config", str(DEMO)])
+    arguments, config = PROGRAM.parse(["--config", str(DEMO)])
     assert arguments.method == ["direct", "kd", "lelp"]
     assert config.num_subclasses > 1

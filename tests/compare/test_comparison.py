@@ -18,8 +18,7 @@ from PIL import Image
 from places import ROOT
 
 from hf_lelp import LELPConfig
-from hf_lelp.cli.options import parse_options
-from hf_lelp.compare.comparison import CompareArguments, choose_reference, compare, load_task
+from hf_lelp.compare.comparison import PROGRAM, CompareArguments, choose_reference, compare, load_task
 from hf_lelp.compare.report import summarise
 from hf_lelp.compare.run import Run, task_fingerprint
 from hf_lelp.compare.statistics import paired_difference
@@ -97,9 +96,7 @@ def test_the_command_writes_a_report_and_goes_on_where_it_was(data: Path, tmp_pa
 
     # The same again in this process: nothing is trained, and the same is said.
     before = kept(out)
-    mine, training = parse_options(
-        CompareArguments, ["--config", str(tmp_path / "compare.yaml"), "--seeds", "2"], description=""
-    )
+    mine, training = PROGRAM.parse(["--config", str(tmp_path / "compare.yaml"), "--seeds", "2"])
     training.output_dir = str(out)
     again = compare(mine, training)
     assert json.loads(json.dumps(again)) == {"all rows": summary}
@@ -255,8 +252,6 @@ def test_mistakes_show_before_anything_is_trained(
 
 
 def test_a_mistake_on_the_command_line_is_a_message(capsys: pytest.CaptureFixture[str]) -> None:
-    from hf_lelp.compare.comparison import main
-
     for argv, message in (
         (["--train_file", "f.csv", "--student_model", "s"], "teacher_model is missing"),
         (["--methods", "kd", "lalp"], "method 'lalp'"),
@@ -264,14 +259,14 @@ def test_a_mistake_on_the_command_line_is_a_message(capsys: pytest.CaptureFixtur
     ):
         given = ["--teacher_model", "t", "--student_model", "s", "--train_file", "f.csv"]
         with pytest.raises(SystemExit) as ended:
-            main(argv if "--student_model" in argv else [*given, *argv])
+            PROGRAM.main(argv if "--student_model" in argv else [*given, *argv])
         assert ended.value.code == 2 and message in capsys.readouterr().err
 
 
 def test_a_list_of_one_needs_no_brackets_in_yaml(tmp_path: Path) -> None:
     given = {"teacher_model": "t", "student_model": "s", "train_file": "f.csv", "methods": "kd", "train_sizes": 32}
     (tmp_path / "compare.yaml").write_text(yaml.safe_dump({**given, "report_to": "none"}))
-    mine, _ = parse_options(CompareArguments, ["--config", str(tmp_path / "compare.yaml")], description="")
+    mine, _ = PROGRAM.parse(["--config", str(tmp_path / "compare.yaml")])
     assert (mine.methods, mine.train_sizes) == (["kd"], [32])
 
 

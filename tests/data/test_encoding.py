@@ -1,8 +1,6 @@
 """Inputs of a model from rows: which columns, how, and when."""
 
-from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -10,22 +8,9 @@ import runs
 import tiny
 import tiny_media
 import torch
-from datasets import Audio, Dataset, Features, Image, IterableDataset
 
-from hf_lelp.data.columns import resolve_input_columns
 from hf_lelp.data.encoding import encode, longest, on_device, pad
-from hf_lelp.data.rows import column_names, transform_of
 from hf_lelp.training.student_inputs import OnTheFly
-
-
-def stream(dataset: Dataset) -> IterableDataset:
-    """The rows as a stream that does not know its columns."""
-
-    def rows() -> Iterator[dict[str, Any]]:
-        yield from dataset
-
-    return IterableDataset.from_generator(rows)
-
 
 # ---- Rows to inputs ----
 
@@ -95,59 +80,3 @@ def test_on_the_fly() -> None:
     assert whole(batch) == {"pixel_values": [1, 2, 3], "bonus": [5, 6, 7], "id": [5, 6, 7], "labels": [0, 1, 0]}
     assert replace(whole, wanted={"pixel_values"})(batch) == {"pixel_values": [1, 2, 3], "labels": [0, 1, 0]}
     assert batch["id"] == [5, 6, 7] and "pixel_values" not in batch
-
-
-def test_transform_of() -> None:
-    dataset = Dataset.from_dict({"text": ["good"]})
-    assert transform_of(dataset) is transform_of(dataset.with_format("torch")) is transform_of([1]) is None
-    assert transform_of(dataset.to_iterable_dataset()) is None
-    assert transform_of(dataset.with_transform(runs.losses)) is runs.losses
-
-
-# ---- Which column is which ----
-
-
-def test_the_text_column() -> None:
-    one = Dataset.from_dict({"body": ["good"], "label": ["positive"], "id": [3]})
-    assert resolve_input_columns(one, None, "label") == ["body"]
-    assert resolve_input_columns(one.add_column("text", ["bad"]), None, "label") == ["text"]
-    two = one.add_column("title", ["bad"])
-    assert resolve_input_columns(two, ["title", "body"], "label") == ["title", "body"]
-    for dataset in (two, stream(two), two.with_format("numpy", columns=["id"])):
-        with pytest.raises(ValueError, match=r"of them text: body, title\. Set input_columns to one or two"):
-            resolve_input_columns(dataset, None, "label")
-    assert resolve_input_columns(stream(one), None, "label") == ["body"]
-    assert resolve_input_columns(one.with_format("torch", columns=["id"]), None, "label") == ["body"]
-    with pytest.raises(ValueError, match="input_columns names nothing; the dataset has body, label, id"):
-        resolve_input_columns(one, ["body", "nothing"], "label")
-
-
-def test_the_image_column() -> None:
-    processor = tiny_media.image_processor()
-    features = Features({"img": Image(), "mask": Image()})
-    two = Dataset.from_dict({name: tiny_media.pictures(1) for name in features}, features=features)
-    one = two.remove_columns("mask").add_column("text", ["good"])
-    for dataset in (one, stream(one)):
-        assert resolve_input_columns(dataset, None, "label", processor) == ["img"]
-    assert resolve_input_columns(one, None, "label", tiny.tokenizer()) == ["text"]
-    with pytest.raises(
-        ValueError, match=r"Which column is the image\? .* of them image: img, mask\. Set input_columns to one"
-    ):
-        resolve_input_columns(two, None, "label", processor)
-    assert resolve_input_columns(two.rename_column("mask", "image"), None, "label", processor) == ["image"]
-    with pytest.raises(ValueError, match=r"input_columns=\['img', 'mask'\]: a model of image reads one column"):
-        resolve_input_columns(two, ["img", "mask"], "label", processor)
-
-
-def test_the_audio_column() -> None:
-    extractor = tiny_media.wave_extractor()
-    arrays = Dataset.from_dict({"sound": tiny_media.sounds(1), "text": ["good"]})
-    assert resolve_input_columns(arrays, None, "label", extractor) == ["sound"]
-    # A feature is enough: nothing is decoded, which might need torchcodec.
-    files = Dataset.from_dict({"sound": [{"bytes": b"", "path": "a.wav"}]}).cast_column("sound", Audio())
-    assert resolve_input_columns(files, None, "label", extractor) == ["sound"]
-
-
-def test_column_names() -> None:
-    raw = runs.data(4)
-    assert column_names(stream(raw)) == column_names(raw) == ["text", "label"]

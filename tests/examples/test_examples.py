@@ -15,9 +15,8 @@ from transformers import AutoModelForSequenceClassification
 from examples import architectures, fashion_mnist
 from examples.frozen_embeddings import EmbeddingClassifier, EmbeddingConfig, SentenceEmbedder
 from hf_lelp import LELPTrainer
-from hf_lelp.__main__ import parse
-from hf_lelp.cli.options import parse_options
-from hf_lelp.compare.comparison import CompareArguments
+from hf_lelp.cli.distill import PROGRAM
+from hf_lelp.compare import comparison
 from hf_lelp.compare.methods import Method
 
 RUNS = sorted({*ROOT.glob("examples/*.yaml")} - {ROOT / "examples/compare.yaml"})
@@ -25,14 +24,12 @@ RUNS = sorted({*ROOT.glob("examples/*.yaml")} - {ROOT / "examples/compare.yaml"}
 
 @pytest.mark.parametrize("path", RUNS, ids=lambda path: path.name)
 def test_settings_are_known(path: Path) -> None:
-    arguments, config = parse(["--config", str(path)])
+    arguments, config = PROGRAM.parse(["--config", str(path)])
     assert arguments.method == ["direct", "kd", "lelp"] and config.num_subclasses == 8
 
 
 def test_settings_of_the_comparison_are_known() -> None:
-    arguments, config = parse_options(
-        CompareArguments, ["--config", str(ROOT / "examples/compare.yaml")], description=""
-    )
+    arguments, config = comparison.PROGRAM.parse(["--config", str(ROOT / "examples/compare.yaml")])
     assert arguments.reference in arguments.methods and config.max_length == 64
     for method in arguments.methods:
         Method.parse(method).check()

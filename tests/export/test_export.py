@@ -19,7 +19,7 @@ from huggingface_hub import ModelCard
 from scipy.special import softmax
 from transformers import AutoModelForSequenceClassification, BertForSequenceClassification, PreTrainedModel
 
-from hf_lelp.export.export import ExportArguments, export, main
+from hf_lelp.export.export import PROGRAM, ExportArguments, export
 from hf_lelp.export.fidelity import class_logits, fidelity
 from hf_lelp.export.measure import measure, runtimes_table
 from hf_lelp.export.plain import fit_linear, plain_student
@@ -248,7 +248,7 @@ class TestCommand:
     def test_a_damaged_report_is_told_first(self, tmp_path: Path, content: str) -> None:
         (tmp_path / "export.json").write_text(content)
         with pytest.raises(ValueError, match=r"export\.json of an earlier export is damaged .* Remove it"):
-            export("none", ExportArguments(train_file="none.csv", to=["plain"], output_dir=str(tmp_path)))
+            export(ExportArguments(student="none", train_file="none.csv", to=["plain"], output_dir=str(tmp_path)))
 
     @staticmethod
     def saved(model: PreTrainedModel, folder: Path) -> str:
@@ -268,8 +268,8 @@ class TestCommand:
         Dataset.from_dict({"text": texts, "label": names}).to_csv(tmp_path / "eval.csv")
         data = ["--train_file", f"{tmp_path}/train.csv", "--eval_file", f"{tmp_path}/eval.csv"]
         out = tmp_path / "out"
-        main([folder, "--to", "plain", "torch", *data, "--output_dir", str(out)])
-        main([folder, "--to", "int8", *data[2:], "--output_dir", str(out)])  # nothing is fitted
+        PROGRAM.main([folder, "--to", "plain", "torch", *data, "--output_dir", str(out)])
+        PROGRAM.main([folder, "--to", "int8", *data[2:], "--output_dir", str(out)])  # nothing is fitted
 
         results = json.loads((out / "export.json").read_text())
         assert results["plain"]["accuracy_before"] == 39 / 40
@@ -302,13 +302,16 @@ class TestCommand:
         data = data.cast_column("label", ClassLabel(names=tiny.LABEL_NAMES[::-1]))
         data.to_parquet(tmp_path / "data.parquet")
         file = str(tmp_path / "data.parquet")
-        arguments = ExportArguments(to=["plain"], output_dir=str(tmp_path / "out"), train_file=file, eval_file=file)
-        assert export(folder, arguments)["plain"]["accuracy_before"] == 1.0
+        data = {"train_file": file, "eval_file": file}
+        arguments = ExportArguments(student=folder, to=["plain"], output_dir=str(tmp_path / "out"), **data)
+        assert export(arguments)["plain"]["accuracy_before"] == 1.0
 
     def test_an_auxiliary_student_is_plain(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         folder = self.saved(student(form="auxiliary"), tmp_path)
         Dataset.from_dict({"text": tiny.texts(20)}).to_csv(tmp_path / "train.csv")
-        main([folder, "--to", "plain", "--train_file", f"{tmp_path}/train.csv", "--output_dir", f"{tmp_path}/out"])
+        PROGRAM.main(
+            [folder, "--to", "plain", "--train_file", f"{tmp_path}/train.csv", "--output_dir", f"{tmp_path}/out"]
+        )
         assert "is a plain model already" in capsys.readouterr().out
         assert not (tmp_path / "out").exists()
 
@@ -322,10 +325,12 @@ class TestCommand:
     )
     def test_mistakes_are_one_line(self, options: list[str], message: str) -> None:
         with pytest.raises(SystemExit, match=f"^error: .*{message}"):
-            main(["student", *options])
+            PROGRAM.main(["student", *options])
 
     def test_refusal_is_one_line(self, tmp_path: Path) -> None:
         folder = self.saved(student(spread=2.0), tmp_path)
         Dataset.from_dict({"text": tiny.texts(200)}).to_csv(tmp_path / "train.csv")
         with pytest.raises(SystemExit, match=r"^error: The plain model agrees with the student on"):
-            main([folder, "--to", "plain", "--train_file", f"{tmp_path}/train.csv", "--output_dir", str(tmp_path)])
+            PROGRAM.main(
+                [folder, "--to", "plain", "--train_file", f"{tmp_path}/train.csv", "--output_dir", str(tmp_path)]
+            )

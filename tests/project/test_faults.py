@@ -120,7 +120,7 @@ def test_every_command_looks_first_whether_it_can_write(small_disk: Path) -> Non
     for command in (
         lambda: distill(DistillArguments(**data, **models), config),
         lambda: compare(CompareArguments(**data, **models), config),
-        lambda: export("none", ExportArguments(**data, to=["plain"], output_dir=str(small_disk / "out"))),
+        lambda: export(ExportArguments(student="none", **data, to=["plain"], output_dir=str(small_disk / "out"))),
     ):
         with pytest.raises(ValueError, match=r"Nothing can be written to .*disk/out \(Read-only file system\)"):
             command()
@@ -162,7 +162,8 @@ PREPARE = """
 import sys, time
 from pathlib import Path
 import runs, test_faults
-from hf_lelp.teacher.columns import fit_projections, teacher_columns
+from hf_lelp.projections.cache import fit_projections
+from hf_lelp.teacher.columns import teacher_columns
 folder = Path(sys.argv[1])
 teacher, rows = runs.teacher(), test_faults.many()
 (folder / sys.argv[2]).touch()
@@ -170,13 +171,13 @@ deadline = time.monotonic() + 60
 while len(list(folder.glob("ready*"))) < 2:
     assert time.monotonic() < deadline, "the other process is not there"
     time.sleep(0.01)
-fit_projections(teacher_columns(rows, teacher, folder / "columns"), None, teacher, 2, cache_dir=folder / "columns")
+fit_projections(teacher_columns(rows, teacher, folder / "columns"), None, teacher.head, 2, cache_dir=folder / "columns")
 """
 
 
 def test_two_processes_that_prepare_the_same_data_at_once(tmp_path: Path) -> None:
     columns = teacher_columns(many(), runs.teacher(), tmp_path / "alone")
-    fit_projections(columns, None, runs.teacher(), 2, cache_dir=tmp_path / "alone")
+    fit_projections(columns, None, runs.teacher().head, 2, cache_dir=tmp_path / "alone")
     places = os.pathsep.join([str(HELPERS), str(ROOT)])
     processes = [
         subprocess.Popen(

@@ -139,7 +139,7 @@ def test_an_export_of_images(tmp_path: Path) -> None:
     tiny_media.cnn().save_pretrained(tmp_path / "cnn")
     tiny_media.image_processor().save_pretrained(tmp_path / "cnn")
     with pytest.raises(ValueError, match="the export knows classifiers of text alone"):
-        export(str(tmp_path / "cnn"), ExportArguments(to=["plain"], train_file="a.csv"))
+        export(ExportArguments(student=str(tmp_path / "cnn"), to=["plain"], train_file="a.csv"))
 
 
 def test_trainers_of_other_settings(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import torch
 from datasets import Dataset, IterableDataset
 
 from hf_lelp import ClassProjections, Teacher
-from hf_lelp.data.labels import Classes, UnknownClasses, find_label_column
+from hf_lelp.data.labels import Classes, UnknownClasses
 from hf_lelp.teacher.class_order import load_aligned_teacher
 
 CLASSES = Classes(2, tiny.LABEL_NAMES, [0, 1])
@@ -116,14 +116,3 @@ def test_columns_of_half_the_size_train_nearly_the_same_student(tmp_path: Path) 
         weights.append(runs.weights(run.model))
     runs.assert_same(*weights, tolerance=1e-3)
     assert any((one != weights[1][name]).any() for name, one in weights[0].items())
-
-
-def test_find_label_column(tmp_path: Path) -> None:
-    args, raw = runs.config(tmp_path), runs.data(4)
-    assert find_label_column(raw, args) == "label"
-    for dataset in (raw.rename_column("label", "labels"), stream(raw.rename_column("label", "labels"))):
-        assert find_label_column(dataset, args) == "labels"
-    assert find_label_column(raw.add_column("labels", [0] * 4), args) == "label"
-    assert find_label_column(raw.select_columns(["text"]), args) is None
-    assert find_label_column(raw, runs.config(tmp_path, label_column="text")) == "text"
-    assert find_label_column(None, args) is None and find_label_column([{"label": 1}], args) is None

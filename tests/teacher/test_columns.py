@@ -261,14 +261,14 @@ def test_a_bad_text_is_named_by_its_row(small_shards: int, tmp_path: Path) -> No
 def test_the_fit_is_that_of_class_projections_and_kept(tmp_path: Path) -> None:
     raw, guide = runs.data(), runs.teacher()
     columns, labels = teacher_columns(raw, guide, tmp_path), np.array(raw["label"])
-    fitted = fit_projections(columns, labels, guide, 3, cache_dir=tmp_path)
+    fitted = fit_projections(columns, labels, guide.head, 3, cache_dir=tmp_path)
     direct = ClassProjections.fit(columns.add_column("labels", labels), guide.head, 3)
     assert fitted.fingerprint == direct.fingerprint and fitted.teacher == guide.head.fingerprint
 
     folder = next((tmp_path / "projections").iterdir())
     written = (folder / "class_projections.safetensors").stat().st_mtime_ns
     again = fit_projections(
-        teacher_columns(runs.data(), runs.teacher(), tmp_path), labels, guide, 3, cache_dir=tmp_path
+        teacher_columns(runs.data(), runs.teacher(), tmp_path), labels, guide.head, 3, cache_dir=tmp_path
     )
     assert again.fingerprint == fitted.fingerprint
     assert (folder / "class_projections.safetensors").stat().st_mtime_ns == written
@@ -281,15 +281,15 @@ def test_another_fit_for_other_labels_settings_and_rows(tmp_path: Path) -> None:
     in_memory = raw.map(guide, batched=True)
     half = len(raw) // 2
     fits = [
-        fit_projections(columns, labels, guide, 3, cache_dir=tmp_path),
-        fit_projections(columns, None, guide, 3, cache_dir=tmp_path),
-        fit_projections(columns, labels, guide, 2, cache_dir=tmp_path),
-        fit_projections(columns, labels, guide, 3, null_space=False, cache_dir=tmp_path),
+        fit_projections(columns, labels, guide.head, 3, cache_dir=tmp_path),
+        fit_projections(columns, None, guide.head, 3, cache_dir=tmp_path),
+        fit_projections(columns, labels, guide.head, 2, cache_dir=tmp_path),
+        fit_projections(columns, labels, guide.head, 3, null_space=False, cache_dir=tmp_path),
         # Parts of the same file, and rows that are in no file at all.
-        fit_projections(columns.select(range(half)), None, guide, 3, cache_dir=tmp_path),
-        fit_projections(columns.select(range(half, len(raw))), None, guide, 3, cache_dir=tmp_path),
-        fit_projections(in_memory.select(range(half - 1)), None, guide, 3, cache_dir=tmp_path),
-        fit_projections(in_memory.select(range(half + 1, len(raw))), None, guide, 3, cache_dir=tmp_path),
+        fit_projections(columns.select(range(half)), None, guide.head, 3, cache_dir=tmp_path),
+        fit_projections(columns.select(range(half, len(raw))), None, guide.head, 3, cache_dir=tmp_path),
+        fit_projections(in_memory.select(range(half - 1)), None, guide.head, 3, cache_dir=tmp_path),
+        fit_projections(in_memory.select(range(half + 1, len(raw))), None, guide.head, 3, cache_dir=tmp_path),
     ]
     assert len({fit.fingerprint for fit in fits}) == len(fits)
     assert [int(fit.count.sum()) for fit in fits[4:]] == [half, half, half - 1, half - 1]
@@ -298,7 +298,7 @@ def test_another_fit_for_other_labels_settings_and_rows(tmp_path: Path) -> None:
 def test_projection_columns(tmp_path: Path) -> None:
     raw, guide = runs.data(), runs.teacher()
     columns = teacher_columns(raw, guide, tmp_path)
-    projections = fit_projections(columns, np.array(raw["label"]), guide, 3, cache_dir=tmp_path)
+    projections = fit_projections(columns, np.array(raw["label"]), guide.head, 3, cache_dir=tmp_path)
     projected = projection_columns(columns, projections, tmp_path)
     assert projected.column_names == ["teacher_projections"]
     embedding = np.array(columns[:]["teacher_embedding"], dtype=np.float64)
@@ -307,7 +307,7 @@ def test_projection_columns(tmp_path: Path) -> None:
     )
     np.testing.assert_allclose(projected[:]["teacher_projections"], by_hand, atol=1e-5)
 
-    other = fit_projections(columns, np.array(raw["label"]), guide, 3, null_space=False, cache_dir=tmp_path)
+    other = fit_projections(columns, np.array(raw["label"]), guide.head, 3, null_space=False, cache_dir=tmp_path)
     assert content(projection_columns(columns, other, tmp_path)) != content(projected)
     assert content(projection_columns(columns, projections, tmp_path)) == content(projected)
     part = columns.select(range(10, 20))
@@ -350,7 +350,7 @@ def test_a_damaged_shard_is_run_again(small_shards: int, tmp_path: Path, caplog:
     raw = runs.data(90)
     before = content(rows_run(raw, runs.teacher(), tmp_path)[0])
     columns, labels = teacher_columns(raw, runs.teacher(), tmp_path), np.array(raw["label"])
-    fitted = fit_projections(columns, labels, runs.teacher(), 2, cache_dir=tmp_path)
+    fitted = fit_projections(columns, labels, runs.teacher().head, 2, cache_dir=tmp_path)
     projected = content(projection_columns(columns, fitted, tmp_path))
     shard = sorted(tmp_path.glob("teacher/*/*.arrow"))[1]
     shard.write_bytes(shard.read_bytes()[:-300])
@@ -377,7 +377,7 @@ def test_columns_of_half_the_size(tmp_path: Path) -> None:
     assert content(teacher_columns(raw, guide, tmp_path)) == content(wide)
 
     labels = np.array(raw["label"])
-    fits = [fit_projections(columns, labels, guide, 2, cache_dir=tmp_path) for columns in (wide, narrow)]
+    fits = [fit_projections(columns, labels, guide.head, 2, cache_dir=tmp_path) for columns in (wide, narrow)]
     assert fits[0].fingerprint != fits[1].fingerprint
     torch.testing.assert_close(fits[0].directions, fits[1].directions, rtol=0, atol=2e-3)
     of_wide = projection_columns(wide, fits[0], tmp_path)
@@ -416,7 +416,7 @@ def test_the_fit_is_found_again_wherever_the_rows_came_from(tmp_path: Path) -> N
     labels = np.array(raw["label"])
     for dataset in (raw, raw.select(range(len(raw))), Dataset.from_dict(raw[:])):
         columns = teacher_columns(dataset, guide, tmp_path)
-        projection_columns(columns, fit_projections(columns, labels, guide, 2, cache_dir=tmp_path), tmp_path)
+        projection_columns(columns, fit_projections(columns, labels, guide.head, 2, cache_dir=tmp_path), tmp_path)
     assert len(list((tmp_path / "projections").iterdir())) == len(list((tmp_path / "projected").iterdir())) == 1
 
 

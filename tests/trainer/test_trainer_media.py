@@ -164,7 +164,7 @@ def test_resuming_keeps_the_transform(tmp_path: Path) -> None:
     again.train(resume_from_checkpoint=str(tmp_path / "out" / "checkpoint-2"))
     runs.assert_same(runs.weights(again.model), runs.weights(whole.model), tolerance=1e-6)
     assert again.projections is not None
-    other = again._teacher_data.projected_by(again.projections, again.train_dataset)  # type: ignore[union-attr]
+    other = again.prepared.targets.projected_by(again.projections, again.train_dataset)  # type: ignore[union-attr]
     torch.testing.assert_close(torch.tensor(np.array(other[:4]["pixel_values"])), pixels(again))
 
 

@@ -14,7 +14,7 @@ from searches import AUTO, config
 from transformers import PreTrainedModel
 
 from hf_lelp import LELPTrainer, Teacher
-from hf_lelp import __main__ as command_line
+from hf_lelp.cli.distill import PROGRAM
 from hf_lelp.student.heads import student_head
 from hf_lelp.training.auto_settings import TEMPERATURES
 
@@ -196,7 +196,7 @@ def test_a_stream_has_no_part_to_choose_on(tmp_path: Path) -> None:
 
 def parse(*argv: str) -> Any:
     needed = ["--student_model", "s", "--teacher_model", "t", "--train_file", "f.csv", "--report_to", "none"]
-    return command_line.parse([*needed, *argv])[1]
+    return PROGRAM.parse([*needed, *argv])[1]
 
 
 def test_auto_and_numbers_on_the_command_line_and_in_yaml(tmp_path: Path) -> None:

@@ -1,32 +1,18 @@
-"""The columns of both sides, made before training."""
+"""The teacher's columns, made before training."""
 
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pytest
 import runs
 import tiny
-from datasets import ClassLabel, Dataset, IterableDataset
+from datasets import Dataset
 
 from hf_lelp import ClassProjections, LELPConfig, Teacher
 from hf_lelp.data.columns import PROJECTIONS_MARK, TEACHER_MARK
 from hf_lelp.data.labels import Classes
-from hf_lelp.data.rows import with_columns
-from hf_lelp.training.student_inputs import student_columns
-from hf_lelp.training.targets import TeacherData, make_targets
+from hf_lelp.training.targets import Targets, make_targets
 
 CLASSES = Classes(2, tiny.LABEL_NAMES, [0, 1])
-
-
-def stream(dataset: Dataset) -> IterableDataset:
-    """The rows as a stream that does not know its columns."""
-
-    def rows() -> Iterator[dict[str, Any]]:
-        yield from dataset
-
-    return IterableDataset.from_generator(rows)
 
 
 # ---- make_targets ----
@@ -37,7 +23,7 @@ def add(
     args: LELPConfig,
     teacher: Teacher | None = None,
     projections: ClassProjections | None = None,
-) -> TeacherData:
+) -> Targets:
     return make_targets(dataset, teacher, args, CLASSES, projections)
 
 
@@ -110,112 +96,3 @@ def test_a_format_of_the_data_is_no_hindrance(tmp_path: Path) -> None:
     formatted = columns.with_format("torch", columns=["teacher_logits", "label"])
     prepared = add(formatted, args, None, projections).dataset
     assert prepared[:]["teacher_projections"] == columns[:]["teacher_projections"]
-
-
-# ---- student_columns ----
-
-
-def student_rows(dataset: Any, **settings: Any) -> Any:
-    arguments = {"input_columns": None, "label_column": "label", "max_length": None, "classes": CLASSES}
-    return student_columns(dataset, settings.pop("processing_class", tiny.tokenizer()), **{**arguments, **settings})
-
-
-def test_tokens_labels_and_the_teacher_s_columns_stay() -> None:
-    columns, _ = runs.prepared()
-    ready = student_rows(columns.add_column("id", list(range(runs.ROWS))))
-    tokens = tiny.tokenizer()(list(columns["text"]))
-    assert {*ready.column_names} == {
-        *tokens,
-        *("labels", "teacher_logits", "teacher_embedding", "teacher_projections"),
-    }
-    assert ready[:]["input_ids"] == tokens["input_ids"] and ready[:]["labels"] == list(columns["label"])
-    short = student_rows(columns, max_length=4)
-    assert max(map(len, short["input_ids"])) == 4
-    again = student_rows(ready)
-    assert again[:] == ready[:]
-
-
-def test_labels_are_encoded() -> None:
-    raw = runs.data(6).select_columns(["text"])
-    words = raw.add_column("label", ["positive", None, "negative", "positive", None, "negative"])
-    assert student_rows(words)[:]["labels"] == [1, -100, 0, 1, -100, 0]
-    missing = raw.add_column("label", [1, -1, -100, 0, None, 1])
-    assert student_rows(missing)[:]["labels"] == [1, -100, -100, 0, -100, 1]
-    as_class = Dataset.from_dict({"text": ["good", "bad"], "label": [-1, 1]}).cast_column(
-        "label", ClassLabel(names=tiny.LABEL_NAMES)
-    )
-    assert student_rows(as_class)[:]["labels"] == [-100, 1]
-    assert [row["labels"] for row in student_rows(as_class.to_iterable_dataset())] == [-100, 1]
-    renamed = as_class.rename_column("label", "labels")
-    assert student_rows(renamed, label_column="labels")[:]["labels"] == [-100, 1]
-    tokens = as_class.map(lambda row: tiny.tokenizer()(row["text"]))
-    assert student_rows(tokens)[:]["labels"] == [-100, 1]
-    assert "labels" not in student_rows(raw).column_names
-    prepared = raw.add_column("labels", [0, 1, 0, 1, 0, -100])
-    assert student_rows(prepared, label_column="labels")[:]["labels"] == [0, 1, 0, 1, 0, -100]
-
-
-def test_tokenized_data_keeps_its_columns() -> None:
-    raw = runs.data(8)
-    ready = raw.map(lambda row: tiny.tokenizer()(row["text"], truncation=True, max_length=3))
-    encoded = student_rows(ready)
-    assert {*encoded.column_names} == {"text", "labels", "input_ids", "token_type_ids", "attention_mask"}
-    assert encoded[:]["input_ids"] == ready[:]["input_ids"] and encoded[:]["labels"] == list(raw["label"])
-    finished = encoded.with_format("torch")
-    assert student_rows(finished) is finished
-    without = student_rows(raw, processing_class=None)
-    assert without.column_names == ["text", "labels"]
-
-
-def test_prepared_labels_become_indices() -> None:
-    classes = Classes(2, ["a", "b"], None)
-    tokens = {"input_ids": [[2, 3]] * 4}
-    for values in ([0.0, 1.0, float("nan"), None], [0, 1, -1, None], ["a", "b", None, None], [False, True, None, None]):
-        data = Dataset.from_dict({**tokens, "labels": values})
-        for _ in range(2):  # what is ready stays as it is
-            data = student_columns(
-                data,
-                tiny.tokenizer(),
-                input_columns=None,
-                label_column="labels",
-                max_length=None,
-                classes=classes,
-            )
-            assert data["labels"][:] == [0, 1, -100, -100]
-    swapped = Dataset.from_dict({**tokens, "labels": [0, 1, -1, -1]}).cast_column(
-        "labels", ClassLabel(names=["b", "a"])
-    )
-    for _ in range(2):
-        swapped = student_columns(
-            swapped, tiny.tokenizer(), input_columns=None, label_column="labels", max_length=None, classes=classes
-        )
-        assert swapped["labels"][:] == [1, 0, -100, -100]
-
-
-def test_streams() -> None:
-    raw = runs.data(8)
-    expected = student_rows(raw)[:]
-    for dataset in (raw.to_iterable_dataset(), stream(raw)):
-        rows = list(student_rows(dataset))
-        assert {name: [row[name] for row in rows] for name in rows[0]} == expected
-
-
-# ---- Which column is which ----
-
-
-def test_beside() -> None:
-    left = Dataset.from_dict({"a": [1, 2, 3], "b": [4, 5, 6]}).select([2, 0])
-    right = Dataset.from_dict({"b": [7, 8], "c": [9, 10]})
-    assert with_columns(left, right)[:] == {"a": [3, 1], "b": [7, 8], "c": [9, 10]}
-
-
-def test_labels_named_in_another_order_than_the_classes_of_the_run_are_mapped() -> None:
-    classes = Classes(2, ["negative", "positive"], None)
-    columns = {"input_columns": ["text"], "label_column": "label", "max_length": None, "classes": classes}
-    names = ["positive", "negative"]
-    dataset = Dataset.from_dict({"text": ["good", "bad", "fine"], "label": [0, 1, -1]})
-    dataset = dataset.cast_column("label", ClassLabel(names=names))
-    assert student_columns(dataset, tiny.tokenizer(), **columns)["labels"][:] == [1, 0, -100]
-    other = dataset.cast_column("label", ClassLabel(names=["spam", "ham"]))
-    with pytest.raises(ValueError, match=r"classes .spam, ham. are not those of the run .negative, positive."):
-        student_columns(other, tiny.tokenizer(), **columns)

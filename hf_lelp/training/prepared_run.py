@@ -1,0 +1,168 @@
+"""Everything that a run needs before its student trains, made once from what `LELPTrainer` was given."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from datasets import Dataset, IterableDataset
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from hf_lelp.classifiers import load_processor
+from hf_lelp.config import LELPConfig
+from hf_lelp.data.checks import check_rows, check_tokens
+from hf_lelp.data.columns import RunColumns
+from hf_lelp.data.encoding import Processor
+from hf_lelp.data.labels import Classes
+from hf_lelp.data.rows import transform_of
+from hf_lelp.data.text import max_tokens, set_pad_token
+from hf_lelp.projections.class_projections import ClassProjections
+from hf_lelp.student.card import hub_id
+from hf_lelp.student.loading import new_student
+from hf_lelp.teacher.class_order import AlignedTeacher, load_aligned_teacher
+from hf_lelp.teacher.protocol import TeacherLike
+from hf_lelp.teacher.teacher import Teacher
+from hf_lelp.training.auto_settings import student_maker
+from hf_lelp.training.student_inputs import check_prepared, student_columns
+from hf_lelp.training.targets import Targets, check_marks, make_targets
+
+
+@dataclass(frozen=True)
+class PreparedRun:
+    """What a student trains on and with.
+
+    Attributes:
+        args: settings of the run.
+        classes: C, in the data's order.
+        columns: that the student reads, in whatever data.
+        processing_class: of the student.
+        max_length: tokens, or samples, after which the student's inputs are cut.
+        student: as it came, or was loaded; `None` where `model_init` makes it.
+        train: with the student's inputs, labels and the teacher's columns.
+        evaluation: with the student's inputs and labels; a dataset, several by name, or none.
+        targets: the teacher's columns of the training data; `None` where no teacher was run, or the columns came.
+        projections: that made the targets, where known.
+        teacher: fingerprint of the teacher, where known.
+        teacher_name: its Hub id, if it has one.
+    """
+
+    args: LELPConfig
+    classes: Classes
+    columns: RunColumns
+    processing_class: Processor | None
+    max_length: int | None
+    student: PreTrainedModel | None
+    train: Any
+    evaluation: Any
+    targets: Targets | None
+    projections: ClassProjections | None
+    teacher: str | None
+    teacher_name: str | None
+
+    def inputs_of(self, dataset: Any) -> Any:
+        """A dataset with the student's inputs and encoded labels; what is not of datasets is taken to be prepared.
+
+        Raises:
+            ValueError: see `student_columns`, `check_marks` and `check_rows`.
+        """
+        if not isinstance(dataset, Dataset | IterableDataset):
+            check_rows(dataset)
+            return dataset
+        return student_columns(
+            check_marks(dataset, None, self.projections),
+            self.processing_class,
+            columns=self.columns,
+            max_length=self.max_length,
+            classes=self.classes,
+        )
+
+
+def prepare_run(
+    args: LELPConfig,
+    *,
+    model: PreTrainedModel | str | None,
+    model_init: Callable[..., Any] | None,
+    train_dataset: Any,
+    eval_dataset: Any,
+    processing_class: Processor | None,
+    collated: bool,
+    teacher_model: PreTrainedModel | TeacherLike | AlignedTeacher | str | None,
+    teacher_processing_class: Processor | None,
+    projections: ClassProjections | None,
+) -> PreparedRun:
+    """Run the teacher, make the targets, load the student and prepare its inputs: each once.
+
+    The teacher's columns are made and read before the student is touched: most mistakes show there.
+
+    Args:
+        args: settings of the run.
+        model: the student: id, folder or model.
+        model_init: makes students in place of `model`.
+        train_dataset: raw or prepared, or `None`.
+        eval_dataset: likewise, or several by name.
+        processing_class: of the student; `None` loads the one of `model`, if that is an id or folder.
+        collated: whether the user's own data collator makes the batches, and so may make inputs.
+        teacher_model: see `load_aligned_teacher`.
+        teacher_processing_class: likewise.
+        projections: fitted before, to be used instead of fitting.
+
+    Raises:
+        ValueError: if teacher, data and student do not fit together.
+    """
+    if processing_class is None and isinstance(model, str):
+        processing_class = load_processor(model)
+    aligned = load_aligned_teacher(teacher_model, teacher_processing_class, args, train_dataset, model)
+    teacher, classes = aligned.teacher, aligned.classes
+    targets = None
+    train = train_dataset
+    if isinstance(train, Dataset) and args.alpha < 1:
+        targets = make_targets(train, teacher, args, classes, projections)
+        train, projections = targets.dataset, targets.projections
+
+    student = new_student(model, classes.num_labels) if isinstance(model, str) else model
+    # One to look at, where students are yet to be made.
+    example: Any = student if model_init is None else student_maker(student, model_init)()
+    max_length = args.max_length
+    if isinstance(processing_class, PreTrainedTokenizerBase):
+        if hasattr(example, "config"):
+            set_pad_token(processing_class, example)
+        max_length = max_tokens(processing_class, example, args.max_length)
+    evaluated = eval_dataset if isinstance(eval_dataset, dict) else {"": eval_dataset}
+    if not collated and example is not None:
+        if processing_class is None:
+            check_prepared(train, example.main_input_name)
+        for dataset in (train, *evaluated.values()):
+            check_tokens(dataset, example)
+    run = PreparedRun(
+        args=args,
+        classes=classes,
+        columns=RunColumns.of((train, *evaluated.values()), args.input_columns, args.label_column, processing_class),
+        processing_class=processing_class,
+        max_length=max_length,
+        student=student,
+        train=None,
+        evaluation=None,
+        targets=targets,
+        projections=projections,
+        teacher=_fingerprint_of(teacher, projections),
+        teacher_name=hub_id(teacher.model.name_or_path) if isinstance(teacher, Teacher) else None,
+    )
+    inputs = {name: dataset if dataset is None else run.inputs_of(dataset) for name, dataset in evaluated.items()}
+    return replace(
+        run,
+        train=_in_form_of(train_dataset, train if train is None else run.inputs_of(train), processing_class),
+        evaluation=inputs if isinstance(eval_dataset, dict) else inputs[""],
+    )
+
+
+def _fingerprint_of(teacher: TeacherLike | None, projections: ClassProjections | None) -> str | None:
+    if teacher is not None:
+        return teacher.head.fingerprint
+    return projections.teacher if projections is not None else None
+
+
+def _in_form_of(given: Any, prepared: Any, processing_class: Processor | None) -> Any:
+    """Prepared rows in torch format where the data came so: arrays as lists of numbers would be slow to read."""
+    form: dict[str, Any] = given.format if isinstance(given, Dataset) else {"type": None}
+    if form["type"] != "torch" or processing_class is not None or transform_of(prepared) is not None:
+        return prepared
+    return prepared.with_format("torch", **form["format_kwargs"])
