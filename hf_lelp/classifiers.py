@@ -63,7 +63,12 @@ def find_heads(model: nn.Module, num_labels: int) -> dict[str, nn.Linear]:
     Raises:
         ValueError: if the model has no such layer.
     """
-    linears = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    idle = idle_copies(model)
+    linears = [
+        (name, module)
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and not f"{name}.".startswith(idle)
+    ]
     heads = [(name, module) for name, module in linears if module.out_features == num_labels]
     if not heads:
         last = ", ".join(f"{name} ({module.out_features} outputs)" for name, module in linears[-3:]) or "none"
@@ -80,6 +85,22 @@ def find_heads(model: nn.Module, num_labels: int) -> dict[str, nn.Linear]:
         if module not in inside and module.in_features == final.in_features != num_labels
     ]
     return dict([*twins, (name, final)])
+
+
+def idle_copies(model: nn.Module) -> tuple[str, ...]:
+    """Beginnings of the names of layers that stand idle: PEFT keeps a copy of a layer for each adapter, and its own.
+
+    Which copy a forward pass goes through depends on the adapter in use.
+    """
+    idle = []
+    for name, module in model.named_modules():
+        copies = getattr(module, "modules_to_save", None)
+        if not isinstance(copies, nn.ModuleDict) or not hasattr(module, "original_module"):
+            continue
+        active = [] if module.disable_adapters else [key for key in module.active_adapters if key in copies]
+        idle += [f"{name}.modules_to_save.{key}." for key in copies if key not in active[:1]]
+        idle += [f"{name}.original_module."] if active else []
+    return tuple(idle)
 
 
 def joint_layer(heads: Iterable[nn.Linear]) -> tuple[Tensor, Tensor | None]:

@@ -1,15 +1,11 @@
 """A fine-tuned classifier that adds its logits and embeddings to a dataset."""
 
-import json
 import os
-import tempfile
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import xxhash
 from accelerate import PartialState
 from numpy.typing import NDArray
 from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -30,15 +26,9 @@ from hf_lelp.classifiers import (
 from hf_lelp.data.columns import EMBEDDING_COLUMN, LOGITS_COLUMN, TEACHER_MARK
 from hf_lelp.data.encoding import Processor, batches, encode, longest, on_device, pad
 from hf_lelp.data.text import set_pad_token
+from hf_lelp.teacher.fingerprint import fingerprints, plain_parts
 
 CHECKED_ROWS = 2  # on which the captured embedding is compared with the model's logits
-
-# Entries of a model's and a tokenizer's files that say where they come from, what the classes are called, or, as
-# truncation and padding do, what the last call was: the same teacher in memory and loaded again differs in them.
-_NO_PART_IN_RESULTS = {
-    *("_name_or_path", "transformers_version", "architectures", "auto_map", "dtype", "problem_type"),
-    *("id2label", "label2id", "name_or_path", "is_local", "local_files_only", "truncation", "padding"),
-}
 
 
 class Teacher:
@@ -58,8 +48,7 @@ class Teacher:
     Attributes:
         head: the final linear layer, rows in `class_order`.
         class_names: of the classes in `class_order`; `None` where the model only has LABEL_0, LABEL_1, ….
-        fingerprint: hash of the weights, the configuration, the processing class and the settings above that change
-            results.
+        fingerprint: hash of all that a row's results depend on but the row: see `hf_lelp.teacher.fingerprint`.
 
     Raises:
         ValueError: if the model is no classifier of one class per row, or has no final linear layer or a quantised one,
@@ -100,7 +89,7 @@ class Teacher:
         heads = find_heads(model, num_labels)
         self._head_names = list(heads)
         for name, layer in heads.items():
-            if not layer.weight.is_floating_point() or _parts(layer.weight):
+            if not layer.weight.is_floating_point() or plain_parts(layer.weight):
                 raise ValueError(
                     f"The final layer {name!r} of this {type(model).__name__} is quantised, and LELP needs it as it was"
                     " trained. Name it in modules_to_not_convert of the quantization_config (of bitsandbytes:"
@@ -110,7 +99,9 @@ class Teacher:
         weight, shift = joint_layer(heads.values())
         weight = weight.detach().float().cpu()
         bias = torch.zeros(num_labels) if shift is None else shift.detach().float().cpu()
-        model_hash, self.fingerprint = self._hashes()
+        model_hash, self.fingerprint = fingerprints(
+            self.model, self.class_order, processing_class, self.input_columns, self.max_length
+        )
         self.head = LinearHead(weight[self.class_order], bias[self.class_order], model_hash)
 
     @classmethod
@@ -227,32 +218,3 @@ class Teacher:
             check_embedding(self.model, self._head_names, embedding[:CHECKED_ROWS], few)
             self._checked = True
         return embedding.float().cpu()
-
-    def _hashes(self) -> tuple[str, str]:
-        """Hash of the model and the order of its classes, and of all that a row's results depend on but the row."""
-        digest = xxhash.xxh3_128()
-        for name, value in self.model.state_dict().items():
-            digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-            for tensor in _parts(value) or [value]:
-                digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-        config = {key: value for key, value in self.model.config.to_dict().items() if key not in _NO_PART_IN_RESULTS}
-        digest.update(json.dumps([config, self.class_order], sort_keys=True, default=str).encode())
-        model_hash = digest.hexdigest()
-        digest.update(json.dumps([self.input_columns, self.max_length]).encode())
-        with tempfile.TemporaryDirectory() as folder:
-            self.processing_class.save_pretrained(folder)
-            for path in sorted(Path(folder).rglob("*.*")):
-                content = path.read_bytes()
-                if path.suffix == ".json" and isinstance(settings := json.loads(content), dict):
-                    settings = {key: value for key, value in settings.items() if key not in _NO_PART_IN_RESULTS}
-                    content = json.dumps(settings, sort_keys=True).encode()
-                digest.update(content)
-        return model_hash, digest.hexdigest()
-
-
-def _parts(tensor: Any) -> list[Any]:
-    """The plain tensors that a quantised one is made of; none of a plain one."""
-    if not hasattr(tensor, "__tensor_flatten__"):
-        return []
-    names, _ = tensor.__tensor_flatten__()
-    return [part for name in names for part in (_parts(getattr(tensor, name)) or [getattr(tensor, name)])]
