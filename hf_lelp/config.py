@@ -23,6 +23,11 @@ else:
     NumberOrAuto = NewType("NumberOrAuto", float | str)
 
 
+def as_list(value: Any) -> Any:
+    """A list of one where a single value was given for a setting that takes several; `None` stays."""
+    return value if value is None or isinstance(value, list) else list(value) if isinstance(value, tuple) else [value]
+
+
 class _Metadata(dict[str, str]):
     """Metadata of a setting. HfArgumentParser hands all of its keys to argparse, which knows nothing of `changes`."""
 
@@ -192,9 +197,7 @@ class LELPConfig(TrainingArguments):
                 self.num_subclasses = int(self.num_subclasses)
             except ValueError as error:
                 raise ValueError(f"num_subclasses={self.num_subclasses!r}: a whole number is needed.") from error
-        for name in ("input_columns", "teacher_input_columns"):
-            if isinstance(getattr(self, name), str):
-                setattr(self, name, [getattr(self, name)])
+        self.input_columns, self.teacher_input_columns = map(as_list, (self.input_columns, self.teacher_input_columns))
         self.whitening = self.whitening if self.whitening is None else float(self.whitening)
         self.columns_cache_dir = self.columns_cache_dir and os.path.expanduser(self.columns_cache_dir)
         self.check()

@@ -16,7 +16,7 @@ from hf_lelp.cli.data import FILE_FORMATS, DataArguments, expand, load_data
 from hf_lelp.cli.groups import alignment_of, group_names
 from hf_lelp.cli.options import Program
 from hf_lelp.cli.results import publish, say, size_and_speed
-from hf_lelp.config import LELPConfig
+from hf_lelp.config import LELPConfig, as_list
 from hf_lelp.data.columns import LOGITS_COLUMN, resolve_input_columns
 from hf_lelp.data.encoding import Processor
 from hf_lelp.data.labels import NO_LABEL
@@ -56,6 +56,7 @@ class DistillArguments(DataArguments):
     )
 
     def __post_init__(self) -> None:
+        self.method = as_list(self.method)
         unknown = [name for name in self.method if name not in METHODS]
         if unknown or not self.method:
             raise ValueError(f"method={' '.join(self.method)}: one or more of {', '.join(METHODS)} are possible.")

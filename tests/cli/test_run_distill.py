@@ -135,7 +135,7 @@ def test_help_fits_on_two_pages_and_shows_each_option_of_ours_once() -> None:
     done = run("--help")
     lines = done.stdout.splitlines()
     assert done.returncode == 0 and len(lines) <= 100 and max(map(len, lines)) <= WIDTH
-    shown = [line.split()[0] for line in lines if line.startswith("  --")]
+    shown = [line.split()[0].rstrip(",") for line in lines if line.startswith("  --")]
     names = {field.name for kind in PROGRAM.kinds for field in fields(kind)} - {
         field.name for field in fields(TrainingArguments)
     }
@@ -153,7 +153,7 @@ def test_help_all_shows_the_options_of_training_too() -> None:
         done.stdout.index(f"\n  --{name} ") for name in ("method", "num_subclasses", "warmup_steps")
     )
     assert done.returncode == 0 and ours < lelp < training
-    shown = [line.split()[0] for line in done.stdout.splitlines() if line.startswith("  --")]
+    shown = [line.split()[0].rstrip(",") for line in done.stdout.splitlines() if line.startswith("  --")]
     assert len(shown) == len({*shown}) > 100 and {field.name for field in fields(TrainingArguments)} <= {
         name.removeprefix("--") for name in shown
     }

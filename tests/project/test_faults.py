@@ -178,7 +178,7 @@ fit_projections(teacher_columns(rows, teacher, folder / "columns"), None, teache
 def test_two_processes_that_prepare_the_same_data_at_once(tmp_path: Path) -> None:
     columns = teacher_columns(many(), runs.teacher(), tmp_path / "alone")
     fit_projections(columns, None, runs.teacher().head, 2, cache_dir=tmp_path / "alone")
-    places = os.pathsep.join([str(HELPERS), str(ROOT)])
+    places = os.pathsep.join([str(Path(__file__).parent), str(HELPERS), str(ROOT)])
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", PREPARE, str(tmp_path), f"ready{number}"],

@@ -83,7 +83,7 @@ CALLS: list[tuple[Callable[[], Any], str]] = [
     (lambda: compare_arguments(teacher_model=None), "teacher_model is missing: a Hub id or folder"),
     (lambda: compare_arguments(train_sizes=[0]), "at least 1 row is needed"),
     (lambda: compare_arguments(seeds=0), "seeds=0: at least 1 is needed"),
-    (lambda: ExportArguments(to=["paper"], train_file="a.csv"), "to=paper: one or more of"),
+    (lambda: ExportArguments(student="s", to=["paper"], train_file="a.csv"), "to=paper: one or more of"),
     (lambda: BaselineConfig(output_dir="out", baseline="magic"), "baseline='magic': one of"),
     (
         lambda: random_directions(fitted(), np.zeros((4, 3)), np.zeros(4, dtype=int), seed=0),
@@ -131,7 +131,7 @@ def test_fitting_a_plain_layer_on_nothing(tmp_path: Path) -> None:
 def test_a_name_that_the_library_does_not_have() -> None:
     with pytest.raises(AttributeError, match="module 'hf_lelp' has no attribute 'Nothing'"):
         hf_lelp.Nothing  # noqa: B018
-    with pytest.raises(AttributeError, match=r"module 'hf_lelp\.modeling_lelp' has no attribute 'Nothing'"):
+    with pytest.raises(AttributeError, match=r"module 'hf_lelp\.student\.modeling_lelp' has no attribute 'Nothing'"):
         hf_lelp.student.modeling_lelp.Nothing  # noqa: B018
 
 
