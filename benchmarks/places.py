@@ -1,0 +1,8 @@
+"""Where the benchmarks find and leave files of the project."""
+
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+RESULTS = ROOT / "benchmarks" / "results"
+TEST_HELPERS = ROOT / "tests" / "helpers"

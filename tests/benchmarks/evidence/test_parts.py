@@ -1,0 +1,41 @@
+"""The parts of the evidence: what they are made of, which can be asked for, and what of them is kept."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from places import ROOT
+
+from benchmarks.evidence.page import TITLES
+from benchmarks.evidence.parts import PARTS, SUITE, TRIALS, Part
+from benchmarks.places import RESULTS
+from hf_lelp.compare.methods import Method
+
+
+def test_a_part_is_of_the_suite_or_a_trial() -> None:
+    assert not SUITE.keys() & TRIALS.keys()
+    assert PARTS.keys() == TITLES.keys()
+
+
+@pytest.mark.parametrize("part", PARTS.values(), ids=PARTS)
+def test_methods_of_a_part_can_be_read_and_its_reference_is_among_them(part: Part) -> None:
+    for method in part.methods.values():
+        Method.parse(method).check()
+    assert part.reference in part.methods
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_the_results_that_are_kept_are_of_the_part_as_it_is(name: str) -> None:
+    part, kept = PARTS[name], json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    assert kept.keys() == part.tasks.keys()
+    for summary in kept.values():
+        assert summary["methods"].keys() == part.methods.keys()
+        assert summary["seeds"] == [*range(part.seeds)] and summary["reference"] == part.reference
+
+
+def test_an_unknown_part_is_refused_before_anything_runs() -> None:
+    command = [sys.executable, "-m", "benchmarks.evidence", "images", "nothing"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 2
+    assert "no part nothing; there are suite, trials, images, " in done.stderr
