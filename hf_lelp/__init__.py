@@ -6,7 +6,7 @@ __version__ = "0.1.0"
 
 __all__ = ["ClassProjections", "LELPConfig", "LELPTrainer", "Teacher", "TeacherLike", "load_student"]
 
-# Name to module. Imported on first use, so that `import hf_lelp` costs next to nothing.
+# The module of each name, imported on first use: `import hf_lelp` costs next to nothing.
 _EXPORTS = {
     "ClassProjections": "projections.class_projections",
     "LELPConfig": "config",

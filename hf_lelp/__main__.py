@@ -1,4 +1,4 @@
-"""The program `hf-lelp`, and `python -m hf_lelp`, which distils where no command is named."""
+"""Runs the program `hf-lelp`, and `python -m hf_lelp`, which distils if no command is named."""
 
 import sys
 from collections.abc import Sequence
@@ -8,21 +8,21 @@ from importlib.metadata import version
 
 from hf_lelp.cli.options import Program
 
-# Where each command's PROGRAM is, imported when it is asked for, and what it does.
+# For each command: the module of its PROGRAM, imported only when needed, and what the command does.
 COMMANDS = {
     "distill": ("hf_lelp.cli.distill", "distil a classifier into a smaller one"),
     "compare": ("hf_lelp.compare.comparison", "compare methods and seeds on your own data"),
-    "export": ("hf_lelp.export.export", "make a plain model, ONNX or a torch.export program of a student"),
+    "export": ("hf_lelp.export.export", "turn a student into a plain model, ONNX or a torch.export program"),
     "teacher-pass": ("hf_lelp.teacher_pass", "run the teacher over a share of the rows, or merge shares"),
 }
 
 
 def main(argv: Sequence[str], prog: str | None = None) -> None:
-    """Distil as the options say, or run the command that the first word names.
+    """Run the command that the first word names; without one, distil as the options say.
 
     Args:
         argv: the command line without the program's name.
-        prog: how the program is called; `None` is the script's name.
+        prog: name of the program in its help; `None` is the script's name.
     """
     named = bool(argv) and argv[0] in COMMANDS
     command = argv[0] if named else "distill"
@@ -31,7 +31,7 @@ def main(argv: Sequence[str], prog: str | None = None) -> None:
 
 
 def console() -> None:
-    """The console script: without a command it shows which there are."""
+    """Run the console script; without a command it lists the commands."""
     argv = sys.argv[1:]
     first = argv[0] if argv else "--help"
     if first in ("-h", "--help"):

@@ -1,7 +1,7 @@
-"""Any classifier of transformers: which Auto class loads it, what prepares its inputs, and its final linear layer.
+"""Finds the Auto class, the processor and the final linear layer of any classifier of transformers.
 
-With the layer replaced by an identity, the model's `outputs.logits` is the layer's input: the embedding, pooled by the
-model's own code. No hook and no table of architectures is needed.
+With that layer replaced by an identity, the model's `outputs.logits` is the layer's input. This is the embedding,
+pooled by the model's own code. No hook and no table of architectures is needed.
 """
 
 import os
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, PreTrainedModel
 from transformers.models.auto import modeling_auto
 
-# Up to 5.13 at least, `transformers` itself has it only beside torchvision, which is not needed.
+# Up to 5.13 at least, `transformers` itself exports it only with torchvision, which is not needed.
 from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
 from hf_lelp.data.encoding import Processor
@@ -26,7 +26,7 @@ def _flat(names: Iterable[str | Sequence[str]]) -> set[str]:
     return {name for entry in names for name in ((entry,) if isinstance(entry, str) else entry)}
 
 
-# Which Auto class loads the model class of a name.
+# Each Auto class, and the names of the model classes that it loads.
 AUTO_CLASSES = {
     "AutoModelForSequenceClassification": _flat(modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES.values()),
     "AutoModelForImageClassification": _flat(modeling_auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES.values()),
@@ -42,7 +42,7 @@ class LinearHead:
     Attributes:
         weight: W, (C, D), float32, on the CPU.
         bias: b, (C,), float32, on the CPU.
-        fingerprint: of the teacher that it belongs to; goes into every artefact made from it.
+        fingerprint: of the teacher that the layer belongs to. Every artefact made from the layer carries it.
     """
 
     weight: Tensor
@@ -51,10 +51,11 @@ class LinearHead:
 
 
 def find_heads(model: nn.Module, num_labels: int) -> dict[str, nn.Linear]:
-    """The model's final linear layers by name: nearly always one, the last `nn.Linear` with one output per class.
+    """Find the model's final linear layers, by name.
 
-    A few image models (DeiT, LeViT and SwiftFormer, themselves distilled from a teacher) average the outputs of two:
-    those like the last one in shape that are not inside the base model. A square layer is none, but a hidden one.
+    There is nearly always one: the last `nn.Linear` with one output per class. A few image models average the outputs
+    of two (DeiT, LeViT and SwiftFormer, themselves distilled from a teacher). The other one has the shape of the last
+    and lies outside the base model. A square layer does not count: it is a hidden layer.
 
     Args:
         model: a classifier.
@@ -104,7 +105,11 @@ def idle_copies(model: nn.Module) -> tuple[str, ...]:
 
 
 def joint_layer(heads: Iterable[nn.Linear]) -> tuple[Tensor, Tensor | None]:
-    """Weight, (C, D), and bias, (C,) or `None`, of final layers as one layer on the embedding that `headless` gives."""
+    """Join final layers into one layer on the embedding that `headless` gives.
+
+    Returns:
+        Weight, (C, D), and bias, (C,) or `None`.
+    """
     heads = list(heads)
     biases: list[Tensor] = [head.bias for head in heads if head.bias is not None]
     weight = torch.cat([head.weight for head in heads], dim=1)
@@ -118,7 +123,7 @@ def replace_module(model: nn.Module, name: str, module: nn.Module) -> None:
 
 
 class _Slot(nn.Module):
-    """Puts its input in a place of its own among zeros, so that averaging several keeps them apart."""
+    """Puts its input in its own place among zeros, so that averaging several inputs keeps them apart."""
 
     def __init__(self, before: int, after: int) -> None:
         super().__init__()
@@ -130,10 +135,11 @@ class _Slot(nn.Module):
 
 @contextmanager
 def headless(model: nn.Module, names: Iterable[str]) -> Iterator[None]:
-    """Within the block the model's logits are the embedding, (N, D).
+    """Make the model's logits the embedding, (N, D), within the block.
 
-    With one final layer that is the layer's input. Of several, that the model averages, the inputs stand side by side,
-    each multiplied as its output would be: D is then the sum of their sizes, and the layer to go with it `joint_layer`.
+    With one final layer, the embedding is the layer's input. With several, whose outputs the model averages, their
+    inputs stand side by side, each multiplied as its output would be. D is then the sum of their sizes, and
+    `joint_layer` gives the layer that fits.
 
     Args:
         model: a classifier, changed within the block.
@@ -152,7 +158,7 @@ def headless(model: nn.Module, names: Iterable[str]) -> Iterator[None]:
 
 
 def logits_of(outputs: Any) -> Tensor:
-    """The logits among a model's outputs; a few models (PP-LCNet) return them first under another name."""
+    """Take the logits from a model's outputs; a few models (PP-LCNet) return them first, under another name."""
     return outputs["logits"] if isinstance(outputs, dict) and "logits" in outputs else outputs[0]
 
 
@@ -160,10 +166,11 @@ def logits_of(outputs: Any) -> Tensor:
 def check_embedding(model: PreTrainedModel, names: Iterable[str], embedding: Tensor, inputs: dict[str, Tensor]) -> None:
     """Check that the final layer applied to `embedding` gives the logits of the whole model.
 
-    A model that scales its logits after the last layer, or adds others to them, would otherwise distil wrongly without
-    a word.
+    A model may scale its logits after the last layer, or add others to them. It would otherwise distil wrongly, and
+    silently.
 
-    Rows whose logits are not finite are left to who reads the results, who can tell which of the data's they are.
+    Rows whose logits are not finite are skipped here. The code that reads the results knows which rows of the data
+    they are.
 
     Raises:
         ValueError: if the two differ by more than rounding.
@@ -171,7 +178,7 @@ def check_embedding(model: PreTrainedModel, names: Iterable[str], embedding: Ten
     names = list(names)
     logits = logits_of(model(**inputs))
     layers = [layer for name in names if isinstance(layer := model.get_submodule(name), nn.Linear)]
-    # Not always joint_layer: a student's own head gives class logits, which are no linear map.
+    # A student's own head does not go through joint_layer: its class logits are no linear map.
     rebuilt = layers[0](embedding) if len(layers) == 1 else nn.functional.linear(embedding, *joint_layer(layers))
     tolerance = 1e-3 if logits.dtype == torch.float32 else 5e-2
     worst = float("inf")
@@ -191,14 +198,14 @@ def check_embedding(model: PreTrainedModel, names: Iterable[str], embedding: Ten
 
 
 def auto_class(config: Any) -> Any:
-    """The Auto class that loads the architecture named in a classifier's configuration.
+    """Find the Auto class that loads the architecture named in a classifier's configuration.
 
     Raises:
         ValueError: if the configuration belongs to no classification model.
     """
     classes = [getattr(transformers, name) for name in AUTO_CLASSES]
     own = [auto for auto in classes if type(config) in auto._model_mapping]
-    if len(own) > 1:  # Perceiver: the configuration of several tasks
+    if len(own) > 1:  # Perceiver: one configuration for several tasks
         named = [auto for auto in own if (config.architectures or [""])[0] in _names(auto._model_mapping[type(config)])]
         own = named or own
     remote = getattr(config, "auto_map", None) or {}
@@ -216,15 +223,15 @@ def _names(classes: Any) -> list[str]:
 
 
 def check_weights(name_or_path: str, loading: Mapping[str, Any], advice: str = "") -> None:
-    """Refuse a checkpoint that lacks weights of the model: they would be random.
+    """Refuse a checkpoint that lacks weights of the model, because they would be random.
 
     Args:
         name_or_path: of the checkpoint.
-        loading: what `from_pretrained` tells of it, with `output_loading_info`.
-        advice: what to do, for the message.
+        loading: what `from_pretrained` says of it, with `output_loading_info`.
+        advice: what to do; ends the message.
 
     Raises:
-        ValueError: naming them.
+        ValueError: if weights are missing; the message names them.
     """
     missing = sorted(loading["missing_keys"])
     if missing:
@@ -232,14 +239,14 @@ def check_weights(name_or_path: str, loading: Mapping[str, Any], advice: str = "
 
 
 def load_processor(name_or_path: str, **hub: Any) -> Processor:
-    """The tokenizer, image processor or feature extractor of a model, as its configuration asks.
+    """Load the tokenizer, image processor or feature extractor of a model, as its configuration asks.
 
     Args:
         name_or_path: folder or Hub id.
         **hub: for `from_pretrained` (revision, trust_remote_code, …).
     """
     name_or_path = os.path.expanduser(name_or_path)
-    hub.setdefault("trust_remote_code", False)  # the default of transformers is to ask
+    hub.setdefault("trust_remote_code", False)  # by default transformers asks the user
     auto = auto_class(AutoConfig.from_pretrained(name_or_path, **hub))
     if auto is transformers.AutoModelForAudioClassification:
         return transformers.AutoFeatureExtractor.from_pretrained(name_or_path, **hub)
@@ -249,7 +256,7 @@ def load_processor(name_or_path: str, **hub: Any) -> Processor:
 
 
 def class_names(config: Any) -> list[str] | None:
-    """Class names in a model's configuration, in order; `None` where they are the LABEL_0, LABEL_1, … of a default."""
+    """Read a model's class names from its configuration, in order; `None` for the default LABEL_0, LABEL_1, …."""
     if not config.id2label:
         return None
     names = [config.id2label[index] for index in range(config.num_labels)]

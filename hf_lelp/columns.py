@@ -1,4 +1,4 @@
-"""Deprecated, for one release: `teacher_columns` is in `hf_lelp.teacher.columns`."""
+"""Forwards `teacher_columns` to `hf_lelp.teacher.columns`. Deprecated; it stays for one release."""
 
 import warnings
 from typing import Any
@@ -10,5 +10,5 @@ def __getattr__(name: str) -> Any:
     from hf_lelp.teacher.columns import teacher_columns
 
     moved = "hf_lelp.columns.teacher_columns is hf_lelp.teacher.columns.teacher_columns now"
-    warnings.warn(f"{moved}; this name goes with version 0.3", DeprecationWarning, stacklevel=2)
+    warnings.warn(f"{moved}; version 0.3 removes the old name", DeprecationWarning, stacklevel=2)
     return teacher_columns

@@ -1,4 +1,4 @@
-"""Every setting of a LELP run."""
+"""Defines every setting of a LELP run, and what each one changes."""
 
 import copy
 import os
@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any, Literal, NewType, TypeAlias
 from transformers import TrainingArguments
 
 AUTO = "auto"
-MOST_SUBCLASSES = 32  # that "auto" tries
+MOST_SUBCLASSES = 32  # the largest S that "auto" tries
 
 
 if TYPE_CHECKING:
     CountOrAuto: TypeAlias = int | str
     NumberOrAuto: TypeAlias = float | str
 else:
-    # HfArgumentParser makes an option of `int | str` an int, which "auto" is not. A NewType leaves the text as it is,
-    # for __post_init__ to read.
+    # HfArgumentParser reads an option of type `int | str` as an int, which fails on "auto". A NewType keeps the text,
+    # and __post_init__ reads it.
     CountOrAuto = NewType("CountOrAuto", int | str)
     NumberOrAuto = NewType("NumberOrAuto", float | str)
 
@@ -29,20 +29,20 @@ def as_list(value: Any) -> Any:
 
 
 class _Metadata(dict[str, str]):
-    """Metadata of a setting. HfArgumentParser hands all of its keys to argparse, which knows nothing of `changes`."""
+    """Holds a setting's metadata. HfArgumentParser passes all of `keys` to argparse, which does not know `changes`."""
 
     def keys(self) -> KeysView[str]:  # type: ignore[override]
-        """Those for argparse."""
+        """The keys that argparse knows."""
         return {name: value for name, value in self.items() if name != "changes"}.keys()
 
 
 def setting(default: Any, help: str, *, changes: str) -> Any:
-    """A field of `LELPConfig`.
+    """Declare a field of `LELPConfig`.
 
     Args:
-        default: its value where none is given.
-        help: for the command line.
-        changes: see `what_changes`.
+        default: its value if none is given.
+        help: its text on the command line.
+        changes: what it changes; see `what_changes`.
     """
     return field(default=default, metadata=_Metadata(help=help, changes=changes))
 
@@ -52,43 +52,45 @@ class LELPConfig(TrainingArguments):
     """Settings of `LELPTrainer`: those of `TrainingArguments` and the ones of LELP (arXiv 2409.20449).
 
     Args:
-        num_subclasses: S, pseudo-subclasses per class. 1 is plain knowledge distillation. "auto" is 32, or as many as
-            the teacher's embeddings give, unless plain distillation does better on a validation part of the
+        num_subclasses: S, pseudo-subclasses per class. 1 is plain knowledge distillation. "auto" takes 32, or as many
+            as the teacher's embeddings give. It takes 1 if plain distillation does better on a validation part of the
             training data (`hf_lelp.training.auto_settings`).
-        temperature: τ, of the class probabilities of teacher and student in training. "auto" chooses it there too.
-        subclass_temperature: β, of the teacher's subclass probabilities; "auto" is 0.5. Projections are scaled to unit
-            variance first, so that one value means the same for every teacher and class.
-        subclass_weight: weight of telling a class's subclasses apart, beside 1 for telling the classes apart. The
-            cross-entropy over S·C outputs is the sum of these two parts: 1 is the paper's loss, 0 plain distillation.
-        alpha: α, weight of the cross-entropy with the labels; 1 − α is that of distillation. At 1 no teacher is run.
-        student_head: "subclass", the paper's: the student's final layer has S·C rows and its class logits are
-            τ · logsumexp(rows / τ), which at τ = 1 is the paper's logsumexp. "auxiliary": the student keeps its C-way
-            layer, trained on the teacher's class probabilities, and an S·C-way layer beside it learns the subclasses of
-            each class in training only, so every checkpoint is a plain model.
-        null_space: remove from the embeddings what the teacher's final layer reads before fitting.
+        temperature: τ, for the class probabilities of teacher and student in training. "auto" chooses it on the same
+            validation part.
+        subclass_temperature: β, for the teacher's subclass probabilities; "auto" is 0.5. Projections are scaled to unit
+            variance first, so one value means the same for every teacher and class.
+        subclass_weight: weight of the loss that tells a class's subclasses apart. The loss that tells the classes apart
+            has weight 1. The cross-entropy over S·C outputs is the sum of both: 1 is the paper's loss, 0 is plain
+            distillation.
+        alpha: α, weight of the cross-entropy with the labels; distillation has weight 1 − α. At 1 no teacher is run.
+        student_head: "subclass" is the paper's: the student's final layer has S·C rows. Its class logits are
+            τ · logsumexp(rows / τ), which at τ = 1 is the paper's logsumexp. "auxiliary" keeps the student's C-way
+            layer, which learns the teacher's class probabilities. In training only, an S·C-way layer beside it learns
+            the subclasses of each class. Every checkpoint is therefore a plain model.
+        null_space: before fitting, remove from the embeddings what the teacher's final layer reads.
         random_rotation: rotate each class's principal directions, so that all have the same variance in expectation.
         scale_projections: divide each class's projections by their root mean variance.
-        whitening: γ, each projection is first divided by its deviation to this power: 0 is the paper, at 1 all
-            directions of a class weigh the same, and with a teacher in half precision its rounding with them. `None` is
-            0, or 0.5 where `num_subclasses` is "auto" (docs/evidence.md).
-        rotation_seed: of the random rotations; `None` is `seed`.
-        num_directions: directions per class to fit and store; `None` is `num_subclasses`. More of them let a sweep
-            over `num_subclasses` run on the same columns.
-        input_columns: one or two text columns, or one of images or sound, of teacher and student; `None` is "text",
-            "image" or "audio", or the only column of that kind.
-        teacher_input_columns: the same for the teacher, where it reads others than the student.
+        whitening: γ: first divide each projection by its standard deviation to the power γ. 0 is the paper. At 1 all
+            directions of a class weigh the same, and so does the rounding of a teacher in half precision. `None` is 0,
+            or 0.5 where `num_subclasses` is "auto" (docs/evidence.md).
+        rotation_seed: seed of the random rotations; `None` is `seed`.
+        num_directions: directions per class to fit and store; `None` is `num_subclasses`. With more of them, a sweep
+            over `num_subclasses` can run on the same columns.
+        input_columns: one or two text columns, or one of images or sound, that teacher and student read. `None` is
+            "text", "image" or "audio", or the only column of that kind.
+        teacher_input_columns: the same for the teacher alone, where it reads other columns than the student.
         label_column: column of the labels. Examples without a label have −100 (or the column is missing).
-        max_length: tokens of the student after which a text is cut, `None` is the most that it takes; samples of a
-            sound.
+        max_length: for texts, tokens after which the student's inputs are cut; `None` is the most that it takes. For
+            sound, samples after which they are cut.
         teacher_max_length: the same for the teacher.
         teacher_batch_size: rows per forward pass of the teacher.
-        teacher_dtype: of the teacher's weights: "auto" is the one they are saved in.
-        teacher_class_order: the teacher's index of each class of the data, where names cannot tell.
-        check_teacher: refuse a teacher whose accuracy on the labelled training data is below always answering the
-            commonest class.
+        teacher_dtype: dtype of the teacher's weights; "auto" is the one they are saved in.
+        teacher_class_order: the teacher's index of each class of the data, where class names cannot tell.
+        check_teacher: refuse a teacher whose accuracy on the labelled training data is below the majority baseline,
+            which always answers the commonest class.
         columns_cache_dir: where the teacher's columns are kept; `None` is `hf_lelp` in the cache folder of datasets.
-        columns_dtype: of the teacher's columns as they are kept: "float32", or "float16", which takes half the space;
-            what that does to the targets is in docs/performance.md.
+        columns_dtype: dtype in which the teacher's columns are kept. "float16" takes half the space of "float32";
+            docs/performance.md says what it does to the targets.
 
     Raises:
         ValueError: if a setting is out of its range.
@@ -151,12 +153,12 @@ class LELPConfig(TrainingArguments):
     _published = False  # see shown_as_published
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the token: training_args.bin is this object pickled, and it goes to the Hub with the student."""
+        """Leave out the token: training_args.bin is this object pickled, and it goes to the Hub with the student."""
         return {**vars(self.published() if self._published else self), "hub_token": None}
 
     @contextmanager
     def shown_as_published(self) -> Iterator[None]:
-        """Within the block this object is pickled as `published` has it."""
+        """Within the block, pickle the copy that `published` makes instead of this object."""
         self._published = True
         try:
             yield
@@ -164,7 +166,7 @@ class LELPConfig(TrainingArguments):
             del self._published
 
     def published(self) -> "LELPConfig":
-        """A copy for training_args.bin, without the token and with the last name alone of local folders."""
+        """Copy the settings for training_args.bin: without the token, and only the last name of each local path."""
         shown = copy.copy(self)
         shown.hub_token = None
         vars(shown).pop("_published", None)
@@ -185,7 +187,7 @@ class LELPConfig(TrainingArguments):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        # The command line gives text; YAML reads 1e-1 as text, and one column as a text, not a list.
+        # The command line gives text. YAML reads 1e-1 as text, and a single column as text instead of a list.
         for name in ("temperature", "subclass_temperature", "subclass_weight", "alpha"):
             if getattr(self, name) != AUTO or name in ("subclass_weight", "alpha"):
                 try:
@@ -209,18 +211,18 @@ class LELPConfig(TrainingArguments):
 
     @property
     def seed_of_rotations(self) -> int:
-        """`rotation_seed`, or where that is not set `seed`."""
+        """`rotation_seed`, or `seed` if that is not set."""
         return self.seed if self.rotation_seed is None else self.rotation_seed
 
     @property
     def directions(self) -> int:
-        """K, directions per class to fit: as many as any choice of S takes."""
+        """K, directions per class to fit: enough for any choice of S."""
         most = MOST_SUBCLASSES if self.num_subclasses == AUTO else int(self.num_subclasses)
         return self.num_directions or most
 
     @property
     def fewest_directions(self) -> int:
-        """How many will do where a class does not give as many: "auto" chooses among what is there."""
+        """The fewest directions that a class must give; with "auto" 1, as it takes what is there."""
         return 1 if self.num_subclasses == AUTO else self.directions
 
     def check(self) -> None:
@@ -264,10 +266,10 @@ class LELPConfig(TrainingArguments):
                 raise ValueError(f"{name}={columns}: one or two text columns are possible, or one of images or sound.")
 
 
-# Fields of TrainingArguments that change no student: where a run is kept, what it is called and how it tells of itself.
+# Prefixes of the TrainingArguments fields that change no student: they say where a run is kept, name it and log it.
 _CHANGE_NOTHING = ("output_dir", "run_name", "project", "resume_", "logging_", "log_", "save_", "hub_")
 
-# A run whose student is not kept: it writes and says nothing, and answers every row.
+# Settings of a run whose student is not kept: it writes and logs nothing, and returns a prediction for every row.
 SILENT_RUN: dict[str, Any] = {
     "save_strategy": "no",
     "eval_strategy": "no",
@@ -283,9 +285,9 @@ SILENT_RUN: dict[str, Any] = {
 
 
 def what_changes(setting: str) -> str:
-    """What a setting of `LELPConfig` changes, as its field declares.
+    """Say what a setting of `LELPConfig` changes, as its field declares.
 
-    Every list of settings is made of this: what a run or a trial is known by, what a search may vary.
+    Every list of settings comes from this: what identifies a run or a trial, and what a search may vary.
 
     Returns:
         "columns": the teacher's columns; "directions": what the projections are fitted with; "subclasses": how a
@@ -298,14 +300,14 @@ def what_changes(setting: str) -> str:
 
 
 def effective_settings(settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings without those that do nothing: where S is 1, whatever is about a class's subclasses."""
+    """Drop the settings that have no effect: where S is 1, all that concern a class's subclasses."""
     if settings["num_subclasses"] != 1:
         return settings
     return {name: value for name, value in settings.items() if what_changes(name) not in ("directions", "subclasses")}
 
 
 def check_launch(args: LELPConfig) -> None:
-    """Check that this process knows of the others, and has one GPU at most.
+    """Check that this process has one GPU at most, and knows of the processes launched beside it.
 
     Raises:
         RuntimeError: with several GPUs in one process, or several processes that do not know of each other.

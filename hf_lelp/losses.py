@@ -1,8 +1,8 @@
-"""The equations of LELP as pure functions of tensors (Loo et al., arXiv 2409.20449, section 3).
+"""Computes the equations of LELP as pure functions of tensors (Loo et al., arXiv 2409.20449, section 3).
 
 Symbols: N examples, C classes, S pseudo-subclasses per class; z teacher logits, u subclass projections, o student
 outputs, τ `temperature`, β `subclass_temperature`, α `alpha`. Output c·S + s belongs to subclass s of class c.
-All losses are per example, in float32 or better whatever the inputs' dtype, so that their mean is the same however a
+All losses are per example, in float32 or better whatever the inputs' dtype. Their mean is therefore the same however a
 batch is cut into pieces.
 """
 
@@ -20,7 +20,7 @@ def subclass_targets(
 ) -> Tensor:
     """p(c, s | x) = softmax_c(z / τ)_c · softmax_s(u_c / β)_s: the student's targets.
 
-    Summed over s they are the teacher's tempered class probabilities, exactly.
+    Summed over s they are exactly the teacher's tempered class probabilities.
 
     Args:
         teacher_logits: z, (N, C).
@@ -38,7 +38,7 @@ def subclass_targets(
 
 
 def distillation_loss(student_logits: Tensor, targets: Tensor, *, temperature: float = 1.0) -> Tensor:
-    """τ² · CE(p, softmax(o / τ)), with Hinton's τ² so that gradients keep their size when τ changes.
+    """τ² · CE(p, softmax(o / τ)). Hinton's τ² keeps the size of the gradients when τ changes.
 
     Args:
         student_logits: o, (N, K) for K outputs.
@@ -56,7 +56,7 @@ def subclass_loss(subclass_logits: Tensor, targets: Tensor, *, temperature: floa
     """τ² · Σ_c p_c · CE(p(s | c), softmax_s(o_c / τ)): what the subclasses add to the classes' loss.
 
     The cross-entropy over all S·C outputs is the sum of two parts: `distillation_loss` of the class logits
-    τ · logsumexp_s(o / τ), and this. With S = 1 it is 0.
+    τ · logsumexp_s(o / τ), and this loss. With S = 1 it is 0.
 
     Args:
         subclass_logits: o, (N, C·S).
@@ -87,5 +87,5 @@ def label_loss(student_class_logits: Tensor, labels: Tensor, *, label_smoothing:
 
 
 def widen(values: Tensor) -> Tensor:
-    """Half precision to float32; a softmax over few classes cannot spare the bits."""
+    """Cast half precision to float32: a softmax over few classes cannot spare the bits."""
     return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values

@@ -1,7 +1,7 @@
-"""Few-class metrics: what is left to tell two students apart when there are only a handful of classes.
+"""Computes few-class metrics, which tell two students apart when there are only a handful of classes.
 
-The same numbers three ways: `few_class_metrics` (a pure function), `compute_metrics` (for `Trainer`) and
-`FewClassMetrics` (an `evaluate` module). The file imports nothing from the rest of the package, so that
+It gives the same numbers in three ways: `few_class_metrics` (a pure function), `compute_metrics` (for `Trainer`) and
+`FewClassMetrics` (an `evaluate` module). The file imports nothing from the rest of the package. Thus
 `evaluate.load("path/to/hf_lelp/metrics.py")` works on its own and without a network.
 """
 
@@ -51,9 +51,9 @@ def few_class_metrics(
         teacher_logits: (N, C) floats, finite, classes in the same order.
 
     Returns:
-        `accuracy`, `macro_f1` (mean over all C classes; a class never seen nor predicted counts 0), `mcc` and `ece`
-        over the labelled examples, absent when there are none; `teacher_agreement`, the share of all N examples whose
-        top class is the teacher's, when `teacher_logits` is given.
+        `accuracy`, `macro_f1`, `mcc` and `ece` over the labelled examples, absent when there are none. `macro_f1` is
+        the mean over all C classes; a class never seen nor predicted counts 0. With `teacher_logits` also
+        `teacher_agreement`, the share of all N examples whose top class is the teacher's.
 
     Raises:
         ValueError: for a wrong shape or type, different lengths, a NaN or infinite logit, or a label that is no class.
@@ -69,7 +69,7 @@ def few_class_metrics(
         metrics["accuracy"] = float(accuracy_score(y, y_hat))
         classes = np.arange(logits.shape[1])
         metrics["macro_f1"] = float(f1_score(y, y_hat, labels=classes, average="macro", zero_division=0))
-        # With one class on both sides there is nothing to correlate: scikit-learn says 0 as well, but with a warning.
+        # With one class on both sides there is nothing to correlate. scikit-learn also gives 0, but warns.
         metrics["mcc"] = float(matthews_corrcoef(y, y_hat)) if np.union1d(y, y_hat).size > 1 else 0.0
         metrics["ece"] = expected_calibration_error(logits[labelled], y)
 
@@ -94,7 +94,7 @@ def expected_calibration_error(logits: NDArray[np.float64], labels: NDArray[np.i
     Returns:
         Σ_b |accuracy_b - confidence_b| · N_b / N over equal-width bins (lower, upper] of the confidence.
     """
-    # The top class has the numerator exp(0) once the row's maximum is taken off.
+    # With the row's maximum subtracted, the numerator of the top class is exp(0) = 1.
     confidence = 1 / np.exp(logits - logits.max(axis=1, keepdims=True)).sum(axis=1)
     correct = logits.argmax(axis=1) == labels
     bins = np.digitize(confidence, np.linspace(0, 1, NUM_ECE_BINS + 1)[1:-1], right=True)
@@ -103,7 +103,7 @@ def expected_calibration_error(logits: NDArray[np.float64], labels: NDArray[np.i
 
 
 def compute_metrics(eval_prediction: EvalPrediction) -> dict[str, float]:
-    """`few_class_metrics` of an evaluation, to be passed to `Trainer(compute_metrics=...)`.
+    """Compute `few_class_metrics` of an evaluation, for `Trainer(compute_metrics=...)`.
 
     Args:
         eval_prediction: `predictions` is the (N, C) class logits, or a tuple that starts with them (models that return
@@ -131,7 +131,7 @@ class FewClassMetrics(evaluate.Metric):
             description=_DESCRIPTION,
             citation=_CITATION,
             inputs_description=_INPUTS,
-            # teacher_logits is no feature: `evaluate` has no optional ones.
+            # teacher_logits is no feature, because `evaluate` has no optional features.
             features=datasets.Features(
                 {
                     "predictions": datasets.Sequence(datasets.Value("float64")),

@@ -1,10 +1,10 @@
-"""The teacher's pass alone, in shares on machines that have no folder in common: `python -m hf_lelp.teacher_pass`.
+"""Runs the teacher alone, in shares on machines that have no folder in common: `python -m hf_lelp.teacher_pass`.
 
-Takes the options of run_distill.py, so that one YAML file serves both. On machine i of n:
+It takes the options of run_distill.py, so one YAML file serves both. On machine i of n:
 
     python -m hf_lelp.teacher_pass --config run.yaml --share i/n --columns_cache_dir share
 
-Then, with the folders of all machines in one place, and into the cache that the run itself reads:
+Then gather the folders of all machines in one place. Merge them into the cache that the run itself reads:
 
     python -m hf_lelp.teacher_pass --config run.yaml --merge share1 share2 …
     python run_distill.py --config run.yaml
@@ -24,10 +24,10 @@ from hf_lelp.teacher.columns import merge_shares, run_teacher
 
 @dataclass
 class PassArguments(DistillArguments):
-    """The arguments of run_distill.py, and which part of the pass is asked for.
+    """The arguments of run_distill.py, and which part of the pass to run.
 
     Raises:
-        ValueError: if the share is none, or is given with folders to merge.
+        ValueError: if `share` is not i/n, if it is given with folders to merge, or if no teacher is named.
     """
 
     share: str = field(
@@ -43,7 +43,7 @@ class PassArguments(DistillArguments):
         if found is None or not 1 <= int(found[1]) <= int(found[2]):
             raise ValueError(f"share={self.share}: i/n is needed, with i from 1 to n.")
         if self.merge is not None and self.share != "1/1":
-            raise ValueError("A share is run, or shares are merged: give share or merge.")
+            raise ValueError("Either run a share or merge shares: give share or merge.")
         if not self.teacher_model:
             raise ValueError("teacher_model is missing: a Hub id or folder of a fine-tuned classifier.")
 
@@ -52,11 +52,11 @@ def run_share(arguments: PassArguments, config: LELPConfig) -> None:
     """Run the teacher over a share of the training and of the evaluation rows, or merge shares.
 
     Args:
-        arguments: data, teacher, and the share or the folders.
+        arguments: data, teacher, and the share or the folders to merge.
         config: the run's own settings; `columns_cache_dir` is where the columns go.
 
     Raises:
-        ValueError: see `merge_shares`, `teacher_columns` and `load_aligned_teacher`.
+        ValueError: if `alpha` is 1; see also `merge_shares`, `teacher_columns` and `load_aligned_teacher`.
     """
     if config.alpha == 1:
         raise ValueError("alpha=1 leaves nothing to distil: no teacher is run.")

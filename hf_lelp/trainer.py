@@ -1,4 +1,4 @@
-"""`LELPTrainer`: a `transformers.Trainer` whose loss reads the teacher's columns."""
+"""Defines `LELPTrainer`, a `transformers.Trainer` whose loss reads the teacher's columns."""
 
 import copy
 from collections.abc import Callable
@@ -30,7 +30,7 @@ from hf_lelp.training.saving import SavingMixin
 
 
 def few_class_compute_metrics(eval_prediction: EvalPrediction) -> dict[str, float]:
-    """`hf_lelp.metrics.compute_metrics`, imported on first use: `evaluate` and scikit-learn are slow to import."""
+    """Call `hf_lelp.metrics.compute_metrics`, imported only now: `evaluate` and scikit-learn are slow to import."""
     from hf_lelp.metrics import compute_metrics
 
     return compute_metrics(eval_prediction)
@@ -40,7 +40,7 @@ def check_arguments(args: Any, compute_metrics: Any, kwargs: dict[str, Any]) -> 
     """Refuse arguments of Trainer that have no place here.
 
     Raises:
-        ValueError: saying which, and what to do instead.
+        ValueError: if there is one; the message names it, and what to do instead.
     """
     if not isinstance(args, LELPConfig):
         raise ValueError(f"args is a {type(args).__name__}; LELPTrainer takes a LELPConfig, with all its settings.")
@@ -63,29 +63,30 @@ def fitted_with(args: LELPConfig) -> dict[str, Any]:
 class LELPTrainer(DataloadingMixin, SavingMixin):
     """A Trainer that distils a teacher into a student by LELP (arXiv 2409.20449).
 
-    Takes what `Trainer` takes, and a teacher. Datasets may hold raw texts, images or sound and labels: the teacher is
-    run over the training data once, its columns are kept in a cache, and class projections are fitted on them. Or they
-    may hold the columns already (`Teacher` and `ClassProjections` in `dataset.map`); then no teacher is needed here.
-    Evaluation, `predict` and metrics see C class logits and the labels of the data, whatever the student's head.
+    It takes what `Trainer` takes, and a teacher. Datasets may hold raw texts, images or sound, and labels. The trainer
+    then runs the teacher over the training data once, caches its columns, and fits class projections on them. Or
+    datasets may hold the columns already (`Teacher` and `ClassProjections` in `dataset.map`). Then no teacher is needed
+    here. Evaluation, `predict` and metrics see C class logits and the labels of the data, whatever the student's head.
 
     Images and sound become inputs of the student when they are read. A transform of the training data
-    (`dataset.set_transform`) is applied to the student's rows first, anew each time: augmentation. The teacher sees the
-    rows as they are stored, and so does evaluation, unless its dataset has a transform of its own.
+    (`dataset.set_transform`), such as augmentation, changes the student's rows first, anew each time. The teacher sees
+    the rows as they are stored. So does evaluation, unless its dataset has a transform of its own.
 
     Args:
-        model: the student: Hub id, folder, or a model. Ids are loaded with a classification layer for the data's
-            classes, in float32.
+        model: the student: Hub id, folder, or a model. An id or folder is loaded in float32, with a classification
+            layer for the data's classes.
         args: settings; see `LELPConfig`.
         data_collator: as in Trainer; must let the teacher's columns through.
         train_dataset: raw (`datasets.Dataset` with text, images or sound), or prepared (any kind of dataset).
-        eval_dataset: raw or prepared, or a dictionary of such. The teacher is not run over it; its loss is the
-            cross-entropy with the labels, or that of training where it has the teacher's columns.
+        eval_dataset: raw or prepared, or a dictionary of such. The teacher is not run over it. Its loss is the
+            cross-entropy with the labels, or the training loss where it has the teacher's columns.
         processing_class: the student's tokenizer, image processor or feature extractor; `None` loads the one at
             `model`, where that is an id or folder.
         teacher_model: the teacher: Hub id, folder, model, `Teacher` or anything like it (`TeacherLike`). Not needed
             with `alpha=1` or prepared columns.
-        teacher_processing_class: what prepares its inputs; `None` loads the one at `teacher_model`.
-        projections: fitted before, to be used instead of fitting; needed with prepared `teacher_projections`.
+        teacher_processing_class: the teacher's tokenizer, image processor or feature extractor; `None` loads the one at
+            `teacher_model`.
+        projections: fitted before, to use instead of fitting; needed with prepared `teacher_projections`.
         compute_metrics: by default accuracy, macro-F1, MCC and calibration error (`hf_lelp.metrics`).
         **kwargs: all other arguments of Trainer.
 
@@ -112,7 +113,7 @@ class LELPTrainer(DataloadingMixin, SavingMixin):
         args = LELPConfig(output_dir="tmp_trainer") if args is None else args
         check_arguments(args, compute_metrics, kwargs)
         check_launch(args)
-        args = copy.copy(args) if args.auto else args  # what is chosen is for this student
+        args = copy.copy(args) if args.auto else args  # the choices are for this student alone
         set_seed(args.seed)  # before the student's new layers are drawn
         model_init = kwargs.get("model_init")
         run = prepare_run(
@@ -133,17 +134,18 @@ class LELPTrainer(DataloadingMixin, SavingMixin):
             self.auto_trials = self._choose_settings(
                 run, model_init, data_collator=data_collator, optimizer_cls_and_kwargs=optimizer
             )
-            set_seed(args.seed)  # as if the numbers had been given: trials draw too, unless they are found
+            # Trials draw random numbers, unless they are found in the file. Go on as if the numbers had been given.
+            set_seed(args.seed)
         self._set_up(run, data_collator=data_collator, compute_metrics=compute_metrics, **kwargs)
 
     def _set_up(self, run: PreparedRun, **kwargs: Any) -> None:
-        """Place the head on a prepared run's student and make this the Trainer of it.
+        """Place the head on a prepared run's student, and set up the Trainer with it.
 
         Args:
-            run: prepared; whatever was "auto" in its settings is chosen.
-            **kwargs: of Trainer, but for model, args, datasets and processing class.
+            run: prepared; whatever was "auto" in its settings is chosen by now.
+            **kwargs: arguments of Trainer, without model, args, datasets and processing class.
         """
-        # Trainer calls `model_init` before it sets the last two.
+        # Set the last two here: Trainer calls `model_init` before it sets them.
         self.prepared, self.args, self.processing_class = run, run.args, run.processing_class
         self.subclass_scores = SubclassScores(run.args, run.projections)
         self._measured: dict[int, dict[str, float]] = {}
@@ -162,20 +164,20 @@ class LELPTrainer(DataloadingMixin, SavingMixin):
             processing_class=run.processing_class,
             **kwargs,
         )
-        # Ours is the mean over each micro-batch. Older versions of Trainer ask the second, newer ones the first.
+        # Our loss is the mean over each micro-batch. Newer Trainers read the first flag, older ones the second.
         self.loss_is_scaled_for_ga = False
         self.model_accepts_loss_kwargs = False
 
     def _choose_settings(
         self, run: PreparedRun, model_init: Callable[..., Any] | None, **kwargs: Any
     ) -> list[dict[str, Any]]:
-        """Settle what is "auto", with students like this one on parts of the training data; see `auto_settings`."""
+        """Choose what is "auto", with students like this one on parts of the training data; see `auto_settings`."""
         kind = getattr(model_init, "__qualname__", type(model_init).__qualname__)  # a callable object has no name
         student = kind if run.student is None else repr(run.student.config)
         make_student = student_maker(run.student, model_init)
 
         def make_trainer(args: LELPConfig, train: Dataset) -> LELPTrainer:
-            trial = copy.copy(self)  # of the user's own class, whatever its arguments are
+            trial = copy.copy(self)  # keeps the user's own class, whatever its arguments are
             of_part = replace(run, args=args, student=make_student(), train=train, evaluation=None)
             trial._set_up(of_part, compute_metrics=None, **kwargs)
             return trial
@@ -197,9 +199,9 @@ class LELPTrainer(DataloadingMixin, SavingMixin):
         place_student_head(model, num_subclasses, args.student_head, float(args.temperature))
 
     def call_model_init(self, trial: Any = None) -> PreTrainedModel:
-        """As in Trainer; the student's head is placed on what `model_init` returns."""
+        """As in Trainer, with the student's head placed on what `model_init` returns."""
         if trial is not None:
-            # Trainer does so after this call, but the head depends on the trial's settings.
+            # Trainer sets the trial up after this call, but the head depends on the trial's settings.
             self._hp_search_setup(trial)
             self.args.check()
             if fitted_with(self.args) != self._fitted_with:
@@ -225,11 +227,10 @@ class LELPTrainer(DataloadingMixin, SavingMixin):
     ) -> Any:
         """L = α · CE(y, class logits) + (1 − α) · `distillation_losses`, mean over the batch.
 
-        Without the teacher's columns, in evaluation, the loss is CE(y, class logits); without labels too there is none
-        (`None`).
+        In evaluation without the teacher's columns, the loss is CE(y, class logits). Without labels too, it is `None`.
 
         Raises:
-            ValueError: in training, if the batch lacks the teacher's columns.
+            ValueError: in training, if the batch lacks the teacher's columns, or labels that α gives weight to.
         """
         args = self.args
         inputs = dict(inputs)
@@ -246,7 +247,7 @@ class LELPTrainer(DataloadingMixin, SavingMixin):
             raise ValueError(f"alpha={args.alpha} gives weight to labels, and a training batch has none.")
         with all_logits(self._head):
             outputs = model(**inputs)
-        logits = logits_of(outputs).float()  # before the classes' logsumexp: few bits do not suffice for it
+        logits = logits_of(outputs).float()  # the classes' logsumexp needs more than half precision
         class_logits, other_logits = self._head.split(logits) if self._head is not None else (logits, logits)
 
         loss = None
@@ -258,8 +259,8 @@ class LELPTrainer(DataloadingMixin, SavingMixin):
             loss = losses.mean()
         elif labels is not None:
             losses = label_loss(class_logits, labels, label_smoothing=args.label_smoothing_factor)
-            # In training every example counts the same, labelled or not; an evaluation is of the labelled ones. Where a
-            # batch has none the loss is NaN, which newer versions of Trainer leave out of the mean.
+            # Training averages over all examples, labelled or not; evaluation over the labelled ones. Where a batch has
+            # none, the loss is NaN, which newer versions of Trainer leave out of the mean.
             loss = losses.mean() if model.training else losses.sum() / (labels != NO_LABEL).sum()
         if not return_outputs:
             return loss
@@ -272,16 +273,17 @@ class LELPTrainer(DataloadingMixin, SavingMixin):
     def distillation_losses(
         self, class_logits: torch.Tensor, subclass_logits: torch.Tensor, columns: dict[str, torch.Tensor]
     ) -> torch.Tensor:
-        """The classes' cross-entropy, τ² · CE(p_c, softmax(class logits / τ)), and that of subclasses given the class.
+        """Add the classes' cross-entropy and, weighted by `subclass_weight`, that of the subclasses given the class.
 
-        With the subclass head the second part is tempered like the first: at `subclass_weight` 1 their sum is the
-        paper's loss, τ² · CE(p, softmax over all S·C outputs / τ). The logits of an auxiliary layer are no class's; β
-        alone is their temperature, and the factor τ gives their part gradients of the size that the classes' has.
+        The classes' part is τ² · CE(p_c, softmax(class logits / τ)). With the subclass head, the subclasses' part has
+        the same temperature. At `subclass_weight` 1 their sum is the paper's loss,
+        τ² · CE(p, softmax over all S·C outputs / τ). The logits of an auxiliary layer belong to no class, so β alone is
+        their temperature. The factor τ then gives their part gradients of the same size as the classes' part.
 
         Args:
             class_logits: of the student, (N, C).
-            subclass_logits: of the student, (N, C·S); for S = 1 not read.
-            columns: the teacher's, and `labels`, by name.
+            subclass_logits: of the student, (N, C·S); not read for S = 1.
+            columns: the teacher's columns and `labels`, by name.
 
         Returns:
             Loss per example, (N,).
@@ -313,9 +315,9 @@ class LELPTrainer(DataloadingMixin, SavingMixin):
         prediction_loss_only: bool,
         ignore_keys: list[str] | None = None,
     ) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
-        """Loss, C class logits and labels of a batch, each `None` where there is none.
+        """Return loss, C class logits and labels of a batch, each `None` where there is none.
 
-        Only the logits leave the model: hidden states and caches would be gathered from every batch.
+        Only the logits leave the model: otherwise hidden states and caches would be gathered from every batch.
         """
         inputs = self._prepare_inputs(inputs)
         with torch.no_grad(), self.compute_loss_context_manager():
@@ -327,14 +329,14 @@ class LELPTrainer(DataloadingMixin, SavingMixin):
 
 
 def check_optimizer(optimizer: torch.optim.Optimizer, head: nn.Module) -> None:
-    """Refuse an optimizer that was made before the student's final layer: it would never train it.
+    """Refuse an optimizer that was made before the student's final layer, because it would never train that layer.
 
     Args:
-        optimizer: given ready-made.
-        head: the student's, as it is trained.
+        optimizer: as the user made it.
+        head: the student's head, as it is trained.
 
     Raises:
-        ValueError: if it lacks a parameter of the head.
+        ValueError: if the optimizer lacks a parameter of the head.
     """
     held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
     missing = [name for name, value in head.named_parameters() if value.requires_grad and id(value) not in held]

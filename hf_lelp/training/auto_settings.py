@@ -1,15 +1,16 @@
-"""τ, S and β chosen for the user, on a validation part of the training data, over columns that are there already.
+"""Chooses τ, S and β on a validation part of the training data, from the teacher's columns that are there already.
 
-1. Plain distillation at each temperature τ; the best one stays.
-2. LELP at that τ (with the paper's head at τ = 1: it learns badly at others), with S = 32, or as many as the
-   projections have directions, β = 0.5 and γ = 0.5, where these are not set. It is taken unless plain distillation
+1. Train plain distillation at each temperature τ, and keep the best τ.
+2. Train LELP at that τ; the paper's head takes τ = 1, because it learns badly at others. S is 32, or as many as the
+   projections have directions, and β and γ are 0.5, each where it is not set. LELP is taken unless plain distillation
    has more rows right.
 
-Every trial is a whole training on the other part: after shorter ones the distances are others (docs/evidence.md, which
-also says why S, β and γ are not searched for). The teacher is not run, and the test data not touched. The cost is that
-of about three trainings. Each trial is kept in `auto.json` in the run's folder as soon as it is done: a run that is
-started again there, to be resumed for instance, does not try it again. Nor does one of another form of LELP in the same
-folder: they have the trials of plain distillation in common.
+Every trial trains in full on the other part: after shorter trainings the accuracies differ by other amounts
+(docs/evidence.md, which also says why S, β and γ are not searched for). The teacher is not run, and the test data is
+not touched. The cost is that of about three trainings.
+
+Each trial is kept in `auto.json` in the run's folder as soon as it is done. A run that starts again there, for instance
+to resume, does not repeat it. Other forms of LELP in the same folder share the trials of plain distillation.
 """
 
 import copy
@@ -45,10 +46,10 @@ TEMPERATURES = (1.0, 2.0, 4.0)
 SUBCLASS_TEMPERATURE, WHITENING = 0.5, 0.5
 VALIDATION_SHARE = 0.2
 MOST_VALIDATION_ROWS = 5000
-SEARCH_VERSION = 5  # to be raised whenever the search changes: trials and runs of before are then not read
+SEARCH_VERSION = 5  # raise it whenever the search changes: earlier trials and runs are then not read
 
 TRIALS_NAME = "auto.json"
-# From settings, rows to train on and rows to answer to the logits of the latter, (n, C).
+# Takes settings, rows to train on and rows to predict; returns the logits of the latter, (n, C).
 Fit = Callable[[LELPConfig, Dataset, Dataset], NDArray[np.floating]]
 
 
@@ -61,16 +62,16 @@ def choose_settings(
         args: changed in place; the trials are kept in its `output_dir`.
         dataset: training data with the teacher's columns and, where there are any, labels.
         fit: trains a student and gives its logits.
-        student: says which student it is: trials of another are not taken for its.
-        projections: fingerprint of those that the dataset's were made by.
+        student: identifies the student: trials of another one are not used for it.
+        projections: fingerprint of the projections that made the dataset's column.
 
     Returns:
-        What was tried, in order: settings, validation accuracy and the seconds that it took; the last one, with
-        `"chosen": True`, was taken. The accuracy is with the labels, or where a row has none with the teacher's class.
-        Nothing with `alpha` 1, which has no use for these settings.
+        The trials, in order: settings, validation accuracy and the seconds that it took. The last one, with
+        `"chosen": True`, was taken. The accuracy is against the labels, or the teacher's class where a row has none.
+        Empty with `alpha` 1, which has no use for these settings.
 
     Raises:
-        ValueError: if the data is no `datasets.Dataset`, of which a part could be held back.
+        ValueError: if the data is no `datasets.Dataset`, so that no part can be held back.
     """
     if args.alpha == 1:
         args.num_subclasses, args.temperature, args.subclass_temperature = 1, 1.0, 1.0
@@ -89,7 +90,7 @@ def choose_settings(
 
     def accuracy(settings: dict[str, Any]) -> float:
         trial = _trial(args, settings)
-        # The main process's: `local_rank` is one of the settings.
+        # All processes take the main one's key: `local_rank` is one of the settings.
         key = broadcast_object_list([_key(trial, data, student, projections)])[0]
         if key not in known:
             start = time.perf_counter()
@@ -98,7 +99,7 @@ def choose_settings(
             known[key] = {**settings, "accuracy": float((logits.argmax(-1) == truth).mean()), "seconds": seconds}
             if PartialState().is_main_process:
                 write_json(file, {"trials": known})
-        found = {**known[key], **settings}  # of one that was found, not all need be named
+        found = {**known[key], **settings}  # a trial from the file may name fewer settings
         if found not in tried:
             tried.append(found)
             logger.info(f"auto: {_summary(found)}")
@@ -127,13 +128,13 @@ def choose_settings(
         setattr(args, name, value)
     tried.append({**chosen, "chosen": True})
     if len(tried) > 1:
-        # No mishap, but what came of "auto" should be seen without logging being set up.
+        # Not a problem, but a warning shows what "auto" chose even where logging is not set up.
         logger.warning(f"auto: {_summary(tried[-1])} was chosen on {len(truth):,} validation rows")
     return tried
 
 
 def student_maker(model: Any, model_init: Callable[..., Any] | None) -> Callable[[], Any]:
-    """What gives students as they are before training: copies of `model`, or `model_init` without a trial."""
+    """Return a function that makes untrained students: it copies `model`, or calls `model_init` without a trial."""
     if model_init is None:
         return partial(copy.deepcopy, model)
     return partial(model_init, *[None] * number_of_arguments(model_init))
@@ -145,17 +146,17 @@ def fit_student(
     """Train a student of a trial; bound to the first argument it is a `Fit`.
 
     Args:
-        make_trainer: draws a student, from a trial's settings and rows to its trainer.
+        make_trainer: makes a student, and its trainer from a trial's settings and rows.
         args: of the trial.
         train: prepared rows to train on.
-        validation: prepared rows to answer, n.
+        validation: n prepared rows to predict.
 
     Returns:
         Logits of `validation`, (n, C).
     """
     transform = transform_of(validation)
     if isinstance(transform, OnTheFly) and transform.columns and transform.processing_class is not None:
-        validation = validation.with_transform(replace(transform, transform=None))  # as it is stored
+        validation = validation.with_transform(replace(transform, transform=None))  # reads rows as they are stored
     set_seed(args.seed)
     with tempfile.TemporaryDirectory() as scratch:
         args.output_dir = scratch
@@ -166,29 +167,29 @@ def fit_student(
 
 
 def _trial(args: LELPConfig, settings: dict[str, Any]) -> LELPConfig:
-    """A configuration for a run whose student is thrown away."""
+    """Copy the settings for a run whose student is thrown away."""
     trial = copy.deepcopy(args)
     for name, value in {**SILENT_RUN, **settings}.items():
         setattr(trial, name, value)
-    trial.check_teacher = False  # it was, on all rows
+    trial.check_teacher = False  # checked already, on all rows
     return trial
 
 
 def _directions(dataset: Dataset) -> int:
-    """K of the column of projections."""
+    """K, the number of directions in the column of projections."""
     row = dataset.with_format(None).select_columns([PROJECTIONS_COLUMN])[0]
     return len(row[PROJECTIONS_COLUMN][0])
 
 
 def _hash_of(dataset: Dataset) -> str:
-    """Hash of the rows' classes and the teacher's logits."""
+    """Hash the rows' classes and the teacher's logits."""
     digest = xxhash.xxh3_128(classes_of(dataset).tobytes())
     digest.update(np.ascontiguousarray(column_values(dataset.with_format("numpy"), LOGITS_COLUMN)).tobytes())
     return digest.hexdigest()
 
 
 def _key(trial: LELPConfig, data: str, student: str, projections: str) -> str:
-    """Hash of all that a trial's result depends on, but for the student's own weights and its inputs."""
+    """Hash everything that a trial's result depends on, except the student's own weights and its inputs."""
     settings = effective_settings(trial.to_dict())
     kept = {name: value for name, value in settings.items() if what_changes(name) != "nothing"}
     of = [SEARCH_VERSION, kept, data, student, projections if trial.num_subclasses != 1 else ""]
@@ -196,7 +197,7 @@ def _key(trial: LELPConfig, data: str, student: str, projections: str) -> str:
 
 
 def _read(file: Path) -> dict[str, dict[str, Any]]:
-    """The trials that are kept in the file, by key; as the main process finds them, in all."""
+    """Read the trials in the file, by key. Every process gets what the main one finds."""
     found: list[dict[str, dict[str, Any]]] = [{}]
     if PartialState().is_main_process and file.exists():
         try:
@@ -206,7 +207,7 @@ def _read(file: Path) -> dict[str, dict[str, Any]]:
                 {key: {**trial, **{name: float(trial[name]) for name in measured}} for key, trial in saved.items()}
             ]
         except (ValueError, KeyError, TypeError, OverflowError) as error:
-            logger.warning(f"{file} cannot be read ({error}); its trials are made again")
+            logger.warning(f"{file} cannot be read ({error}); its trials are run again")
     return broadcast_object_list(found)[0]
 
 

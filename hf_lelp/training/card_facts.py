@@ -1,4 +1,4 @@
-"""What a trainer, and the user, know of a student, put on its card."""
+"""Collects what a trainer knows of its student, for the student's card."""
 
 from pathlib import Path
 from typing import Any
@@ -23,12 +23,12 @@ def card_of(
     max_length: int | None,
     measured: dict[str, float],
 ) -> StudentCard:
-    """The card of a trainer's student as of now.
+    """Make the card of a trainer's student as of now.
 
     Args:
         trainer: with the student, its data and the name of its repository.
         args: the trainer's settings.
-        projections: that its targets were made with.
+        projections: the ones that made the student's targets.
         teacher: Hub id of the teacher.
         max_length: tokens after which an input was cut.
         measured: figures of the student as it is now.
@@ -69,24 +69,24 @@ def card_of(
 def _loaded_by(model: PreTrainedModel) -> str | None:
     try:
         return auto_class(model.config).__name__
-    except ValueError:  # a class of the user's own, that transformers was not told of
+    except ValueError:  # a class of the user's own, unknown to transformers
         return None
 
 
 def method_of(config: LELPConfig) -> str:
-    """The method that the settings amount to: "direct", "kd" or "lelp"."""
+    """Name the method that the settings amount to: "direct", "kd" or "lelp"."""
     if config.alpha == 1:
         return "direct"
     return "kd" if config.num_subclasses == 1 else "lelp"
 
 
 def settings_of(config: LELPConfig, projections: ClassProjections | None, training_rows: int | None) -> dict[str, Any]:
-    """The settings that made a student, by their names on the card.
+    """Collect the settings that made a student, by their names on the card.
 
     Args:
         config: of the run.
-        projections: that its targets came from, where there are any.
-        training_rows: where known.
+        projections: the ones that made its targets, if any.
+        training_rows: number of them, where known.
     """
     method = method_of(config)
     settings: dict[str, Any] = {}

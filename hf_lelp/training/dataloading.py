@@ -1,4 +1,4 @@
-"""The datasets of a distilling Trainer: raw rows are prepared for the student, and read in the order they are in."""
+"""Prepares the raw datasets of a distilling Trainer for the student, and evaluates rows in the order they are in."""
 
 from dataclasses import replace
 from typing import Any
@@ -24,7 +24,7 @@ class DataloadingMixin(Trainer):
     prepared: PreparedRun
 
     def get_train_dataloader(self) -> Any:
-        """As in Trainer; arrays (a prepared dataset in torch format, up to 2 GiB) are read into memory once."""
+        """As in Trainer, but read arrays into memory once: a prepared dataset in torch format, up to 2 GiB."""
         dataset = self.train_dataset
         if self.processing_class is not None or not fits_in_memory(dataset):
             return super().get_train_dataloader()
@@ -49,7 +49,7 @@ class DataloadingMixin(Trainer):
         return super().get_test_dataloader(self.prepared.inputs_of(test_dataset))
 
     def _get_eval_sampler(self, eval_dataset: Any) -> torch.utils.data.Sampler | None:
-        # Trainer groups evaluation rows by length where training groups them, and predictions come back in that order.
+        # Where Trainer groups training rows by length, it groups evaluation rows too, and predicts in that order.
         if not has_length(eval_dataset) or self.args.world_size > 1:
             return None
         return torch.utils.data.SequentialSampler(eval_dataset)
@@ -58,16 +58,16 @@ class DataloadingMixin(Trainer):
         transform = transform_of(dataset)
         if not isinstance(transform, OnTheFly) or not self.args.remove_unused_columns:
             return super()._remove_unused_columns(dataset, description)
-        # What inputs are made of when they are read is no argument of the model, but needed until then.
+        # The columns that inputs are made of at reading are no arguments of the model, but must stay until then.
         self._set_signature_columns_if_needed()
-        # As they are in the data, these two are not encoded.
+        # The data's own columns of these two names are not encoded.
         arguments: set[str] = {*(self._signature_columns or ())} - {"label", "label_ids"}
         return dataset.with_transform(replace(transform, wanted=arguments))
 
 
 def fits_in_memory(dataset: Any) -> bool:
-    """Whether a dataset is of arrays, in torch format, and of at most 2 GiB.
+    """Whether a dataset holds arrays, in torch format, of at most 2 GiB.
 
-    Row by row out of Arrow such a dataset can take as long to read as a small student's step.
+    Reading such a dataset row by row from Arrow can take as long as a small student's step.
     """
     return isinstance(dataset, Dataset) and dataset.format["type"] == "torch" and dataset.data.nbytes <= IN_MEMORY_BYTES

@@ -1,4 +1,4 @@
-"""Everything that a run needs before its student trains, made once from what `LELPTrainer` was given."""
+"""Prepares a run: makes everything that it needs before its student trains, once, from `LELPTrainer`'s arguments."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -33,14 +33,15 @@ class PreparedRun:
     Attributes:
         args: settings of the run.
         classes: C, in the data's order.
-        columns: that the student reads, in whatever data.
+        columns: which ones the student reads, in any data.
         processing_class: of the student.
         max_length: tokens, or samples, after which the student's inputs are cut.
-        student: as it came, or was loaded; `None` where `model_init` makes it.
+        student: as given, or as loaded; `None` where `model_init` makes it.
         train: with the student's inputs, labels and the teacher's columns.
         evaluation: with the student's inputs and labels; a dataset, several by name, or none.
-        targets: the teacher's columns of the training data; `None` where no teacher was run, or the columns came.
-        projections: that made the targets, where known.
+        targets: training data with the teacher's columns, made or given; `None` with `alpha` 1, or where the training
+            data is no `datasets.Dataset`.
+        projections: the ones that made the targets, where known.
         teacher: fingerprint of the teacher, where known.
         teacher_name: its Hub id, if it has one.
     """
@@ -59,7 +60,7 @@ class PreparedRun:
     teacher_name: str | None
 
     def inputs_of(self, dataset: Any) -> Any:
-        """A dataset with the student's inputs and encoded labels; what is not of datasets is taken to be prepared.
+        """Give a dataset the student's inputs and encoded labels; a dataset of another library counts as prepared.
 
         Raises:
             ValueError: see `student_columns`, `check_marks` and `check_rows`.
@@ -89,9 +90,9 @@ def prepare_run(
     teacher_processing_class: Processor | None,
     projections: ClassProjections | None,
 ) -> PreparedRun:
-    """Run the teacher, make the targets, load the student and prepare its inputs: each once.
+    """Run the teacher, make the targets, load the student and prepare its inputs, each once.
 
-    The teacher's columns are made and read before the student is touched: most mistakes show there.
+    The teacher's columns come first, before the student is touched, because most mistakes show there.
 
     Args:
         args: settings of the run.
@@ -100,10 +101,10 @@ def prepare_run(
         train_dataset: raw or prepared, or `None`.
         eval_dataset: likewise, or several by name.
         processing_class: of the student; `None` loads the one of `model`, if that is an id or folder.
-        collated: whether the user's own data collator makes the batches, and so may make inputs.
+        collated: whether the user's own data collator makes the batches; it may then make inputs too.
         teacher_model: see `load_aligned_teacher`.
         teacher_processing_class: likewise.
-        projections: fitted before, to be used instead of fitting.
+        projections: fitted before, to use instead of fitting.
 
     Raises:
         ValueError: if teacher, data and student do not fit together.
@@ -119,7 +120,7 @@ def prepare_run(
         train, projections = targets.dataset, targets.projections
 
     student = new_student(model, classes.num_labels) if isinstance(model, str) else model
-    # One to look at, where students are yet to be made.
+    # An example to inspect, where `model_init` has yet to make the student.
     example: Any = student if model_init is None else student_maker(student, model_init)()
     max_length = args.max_length
     if isinstance(processing_class, PreTrainedTokenizerBase):
@@ -161,7 +162,7 @@ def _fingerprint_of(teacher: TeacherLike | None, projections: ClassProjections |
 
 
 def _in_form_of(given: Any, prepared: Any, processing_class: Processor | None) -> Any:
-    """Prepared rows in torch format where the data came so: arrays as lists of numbers would be slow to read."""
+    """Put prepared rows in torch format where the data came so: arrays are slow to read as lists of numbers."""
     form: dict[str, Any] = given.format if isinstance(given, Dataset) else {"type": None}
     if form["type"] != "torch" or processing_class is not None or transform_of(prepared) is not None:
         return prepared

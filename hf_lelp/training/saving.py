@@ -1,4 +1,4 @@
-"""What a distilling Trainer saves, and goes on from: the student, its card, its projections, whole checkpoints."""
+"""Saves the student, its card, its projections and whole checkpoints, and resumes training from a checkpoint."""
 
 import logging
 import shutil
@@ -53,15 +53,15 @@ class SavingMixin(Trainer):
 
     @property
     def projections(self) -> ClassProjections | None:
-        """Those that the targets are made with, where known."""
+        """The projections that make the targets, where known."""
         return self.prepared.projections
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
         """As in Trainer; `True` is the last whole checkpoint in `output_dir`.
 
         Raises:
-            ValueError: if the checkpoint is not whole, or there is none, see also `check_settings`; or if checkpoints
-                are to be saved where nothing can be written.
+            ValueError: if the checkpoint is not whole, or there is none; if it does not fit this run (see
+                `check_settings`); or if checkpoints are to be saved where nothing can be written.
         """
         folder = Path(self.args.output_dir or ".")
         if self.args.should_save and self.args.save_strategy != "no":
@@ -73,7 +73,7 @@ class SavingMixin(Trainer):
         elif resume_from_checkpoint:
             check_checkpoint(Path(resume_from_checkpoint))
         if resume_from_checkpoint:
-            # Before Trainer reads the data, which it does first with FSDP, and whatever loads the model.
+            # Check before Trainer reads the data, which with FSDP comes first, and whichever way the model is loaded.
             check_settings(resume_from_checkpoint, self._settings_to_resume())
             self._take_projections(Path(resume_from_checkpoint) / PROJECTIONS_FOLDER)
         return super().train(resume_from_checkpoint, *args, **kwargs)
@@ -81,7 +81,7 @@ class SavingMixin(Trainer):
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
-        """As in Trainer; figures on the trainer's own `eval_dataset` go on the student's card."""
+        """As in Trainer; figures on the trainer's own `eval_dataset` also go on the student's card."""
         metrics = super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
         if eval_dataset is None:
             start = f"{metric_key_prefix}_"
@@ -91,14 +91,14 @@ class SavingMixin(Trainer):
         return metrics
 
     def _settings_to_resume(self) -> dict[str, Any]:
-        """What a checkpoint must be resumed with; `None` is unknown."""
+        """The settings that a checkpoint must be resumed with; `None` is unknown."""
         settings = self.subclass_scores.settings() if self.projections is not None else {}
         if isinstance(self._head, SubclassHead):
             settings["temperature"] = self._head.temperature
         return {"classes": self.prepared.classes.names, "teacher": self.prepared.teacher, **settings}
 
     def student_card(self) -> StudentCard:
-        """The student's card as of now: its settings, and its figures if it was evaluated after the last step."""
+        """Make the student's card as of now: its settings, and its figures if it was evaluated after the last step."""
         return card_of(
             self,
             self.args,
@@ -111,7 +111,7 @@ class SavingMixin(Trainer):
         )
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
-        """Write README.md in `output_dir`. Arguments as in Trainer and `push_to_hub`: see `with_user_facts`."""
+        """Write README.md in `output_dir`. Takes the arguments of Trainer and `push_to_hub`: see `with_user_facts`."""
         if self.is_world_process_zero():
             with_user_facts(self.student_card(), *args, **kwargs).save(Path(self.args.output_dir or ".") / CARD_NAME)
 
@@ -122,7 +122,7 @@ class SavingMixin(Trainer):
             self.student_card().save(Path(output_dir or self.args.output_dir or ".") / CARD_NAME)
 
     def save_state(self) -> None:
-        """As in Trainer, with the name alone of the best checkpoint's folder: it goes to the Hub with the student."""
+        """As in Trainer, but keep only the name of the best checkpoint's folder: the state goes to the Hub."""
         best = self.state.best_model_checkpoint
         self.state.best_model_checkpoint = best and Path(best).name
         try:
@@ -144,7 +144,7 @@ class SavingMixin(Trainer):
                 save_for_resuming(temporary, self._own_head(), self._settings_to_resume())
                 (folder / STATE_NAME).unlink(missing_ok=True)  # of a checkpoint that this one replaces
             else:
-                if isinstance(self._head, AuxiliaryHead):  # a checkpoint keeps it: PEFT would not resume without
+                if isinstance(self._head, AuxiliaryHead):  # a checkpoint keeps it, because PEFT resumes only with it
                     drop_auxiliary(temporary / ADAPTER_NAME)
                 write_checksums(temporary, WEIGHTS)
 
@@ -159,7 +159,7 @@ class SavingMixin(Trainer):
             write_checksums(folder)
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
-        # Trainer copies weights and configuration alone; a subclass student does not load without its modelling file.
+        # Trainer copies only weights and configuration, but a subclass student loads only with its modelling file.
         job: Any = self.push_in_progress
         busy = job is not None and not job.is_done() and not self.args.hub_always_push
         skipped = self.args.hub_strategy == HubStrategy.END or busy  # by Trainer
@@ -179,11 +179,11 @@ class SavingMixin(Trainer):
         load_rest(resume_from_checkpoint, self.accelerator.unwrap_model(self.model), self._own_head())
 
     def _own_head(self) -> StudentHead | None:
-        """The head whose auxiliary layer is ours to save: FSDP and DeepSpeed cut it up, and save it with the model."""
+        """The head whose auxiliary layer this class saves; FSDP and DeepSpeed shard it, and save it with the model."""
         return None if self.is_fsdp_enabled or self.is_deepspeed_enabled else self._head
 
     def _take_projections(self, folder: Path) -> None:
-        """Those of a checkpoint for the ones at hand: a refit can flip a sign, and so relabel every subclass."""
+        """Use a checkpoint's projections, not those at hand: a refit can flip a sign, and so relabel every subclass."""
         if self.projections is None or not folder.exists():
             return
         saved = ClassProjections.from_pretrained(str(folder))
@@ -195,14 +195,14 @@ class SavingMixin(Trainer):
                 f"The checkpoint {folder.parent} was trained with other class projections than the training data's."
                 f" Prepare the data with ClassProjections.from_pretrained({str(folder)!r}) to resume it."
             )
-        logger.info(f"Class projections of {folder} take the place of the ones fitted now")
+        logger.info(f"Class projections of {folder} replace the ones fitted now")
         self.prepared = replace(self.prepared, projections=saved)
         self.subclass_scores = SubclassScores(self.args, saved)
         self.train_dataset = targets.projected_by(saved, self.train_dataset)
 
     def _load_best_model(self) -> None:
         super()._load_best_model()
-        # What was measured last was another model.
+        # The last figures are of another model.
         self._measured = {self.state.global_step: self._measured.get(self.state.best_global_step or -1, {})}
         if self.state.best_model_checkpoint is not None:
             checkpoint = self.state.best_model_checkpoint

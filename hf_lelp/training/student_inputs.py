@@ -1,4 +1,4 @@
-"""The student's side of a run: inputs and labels from raw rows."""
+"""Builds the student's side of the training columns: inputs and labels, from raw rows."""
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -23,16 +23,16 @@ def student_columns(
     max_length: int | None,
     classes: Classes,
 ) -> AnyDataset:
-    """Inputs of the student and `labels` as class indices; columns of the teacher stay, all others go.
+    """Make the student's inputs and `labels` (class indices); the teacher's columns stay, all others go.
 
     Texts become tokens once. Images, sound and the rows of a dataset with a transform become inputs whenever they are
-    read: pixels of every image take far more space than the images, and a transform may augment, differently each time.
-    A dataset that holds inputs already keeps its columns, and only its labels are encoded; so does any dataset where
-    there is nothing to make inputs with. Columns that its format hides are not read.
+    read. The pixels of every image would take far more space than the images, and a transform may augment differently
+    each time. A dataset that holds inputs already keeps its columns, and only its labels are encoded. The same holds
+    for any dataset where there is nothing to make inputs with. Columns that its format hides are not read.
 
     Raises:
-        ValueError: if there is no telling which column to read, a text is no string, a label no class, or there are
-            two columns of labels that differ.
+        ValueError: if it is unclear which column to read, a text is no string, a label is no class, or two columns of
+            labels differ.
     """
     transform = transform_of(dataset)
     if isinstance(transform, OnTheFly):
@@ -56,7 +56,7 @@ def student_columns(
         return dataset.map(encode_rows, batched=True, with_indices=True, remove_columns=removed)
     dataset = dataset.with_format(None)
     if transform is None and (prepared or isinstance(processing_class, PreTrainedTokenizerBase)):
-        # Without the teacher's columns: they would be copied, and another teacher's rows tokenized anew.
+        # Map without the teacher's columns: `map` would copy them, and tokenize anew for another teacher.
         teacher = [name for name in TEACHER_COLUMNS if name in present]
         with PartialState().main_process_first():
             own = dataset.remove_columns(teacher).map(
@@ -77,7 +77,7 @@ def student_columns(
 
 
 def _shown(dataset: AnyDataset) -> AnyDataset:
-    """A dataset without the columns that its format hides, but with the teacher's."""
+    """Drop the columns that the dataset's format hides, but keep the teacher's."""
     if not isinstance(dataset, Dataset):
         return dataset
     shown = shown_columns(dataset)
@@ -86,7 +86,7 @@ def _shown(dataset: AnyDataset) -> AnyDataset:
 
 
 def _label_encoder(dataset: Any, label_column: str, classes: Classes) -> Callable[[Iterable[Any]], list[int]]:
-    """From labels as they stand in the dataset to class indices of the run."""
+    """Return a function from labels as they stand in the dataset to class indices of the run."""
     order = in_order_of(classes.names, (dataset.features or {}).get(label_column))
 
     def encode_labels(values: Iterable[Any]) -> list[int]:
@@ -102,9 +102,9 @@ def _row_encoder(
     label_column: str,
     encode_labels: Callable[[Iterable[Any]], list[int]],
 ) -> Callable[[dict[str, Any], list[int]], dict[str, Any]]:
-    """From a batch of raw rows to the student's inputs and labels, for `Dataset.map`."""
+    """Return a function for `Dataset.map`, from a batch of raw rows to the student's inputs and labels."""
 
-    # A closure: datasets hashes its code for the cache, where it would know a method or a class by its name alone.
+    # A closure, because datasets hashes its code for the cache. Of a method or a class it hashes only the name.
     def encode_rows(batch: dict[str, Any], rows: list[int]) -> dict[str, Any]:
         encoded: dict[str, Any] = {}
         if inputs and processing_class is not None:
@@ -118,9 +118,9 @@ def _row_encoder(
 
 
 def _with_one_label_column(dataset: Dataset, label_column: str, classes: Classes) -> tuple[Dataset, str]:
-    """The dataset without a column "labels" in the way of ours, and the name of the one to encode.
+    """Free the name "labels" for our column, and return the dataset and the column to encode.
 
-    `map` would write ours with the type of the column that is there, and −100 as a boolean is true.
+    Otherwise `map` would write our column with the type of the old one, and −100 as a boolean is true.
     """
     if not {"labels", label_column} <= {*dataset.column_names}:
         return dataset, label_column
@@ -140,7 +140,7 @@ def _check_same_labels(dataset: Dataset, label_column: str, classes: Classes) ->
 
 
 def _are_indices(dataset: Dataset, classes: Classes) -> bool:
-    """Whether `labels` are class indices and −100 already."""
+    """Whether `labels` holds only class indices and −100 already."""
     values = dataset.unique("labels")
     return all(type(value) is int for value in values) and classes.encode(values) == values
 
@@ -149,7 +149,7 @@ def check_prepared(dataset: Any, input_name: str) -> None:
     """Check that a dataset has the model's inputs, where there is nothing to make them with.
 
     Raises:
-        ValueError: if it has not.
+        ValueError: if they are missing.
     """
     if not isinstance(dataset, Dataset) or transform_of(dataset) is not None:
         return
@@ -162,16 +162,16 @@ def check_prepared(dataset: Any, input_name: str) -> None:
 
 @dataclass(frozen=True)
 class OnTheFly:
-    """The transform of a dataset whose rows become inputs each time that they are read: images, sound, augmented texts.
+    """Transforms rows into inputs each time that they are read: images, sound or augmented texts.
 
     Attributes:
-        processing_class: of the student; `None` where `transform` does all.
-        columns: that it reads.
+        processing_class: of the student; `None` where `transform` does everything.
+        columns: the ones that `processing_class` reads.
         max_length: see `encode`.
         kept: columns that pass as they are: labels and the teacher's.
         transform: the user's own, applied to all columns first. What it gives for `columns` is encoded, unless it
             gives the model's input itself.
-        wanted: names to let through, those of the model's arguments; `None` is all but `columns`.
+        wanted: names of the model's arguments, to let through; `None` lets all but `columns` through.
     """
 
     processing_class: Processor | None
@@ -182,7 +182,7 @@ class OnTheFly:
     wanted: Collection[str] | None = None
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Inputs of the student, and the columns that are kept, for a batch of rows."""
+        """Make the student's inputs for a batch of rows, and add the kept columns."""
         rows = dict(batch if self.transform is None else self.transform(dict(batch)))
         if self.columns and self.processing_class is not None and input_name(self.processing_class) not in rows:
             rows |= encode(self.processing_class, rows, self.columns, self.max_length)

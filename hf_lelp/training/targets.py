@@ -35,8 +35,8 @@ class Targets:
     Attributes:
         dataset: the data, with `teacher_logits` and, for S > 1, `teacher_projections`.
         embeddings: `teacher_embedding` of the same rows, to project again; `None` where they were not kept.
-        projections: that made `teacher_projections`, where known.
-        args: settings of the run: where columns are kept, and their data type.
+        projections: the ones that made `teacher_projections`, where known.
+        args: settings of the run, which say where columns are kept and in which dtype.
     """
 
     dataset: Dataset
@@ -45,7 +45,7 @@ class Targets:
     args: LELPConfig
 
     def projected_by(self, projections: ClassProjections, dataset: Dataset) -> Dataset:
-        """`dataset` (the same rows) with the projections of other fitted directions."""
+        """Give `dataset` (the same rows) the projections of other fitted directions."""
         assert self.embeddings is not None
         columns = projection_columns(
             self.embeddings, projections, self.args.columns_cache_dir, dtype=self.args.columns_dtype
@@ -54,12 +54,12 @@ class Targets:
 
 
 def check_marks(dataset: AnyDataset, teacher: TeacherLike | None, projections: ClassProjections | None) -> AnyDataset:
-    """Refuse prepared columns that are not the teacher's or the projections' at hand; returns the data without marks.
+    """Refuse prepared columns of another teacher or other projections; return the data without marks.
 
     Of a stream only the first row is read.
 
     Raises:
-        ValueError: see `check_mark`; and if the rows are not all of one maker.
+        ValueError: see `check_mark`; also if a column of marks is no text, or its rows have several makers.
     """
     known_teacher = teacher.head.fingerprint if teacher else projections.teacher if projections else None
     known = {TEACHER_MARK: known_teacher, PROJECTIONS_MARK: projections.fingerprint if projections else None}
@@ -83,19 +83,19 @@ def make_targets(
     classes: Classes,
     projections: ClassProjections | None = None,
 ) -> Targets:
-    """Run the teacher, fit and project, each only where the dataset has no such column yet.
+    """Run the teacher, fit projections and project, each only where the dataset lacks the column.
 
     Args:
-        dataset: training data, raw or with columns of the teacher. The teacher sees the rows as they are stored; a
-            transform of the dataset, which may augment them, is the student's alone.
-        teacher: that gives its classes in the data's order; `None` if the columns are there.
+        dataset: training data, raw or with columns of the teacher. The teacher sees the rows as they are stored. Only
+            the student sees a transform of the dataset, which may augment them.
+        teacher: gives its classes in the data's order; `None` if the columns are there.
         args: settings of the run.
         classes: of the data.
-        projections: fitted before, to be used instead of fitting.
+        projections: fitted before, to use instead of fitting.
 
     Raises:
-        ValueError: if columns are missing that cannot be made, or do not fit the classes, the teacher or each other;
-            if the teacher is below the majority baseline; if alpha asks for labels and there are none.
+        ValueError: if missing columns cannot be made; if columns do not fit the classes, the teacher or each other; if
+            the teacher is below the majority baseline; if alpha asks for labels and there are none.
     """
     transform = transform_of(dataset)
     dataset = check_marks(dataset.with_format(None), teacher, projections)
@@ -136,7 +136,7 @@ def make_targets(
 
 
 def _with_logits(dataset: Dataset, teacher: TeacherLike | None, args: LELPConfig) -> tuple[Dataset, Dataset | None]:
-    """The data with the teacher's logits, and the teacher's columns where embeddings are among them."""
+    """Add the teacher's logits; also return the teacher's columns, or `None` where they lack embeddings."""
     present = dataset.column_names
     if LOGITS_COLUMN in present:
         kept = EMBEDDING_COLUMN in present
@@ -151,7 +151,7 @@ def _with_logits(dataset: Dataset, teacher: TeacherLike | None, args: LELPConfig
 
 
 def _checked_labels(dataset: Dataset, args: LELPConfig, classes: Classes) -> NDArray[np.int64] | None:
-    """Class indices of the rows, (N,), `None` where no row has one; logits, labels and teacher must fit together."""
+    """Check logits, labels and teacher; return the rows' class indices, (N,), or `None` without a label column."""
     (width,) = check_numbers(dataset, LOGITS_COLUMN, 1)
     if width != classes.num_labels:
         raise ValueError(
@@ -170,7 +170,7 @@ def _checked_labels(dataset: Dataset, args: LELPConfig, classes: Classes) -> NDA
 
 
 def _check_projections(dataset: Dataset, args: LELPConfig, classes: Classes) -> None:
-    """Refuse a prepared column of other classes, or of fewer directions than there are subclasses."""
+    """Refuse a prepared column with another number of classes, or with fewer directions than subclasses."""
     shape = check_numbers(dataset, PROJECTIONS_COLUMN, 2)
     if shape[0] != classes.num_labels:
         raise ValueError(
