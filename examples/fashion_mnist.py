@@ -67,7 +67,7 @@ def read_idx(path: Path) -> np.ndarray:
     """Read an IDX array: two zeros, the type (8: bytes), the number of axes, their lengths, the values."""
     content = gzip.decompress(path.read_bytes())
     if content[:3] != b"\0\0\x08":
-        raise ValueError(f"{path} is not an IDX file of bytes.")
+        raise ValueError(f"{path} is no IDX file of bytes.")
     shape = np.frombuffer(content, ">i4", count=content[3], offset=4)
     return np.frombuffer(content, np.uint8, offset=4 + 4 * len(shape)).reshape(shape)
 
