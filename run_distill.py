@@ -1,4 +1,4 @@
-"""Distil a classifier from the command line. Without arguments: the demo. All options: python run_distill.py --help."""
+"""Distils a classifier from the command line; runs the demo without arguments. Options: run_distill.py --help."""
 
 import sys
 from pathlib import Path

@@ -1,12 +1,11 @@
-r"""Teacher and student of different architectures: encoder to decoder, decoder to encoder, to a tiny one.
-
-The data are the demo's.
+r"""Distils between architectures: encoder to decoder, decoder to encoder, and to a tiny encoder, on the demo's data.
 
     python -m examples.architectures          # models and a decoder teacher, once
     python run_distill.py --config examples/demo.yaml --max_train_samples 6000 \
         --student_model ~/.cache/hf_lelp/demo/llama --output_dir out/llama
 
-All start from nothing but the demo's teacher, with its tokenizer. docs/examples.md has the commands and their figures.
+All models start with random weights and the tokenizer of the demo's teacher. docs/examples.md has the commands and
+their figures.
 """
 
 from pathlib import Path
@@ -29,7 +28,7 @@ NAMES = {"id2label": dict(enumerate(LABELS)), "label2id": {name: index for index
 
 
 def llama(size: int, heads: int) -> LlamaConfig:
-    """Two layers."""
+    """Configure a Llama of two layers."""
     return LlamaConfig(
         hidden_size=size,
         intermediate_size=2 * size,
@@ -41,7 +40,7 @@ def llama(size: int, heads: int) -> LlamaConfig:
 
 
 def configurations() -> dict[str, PreTrainedConfig]:
-    """By folder: the students, and the decoder that becomes a teacher."""
+    """Configure the students, and the decoder that becomes a teacher, by folder."""
     tiny = {"num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64, "max_position_embeddings": 128}
     return {
         "llama": llama(128, heads=2),
@@ -65,7 +64,7 @@ def make(config: PreTrainedConfig, teacher: Path, folder: Path) -> int:
 
 
 def train_decoder(cache: Path) -> float:
-    """Train the decoder teacher on the labels alone, the method direct; return its test accuracy."""
+    """Train the decoder teacher on labels alone (method direct); return its test accuracy."""
     arguments = DistillArguments(
         student_model=str(cache / "untrained_llama_teacher"),
         method=["direct"],
@@ -93,7 +92,7 @@ def train_decoder(cache: Path) -> float:
 
 @quiet()
 def build() -> Path:
-    """Make whatever is missing and return the demo's folder."""
+    """Make what is missing and return the demo's folder."""
     cache = build_demo()
     for name, config in configurations().items():
         if not (cache / name).exists():

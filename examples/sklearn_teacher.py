@@ -1,9 +1,9 @@
-"""A teacher of another kind: a scikit-learn pipeline, frozen sentence embeddings and logistic regression.
+"""Distils from a scikit-learn pipeline: frozen sentence embeddings and logistic regression.
 
     python -m examples.sklearn_teacher
 
-All that LELP asks of a teacher is in `hf_lelp.TeacherLike`: logits that are a linear map of an embedding.
-Here nothing but the regression is fitted, on few texts. The data and the student are those of the demo.
+`hf_lelp.TeacherLike` is all that LELP asks of a teacher: logits that are a linear map of an embedding. Here only the
+regression is fitted, on few texts. Data and student are the demo's.
 """
 
 import tempfile
@@ -26,11 +26,11 @@ TRAIN_TEXTS, TEST_TEXTS = 3000, 2000
 
 
 class SklearnTeacher:
-    """A fitted pipeline that ends in a linear classifier; what comes before it makes the embedding.
+    """A fitted pipeline that ends in a linear classifier; the steps before it make the embedding.
 
     Args:
         pipeline: fitted on class indices, so that its classes are in the data's order.
-        column: that it reads.
+        column: the column that it reads.
         class_names: of its classes.
     """
 
@@ -39,7 +39,7 @@ class SklearnTeacher:
         self.fingerprint = joblib.hash([pipeline, column])
         self._embedder, classifier = pipeline[:-1], pipeline[-1]
         weight, bias = classifier.coef_, classifier.intercept_
-        if len(weight) == 1:  # two classes: scikit-learn keeps the difference of their logits alone
+        if len(weight) == 1:  # two classes: scikit-learn keeps only the difference of their logits
             weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
         self.head = LinearHead(torch.tensor(weight).float(), torch.tensor(bias).float(), self.fingerprint)
 
@@ -51,7 +51,7 @@ class SklearnTeacher:
 
 @quiet()
 def main() -> None:
-    """Fit the teacher, and train the demo's student by labels alone, plain distillation and LELP."""
+    """Fit the teacher, and train the demo's student by direct, kd and lelp."""
     cache = build_demo()
     train = load_split(cache / "train.parquet").shuffle(SEED).select(range(TRAIN_TEXTS))
     test = load_split(cache / "test.parquet").shuffle(SEED).select(range(TEST_TEXTS))

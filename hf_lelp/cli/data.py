@@ -1,4 +1,4 @@
-"""Rows to train on and to evaluate on, from the Hub, a folder or a file, as a command line names them."""
+"""Loads the training and evaluation rows that a command line names, from the Hub, a folder or a file."""
 
 import logging
 from dataclasses import dataclass, field
@@ -44,10 +44,10 @@ class DataArguments:
 
 
 def load_data(arguments: DataArguments, seed: int) -> tuple[Dataset, Dataset]:
-    """Training and evaluation rows.
+    """Load the training and evaluation rows.
 
     Raises:
-        ValueError: if a file is missing, of an unknown format or damaged, a split is missing, or there are no rows.
+        ValueError: if a file is missing, damaged or of an unknown format, a split is missing, or there are no rows.
     """
     if arguments.train_file is not None:
         train = _load_file(arguments.train_file)
@@ -66,7 +66,7 @@ def load_data(arguments: DataArguments, seed: int) -> tuple[Dataset, Dataset]:
     if evaluation is None:
         parts = train.train_test_split(test_size=0.1, seed=seed)
         train, evaluation = parts["train"], parts["test"]
-        logger.warning(f"No evaluation data: {len(evaluation)} of the rows, drawn at random, are held out for it")
+        logger.warning(f"No evaluation data: {len(evaluation)} rows, drawn at random, are held out for it")
     if arguments.max_train_samples is not None and arguments.max_train_samples < len(train):
         train = train.shuffle(seed=seed).select(range(arguments.max_train_samples))
     if arguments.max_eval_samples is not None:
@@ -78,10 +78,10 @@ def load_data(arguments: DataArguments, seed: int) -> tuple[Dataset, Dataset]:
 
 
 def expand(name: str) -> str:
-    """A path that starts with ~ in full; any other name as it is.
+    """Expand a path that starts with ~; return any other name as it is.
 
     Raises:
-        ValueError: if the name can only be a path, and nothing is there.
+        ValueError: if the name can only be a path and nothing is there.
     """
     path = str(Path(name).expanduser()) if name.startswith("~") else name
     if (path.startswith((".", "/")) or path.count("/") > 1) and not Path(path).exists() and not glob(path):

@@ -1,4 +1,4 @@
-"""One run from arguments to results: data, teacher, a student by each method, a table. Used by run_distill.py."""
+"""Runs distillation from arguments to results: data, teacher, a student by each method, a table."""
 
 import copy
 import time
@@ -36,7 +36,7 @@ LAST = "last"  # checkpoint
 
 @dataclass
 class DistillArguments(DataArguments):
-    """What is distilled: models, data and methods. All settings of training are in `LELPConfig`.
+    """Models, data and methods of a run. All settings of training are in `LELPConfig`.
 
     Raises:
         ValueError: if a model or the data is missing, or a method is unknown.
@@ -68,14 +68,16 @@ class DistillArguments(DataArguments):
 
 
 def distill(arguments: DistillArguments, config: LELPConfig) -> dict[str, Any]:
-    """Distil a student by each method, evaluate all on the same rows, save everything, print one table.
+    """Distil a student by each method, evaluate all on the same rows, save everything and print one table.
 
-    With one method `config.output_dir` holds the student; with several, a folder of the method's name in it does.
-    `all_results.json` in `config.output_dir` holds the results, and every student's card shows all of them. On the Hub
-    each of several methods has a repository of its own, `config.hub_model_id` with the method's name at the end.
-    `config.resume_from_checkpoint` is a checkpoint, or "last": the last whole one in each method's folder, or the start
-    where there is none, so that the same command goes on wherever it was stopped. With several methods it is always
-    "last".
+    With one method, `config.output_dir` holds the student. With several, each student has a folder in it with the
+    method's name. `all_results.json` in `config.output_dir` holds the results, and every student's card shows all of
+    them. On the Hub each of several methods has its own repository: `config.hub_model_id` with the method's name at
+    the end.
+
+    `config.resume_from_checkpoint` is a checkpoint, or "last". "last" is the last whole checkpoint in each method's
+    folder, or the start if there is none. So the same command resumes wherever it was stopped. With several methods any
+    value means "last".
 
     Args:
         arguments: models, data and methods.
@@ -85,7 +87,7 @@ def distill(arguments: DistillArguments, config: LELPConfig) -> dict[str, Any]:
         The results as in `all_results.json`: a dictionary of figures for "teacher" and each method.
 
     Raises:
-        ValueError: if settings and methods contradict each other, or see `LELPTrainer`.
+        ValueError: if settings and methods contradict each other; see also `LELPTrainer`.
     """
     check_methods(arguments, config)
     output_dir = Path(config.output_dir or "out")
@@ -102,7 +104,7 @@ def distill(arguments: DistillArguments, config: LELPConfig) -> dict[str, Any]:
     if teacher is not None:
         columns = teacher_columns(inputs.evaluation, teacher, config.columns_cache_dir, dtype=config.columns_dtype)
         logits["teacher"] = column_values(columns.with_format("numpy"), LOGITS_COLUMN)
-        assert isinstance(teacher, Teacher)  # as it was loaded here
+        assert isinstance(teacher, Teacher)  # _load made it
         size = size_and_speed(
             teacher.model, teacher.processing_class, inputs.evaluation, teacher.input_columns, teacher.max_length
         )
@@ -133,7 +135,7 @@ def check_methods(arguments: DistillArguments, config: LELPConfig) -> None:
 
 @dataclass(frozen=True)
 class _Inputs:
-    """What all methods share: the rows, the student as it is named, and the teacher."""
+    """What all methods share: the rows, the student's name, and the teacher."""
 
     train: Dataset
     evaluation: Dataset
@@ -145,7 +147,7 @@ class _Inputs:
 
 @dataclass(frozen=True)
 class _Student:
-    """A trained student: figures, logits, (N, C), of the evaluation rows, their labels, (N,), and where it is."""
+    """A trained student: its figures, logits, (N, C), and labels, (N,), of the evaluation rows, and its place."""
 
     figures: dict[str, Any]
     logits: Any
@@ -171,7 +173,7 @@ def _load(arguments: DistillArguments, config: LELPConfig) -> _Inputs:
 
 
 def _train(method: str, arguments: DistillArguments, config: LELPConfig, inputs: _Inputs, output_dir: Path) -> _Student:
-    """Train and save a student by one of the methods, or go on with it, and let it answer the evaluation rows."""
+    """Train a student by one method, or resume it; save it; predict the evaluation rows."""
     several = len(arguments.method) > 1
     settings = copy.deepcopy(config)
     settings.output_dir = str(output_dir / method if several else output_dir)
@@ -191,7 +193,7 @@ def _train(method: str, arguments: DistillArguments, config: LELPConfig, inputs:
     )
     start = time.perf_counter()
     resume = config.resume_from_checkpoint
-    if resume is not None and (several or resume in (LAST, True)):  # true as YAML has it
+    if resume is not None and (several or resume in (LAST, True)):  # YAML may give true
         resume = last_checkpoint(Path(settings.output_dir))
     trainer.train(resume_from_checkpoint=resume)
     seconds = time.perf_counter() - start
@@ -201,7 +203,7 @@ def _train(method: str, arguments: DistillArguments, config: LELPConfig, inputs:
     went_on = "" if resume is None else f" from {Path(resume).name} on"
     say(f"{method}: trained{went_on} in {seconds:.0f} s, saved in {settings.output_dir}")
     prediction = trainer.predict(inputs.evaluation)
-    # Of a run that went on from a checkpoint the whole time is not known.
+    # The total time of a resumed run is not known.
     figures = {"train_seconds": seconds} if resume is None else {}
     figures |= size_and_speed(
         trainer.model, inputs.processing_class, inputs.evaluation, inputs.columns, config.max_length
@@ -215,7 +217,7 @@ def _train(method: str, arguments: DistillArguments, config: LELPConfig, inputs:
 
 
 def _save_card(card: StudentCard, student: _Student, token: str | None) -> None:
-    """Write a card with the figures of all methods, from the main process, and upload it where the student went."""
+    """Write a card with the figures of all methods, from the main process, and upload it beside a published student."""
     if not PartialState().is_main_process:
         return
     card.save(student.folder / CARD_NAME)
@@ -230,7 +232,7 @@ def _save_card(card: StudentCard, student: _Student, token: str | None) -> None:
 
 
 def _evaluation_data(arguments: DataArguments, evaluation: Dataset) -> EvaluationData:
-    """The evaluation rows by the name that the Hub has for them, or that of their file."""
+    """Name the evaluation rows as the Hub does, or by their file."""
     rows, kind, config, split = len(evaluation), None, None, None
     if arguments.train_file is not None:
         path = Path(arguments.eval_file or arguments.train_file)

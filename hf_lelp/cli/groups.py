@@ -1,4 +1,4 @@
-"""Do pseudo-subclasses follow groups that the teacher never saw?"""
+"""Measures, tabulates and draws how far pseudo-subclasses follow groups that the teacher never saw."""
 
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ def group_alignment(
     class_names: list[str],
     num_subclasses: int,
 ) -> dict[str, Any]:
-    """How far pseudo-subclasses follow groups that the teacher never saw.
+    """Measure how far pseudo-subclasses follow groups that the teacher never saw.
 
     Args:
         classes: (N,), class of each example.
@@ -32,8 +32,8 @@ def group_alignment(
         num_subclasses: S.
 
     Returns:
-        The group names, and by class the counts, (S, groups), and the adjusted mutual information of subclass and
-        group: 1 where one tells the other, about 0 for a random partition.
+        The group names, and for each class the counts, (S, groups), and the adjusted mutual information of subclass
+        and group: 1 if each determines the other, about 0 for a random partition.
     """
     from sklearn.metrics import adjusted_mutual_info_score  # slow to import
 
@@ -51,7 +51,7 @@ def group_alignment(
 
 
 def group_table(alignment: dict[str, Any]) -> str:
-    """`group_alignment` as a Markdown table: of each pseudo-subclass, the share of each group."""
+    """Show `group_alignment` as a Markdown table: the share of each group in each pseudo-subclass."""
     body = []
     for class_name, result in alignment["classes"].items():
         counts = np.array(result["counts"])
@@ -74,7 +74,7 @@ def _shares(counts: NDArray[np.integer]) -> list[str]:
 
 
 def plot_groups(alignment: dict[str, Any], path: Path) -> None:
-    """Draw of what groups each pseudo-subclass consists, a panel for each class, as a PNG.
+    """Draw the groups that make up each pseudo-subclass as a PNG, with a panel for each class.
 
     Args:
         alignment: result of `group_alignment`.
@@ -83,7 +83,7 @@ def plot_groups(alignment: dict[str, Any], path: Path) -> None:
     Raises:
         ModuleNotFoundError: without matplotlib.
     """
-    from matplotlib.figure import Figure  # no pyplot: it would look for a screen
+    from matplotlib.figure import Figure  # not pyplot, which looks for a screen
 
     classes: dict[str, Any] = alignment["classes"]
     figure = Figure(figsize=(4.2 * len(classes), 3.6), layout="constrained")
@@ -112,13 +112,13 @@ def plot_groups(alignment: dict[str, Any], path: Path) -> None:
 
 
 def _shown(name: str) -> str:
-    """A name from the data as a picture shows it: dollars make no formula, an underscore at the start hides nothing."""
+    """Escape a name for matplotlib: it reads dollars as formulas and hides legend entries that begin with _."""
     name = printable(name).replace("$", r"\$")
     return f" {name}" if name.startswith("_") else name
 
 
 def alignment_of(trainer: LELPTrainer, groups: list[str]) -> dict[str, Any]:
-    """How the hard pseudo-subclasses of the training rows, each within its teacher class, follow the groups."""
+    """Measure how far the training rows' hard pseudo-subclasses, each within its teacher class, follow the groups."""
     assert isinstance(trainer.train_dataset, Dataset) and trainer.model.config.id2label is not None
     columns = trainer.train_dataset.with_format("torch")
     scores = trainer.subclass_scores(column_values(columns, PROJECTIONS_COLUMN))
@@ -129,7 +129,7 @@ def alignment_of(trainer: LELPTrainer, groups: list[str]) -> dict[str, Any]:
 
 
 def group_names(dataset: Dataset, column: str) -> list[str]:
-    """The group of each row by its name."""
+    """Return the name of each row's group."""
     feature = dataset.features[column]
     groups = column_values(dataset, column)
     return feature.int2str(groups) if isinstance(feature, ClassLabel) else list(map(str, groups))

@@ -1,4 +1,4 @@
-"""Options of every program of this library: from the command line, and from a YAML file of the same names."""
+"""Parses the options of the library's programs, from the command line and from a YAML file with the same names."""
 
 import logging
 import sys
@@ -35,7 +35,7 @@ class Program:
         run: takes an object of each of `kinds`.
         kinds: the program's own options first.
         description: for `--help`.
-        first: the option that a first word without a name stands for, if any.
+        first: the option that takes a first word without a name, if any.
     """
 
     run: Callable[..., object]
@@ -44,7 +44,7 @@ class Program:
     first: str | None = None
 
     def main(self, argv: Sequence[str], prog: str | None = None) -> None:
-        """Run with the options of a command line; a mistake ends the process with one line.
+        """Run with the options of a command line; an error of this library ends the process with one line.
 
         Args:
             argv: the command line without the program's name.
@@ -56,9 +56,10 @@ class Program:
             self.run(*arguments)
 
     def parse(self, argv: Sequence[str], prog: str | None = None) -> tuple[Any, ...]:
-        """An object of each of `kinds`. `--config FILE` names a YAML file of options; the command line wins over it.
+        """Parse a command line into an object of each of `kinds`.
 
-        A mistake ends the process with a message, as in argparse.
+        `--config FILE` names a YAML file of options; the command line overrides it. A mistake ends the process with a
+        message, as in argparse.
         """
         usage = f"%(prog)s {f'[{self.first.upper()}] ' if self.first else ''}[--config FILE] [options]"
         parser = HfArgumentParser(
@@ -81,13 +82,13 @@ class Program:
         _take_defaults(parser, parser.parse_known_args(words)[0].config)
         try:
             *arguments, _ = parser.parse_args_into_dataclasses(words)
-        except (AttributeError, TypeError, ValueError) as error:  # YAML may have any type where a number is meant
+        except (AttributeError, TypeError, ValueError) as error:  # YAML may hold any type in place of a number
             parser.error(str(error))
         return tuple(arguments)
 
 
 def configure_logging() -> None:
-    """What this library says comes as plain lines; no bars of single files, the long work has bars of its own."""
+    """Log as plain lines, and hide the bars of single files: the long work has bars of its own."""
     disable_progress_bar()
     logging.basicConfig(format="%(message)s")
     logging.getLogger("hf_lelp").setLevel(logging.INFO)
@@ -95,7 +96,7 @@ def configure_logging() -> None:
 
 @contextmanager
 def errors_as_one_line() -> Iterator[None]:
-    """Within the block an error that this library raises ends the program with its message, without a traceback."""
+    """End the program with the message alone, without a traceback, if this library raises an error in the block."""
     try:
         yield
     except (ValueError, OSError, RuntimeError, ImportError) as error:
@@ -105,14 +106,14 @@ def errors_as_one_line() -> Iterator[None]:
 
 
 def is_library_error(error: BaseException) -> bool:
-    """Whether it is of a `raise` in this library, and did not only pass through it."""
+    """Tell whether a `raise` in this library made the error, which may also pass through from elsewhere."""
     where = traceback.extract_tb(error.__traceback__)[-1]
-    # Not where it passed through: numpy and open() have no frame of their own.
+    # The file alone is not enough: compiled code, as in numpy or open(), has no frame of its own.
     return PACKAGE in Path(where.filename).parents and str(where.line).startswith("raise ")
 
 
 class _Help(ArgumentDefaultsHelpFormatter):
-    """Each option once, by its name with underscores, with its default once."""
+    """Shows each option once, by its name with underscores, and its default once."""
 
     def __init__(self, prog: str, **kwargs: Any) -> None:
         super().__init__(prog, max_help_position=36, width=WIDTH, **kwargs)
@@ -137,7 +138,7 @@ class _Help(ArgumentDefaultsHelpFormatter):
 
 
 class _HelpAll(Action):
-    """Shows the options of TrainingArguments too, which the plain help leaves out."""
+    """Shows also the options of TrainingArguments, which `--help` leaves out."""
 
     def __call__(self, parser: ArgumentParser, namespace: Namespace, values: Any, option_string: Any = None) -> None:
         for action in parser._actions:
@@ -148,7 +149,7 @@ class _HelpAll(Action):
 
 
 def _group_options(parser: HfArgumentParser, kinds: Sequence[type]) -> None:
-    """Put the options into groups, those of training last and shown by `--help-all` alone."""
+    """Put the options into groups; those of training come last, and only `--help-all` shows them."""
     of_data = {item.name for item in fields(DataArguments)}
     own = {item.name for kind in kinds if kind is not LELPConfig for item in fields(kind)}
     with_training = LELPConfig in kinds
@@ -164,7 +165,7 @@ def _group_options(parser: HfArgumentParser, kinds: Sequence[type]) -> None:
         group._group_actions = [action for action in options if action.dest in names]
         options[:] = [action for action in options if action.dest not in names]
         for action in group._group_actions:
-            twin = action.const is False  # --no_x, told of with --x
+            twin = action.const is False  # --no_x, which the help of --x names
             full = SUPPRESS if twin else action.help
             action.full_help = full  # type: ignore[attr-defined]
             action.help = SUPPRESS if title.startswith("training") else full
@@ -173,17 +174,17 @@ def _group_options(parser: HfArgumentParser, kinds: Sequence[type]) -> None:
 
 
 def _check_names(parser: HfArgumentParser, argv: Sequence[str]) -> None:
-    """An option that does not exist is told before anything that may follow from it."""
+    """Report an option that does not exist before any error that follows from it."""
     options = {option for action in parser._actions for option in action.option_strings}
     for word in argv:
         name = word.partition("=")[0]
-        if name.startswith("--") and not any(option.startswith(name) for option in options):  # or a beginning of one
+        if name.startswith("--") and not any(option.startswith(name) for option in options):  # argparse takes prefixes
             near = get_close_matches(name, options, n=1)
             parser.error(f"there is no option {name}{f'; did you mean {near[0]}?' if near else ''}")
 
 
 def _take_defaults(parser: HfArgumentParser, config: str | None) -> None:
-    """Take the options of a YAML file as defaults; a single value where several are possible is a list of one."""
+    """Take the options of a YAML file as defaults; a single value becomes a list where the option takes several."""
     if config is None:
         return
     try:

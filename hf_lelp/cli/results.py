@@ -1,4 +1,4 @@
-"""The end of a run: its table, its size and speed, all_results.json."""
+"""Reports the results of a run: its tables, size and speed, and all_results.json."""
 
 import time
 from importlib.util import find_spec
@@ -19,10 +19,10 @@ from hf_lelp.student.heads import saved_parameters
 
 
 def results_table(results: dict[str, dict[str, Any]], rows: int) -> str:
-    """The figures of teacher and students, a line each, as a Markdown table.
+    """Tabulate the figures of teacher and students, a line each, in Markdown.
 
     Args:
-        results: figures by name of the model; a figure that is missing is shown as –.
+        results: figures by name of the model; a dash stands for a missing figure.
         rows: evaluation examples, for the interval under the table.
     """
     columns = {
@@ -65,9 +65,9 @@ def size_and_speed(
     rows: int = 512,
     batch_size: int = 32,
 ) -> dict[str, Any]:
-    """Parameters, and examples per second from text, image or sound to logits over the first rows; where.
+    """Measure parameters, and examples per second from text, image or sound to logits; name the device.
 
-    The better of two rounds counts.
+    The speed is over the first rows, the better of two rounds.
     """
     batch = dataset.select_columns(input_columns)[:rows]
     max_length = longest(processing_class, model, max_length)

@@ -1,7 +1,7 @@
-"""Compare methods on your own data: `python -m hf_lelp.compare --config FILE`, or with options.
+"""Compares methods on your own data: `python -m hf_lelp.compare --config FILE`, or with options.
 
-The teacher runs once; every method trains a student from its columns with every seed. Report and plots are written when
-all runs are there; a run that is there is not run again, so that the same command goes on where it was stopped.
+The teacher runs once. Every method trains a student from the teacher's columns with every seed. Finished runs are kept
+and not repeated, so the same command resumes where it was stopped. Report and plots follow the last run.
 """
 
 import logging
@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(kw_only=True)
 class CompareArguments(DataArguments):
-    """What is compared on what. Settings of training for all methods are in `LELPConfig`.
+    """Methods, models and data of a comparison. Settings of training for all methods are in `LELPConfig`.
 
     Raises:
         ValueError: if a model or the data is missing, or a method is unknown.
@@ -86,7 +86,7 @@ def compare(arguments: CompareArguments, config: LELPConfig) -> dict[str, Any]:
 
     Args:
         arguments: models, data, methods and seeds.
-        config: settings of training, for all methods; a method's own go before them.
+        config: settings of training for all methods; a method's own settings override them.
 
     Returns:
         What comparison.json holds: `summarise` of each task.
@@ -100,7 +100,7 @@ def compare(arguments: CompareArguments, config: LELPConfig) -> dict[str, Any]:
     check_writable(output_dir)
     sizes = [None, *(arguments.train_sizes or [])]
     loaders = {_size_name(size): partial(load_task, arguments, config, size) for size in sizes}
-    first = loaders[_size_name(None)]()  # the teacher runs here, and not in several processes at once
+    first = loaders[_size_name(None)]()  # the teacher runs here, before there are several processes
     too_many = [size for size in sizes if size is not None and size > len(first.train)]
     if too_many:
         raise ValueError(f"train_sizes={too_many}: the training data has {len(first.train)} rows.")
@@ -113,7 +113,7 @@ def compare(arguments: CompareArguments, config: LELPConfig) -> dict[str, Any]:
 
 
 def load_task(arguments: CompareArguments, config: LELPConfig, size: int | None = None) -> Task:
-    """The data with the teacher's columns, ready for any method.
+    """Load the data with the teacher's columns, ready for any method.
 
     Args:
         arguments: models and data.
@@ -163,9 +163,9 @@ def load_task(arguments: CompareArguments, config: LELPConfig, size: int | None 
 
 
 def _training_settings(config: LELPConfig) -> dict[str, Any]:
-    """What of the configuration is not the default and can change a result."""
+    """Select the settings that are not defaults and can change a result."""
     defaults = LELPConfig(output_dir=config.output_dir).to_dict()
-    place = {*RUN_SETTINGS, "seed", "columns_cache_dir", "logging_dir"}  # the last of older versions of transformers
+    place = {*RUN_SETTINGS, "seed", "columns_cache_dir", "logging_dir"}  # older transformers have logging_dir
     return {
         name: value
         for name, value in config.to_dict().items()
@@ -186,10 +186,10 @@ def _size_name(size: int | None) -> str:
 
 
 def choose_reference(methods: Sequence[str], reference: str | None) -> str:
-    """The method that the others are compared to: the one named, or the first plain distillation, or the first.
+    """Choose the method that the others are compared to: the one named, or the first kd, or the first.
 
     Raises:
-        ValueError: if a method is unknown, asked for twice, or the reference is none of them.
+        ValueError: if a method is unknown or named twice, or the reference is none of them.
     """
     parsed = [Method.parse(method) for method in methods]
     if not parsed or len(set(methods)) < len(methods):

@@ -1,4 +1,4 @@
-"""The methods that can be compared: their names, what each sets, and one student trained by one of them."""
+"""Defines the methods that can be compared, by name and settings, and trains a student by one of them."""
 
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
@@ -33,7 +33,7 @@ DIRECTIONS = {
     "random_directions": directions.random_directions,
     "shared_directions": directions.shared_directions,
 }
-# Scores of these are taken as they are: the logarithms of the subclasses' probabilities.
+# These methods' scores are log-probabilities of the subclasses, to be used without rotation, scale or temperature.
 _AS_THEY_ARE = {"random_rotation": False, "scale_projections": False, "whitening": 0.0, "subclass_temperature": 1.0}
 SETTINGS: dict[str, dict[str, Any]] = {
     "direct": {"alpha": 1.0},
@@ -52,9 +52,9 @@ class Method:
     """One way to train a student.
 
     Attributes:
-        name: as it was asked for, like "lelp:temperature=4,num_subclasses=16".
+        name: as the user wrote it, like "lelp:temperature=4,num_subclasses=16".
         kind: a key of `SETTINGS`.
-        settings: of `LELPConfig` or `BaselineConfig`: those of the kind, and those asked for.
+        settings: of `LELPConfig` or `BaselineConfig`: those of the kind, and the user's.
     """
 
     name: str
@@ -63,7 +63,7 @@ class Method:
 
     @classmethod
     def parse(cls, text: str) -> "Method":
-        """Read a kind, followed by settings where some are not the task's: `kind` or `kind:setting=value,…`.
+        """Parse `kind` or `kind:setting=value,…`; the settings override the task's.
 
         Raises:
             ValueError: if there is no such kind or setting, or a setting has no value.
@@ -83,10 +83,10 @@ class Method:
         return cls(text, kind, {**SETTINGS[kind], **given})
 
     def check(self, task: Task | None = None) -> None:
-        """Check the method's own settings, and with a task's those together, before any training.
+        """Check the method's settings, together with the task's if there is one, before any training.
 
         Raises:
-            ValueError: if a setting is out of its range, or "auto" where it cannot be.
+            ValueError: if a setting is out of its range, or is "auto" and must be a number.
         """
         config = self.config(task)
         if config.num_subclasses == AUTO and self.kind in CLUSTERINGS:
@@ -95,7 +95,7 @@ class Method:
             raise ValueError(f"method {self.name!r}: its teacher has the subclasses, for one temperature; set numbers.")
 
     def config(self, task: Task | None, **settings: Any) -> LELPConfig:
-        """The configuration of a run on the task; `settings` go before all others.
+        """Make the configuration of a run on the task; `settings` override all others.
 
         Raises:
             TypeError: if a setting's name is unknown.
@@ -106,7 +106,7 @@ class Method:
 
 
 def _value(text: str) -> Any:
-    """As YAML has it, and 1e-3 as a number too."""
+    """Read a value as YAML does, and 1e-3 as a number too."""
     value = yaml.safe_load(text)
     try:
         return float(value) if isinstance(value, str) else value
@@ -117,7 +117,7 @@ def _value(text: str) -> Any:
 def train_student(
     task: Task, method: Method, config: LELPConfig, trainer_class: type[LELPTrainer] = LELPTrainer
 ) -> LELPTrainer:
-    """Train a fresh student of the task by the method: `build_trainer`, after training."""
+    """Train a fresh student of the task by the method; return the trainer of `build_trainer`."""
     trainer = build_trainer(task, method, config, trainer_class)
     trainer.train()
     return trainer
@@ -126,12 +126,12 @@ def train_student(
 def build_trainer(
     task: Task, method: Method, config: LELPConfig, trainer_class: type[LELPTrainer] = LELPTrainer
 ) -> LELPTrainer:
-    """A trainer of a fresh student of the task by the method.
+    """Build a trainer of a fresh student of the task by the method.
 
     Args:
         task: with the teacher's columns.
-        method: how.
-        config: of `method.config`; what is "auto" is settled in the trainer's own copy of it.
+        method: to train by.
+        config: of `method.config`; the trainer's own copy of it gets numbers in place of "auto".
         trainer_class: of all methods but the baselines, which have their own.
 
     Raises:
@@ -154,7 +154,7 @@ def build_trainer(
 
 
 def _with_subclasses(task: Task, method: Method, config: LELPConfig) -> tuple[Dataset, ClassProjections | None]:
-    """The training data ready for the method's subclasses: with scores of its own, or projections to fit."""
+    """Prepare the training data for the method's subclasses: add the method's scores, or fit projections."""
     seed = config.seed_of_rotations
     weight = task.head.weight if config.null_space else None
     columns, classes = task.train.with_format("numpy"), classes_of(task.train)
@@ -181,7 +181,7 @@ def _with_subclasses(task: Task, method: Method, config: LELPConfig) -> tuple[Da
 
 
 def _with_retrained_teacher(train: Dataset, config: LELPConfig) -> tuple[Dataset, None]:
-    """The training data with the logits and the subclasses of a teacher that was retrained to have them."""
+    """Give the training data the logits and the subclasses of a teacher that was retrained to have them."""
     if SUBCLASS_LOGITS_COLUMN not in train.column_names:
         raise ValueError(
             f"Subclass Distillation needs a teacher retrained with subclasses of its own: their logits, (C, S), as the"

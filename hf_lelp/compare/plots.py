@@ -1,4 +1,4 @@
-"""Pictures of a run; needs matplotlib (`pip install hf-lelp[demo]`)."""
+"""Draws the plots of a comparison; needs matplotlib (`pip install hf-lelp[demo]`)."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,11 +11,11 @@ from hf_lelp.storage.files import write_atomically
 
 
 def plot_comparison(summaries: dict[str, Any], folder: Path) -> None:
-    """Draw `accuracy.png` and, where there is more than one size or setting of a method, `sizes.png`, `settings.png`.
+    """Draw `accuracy.png`, and `sizes.png` and `settings.png` if more than one size or setting was compared.
 
     Args:
         summaries: by task, results of `report.summarise`.
-        folder: of the pictures.
+        folder: of the plots.
 
     Raises:
         ModuleNotFoundError: without matplotlib.
@@ -29,7 +29,7 @@ def plot_comparison(summaries: dict[str, Any], folder: Path) -> None:
 
 
 def _plot_accuracies(summaries: dict[str, Any], path: Path) -> None:
-    """A panel for each task: the methods' mean accuracies, with the interval of the difference to the reference."""
+    """Draw a panel for each task: the methods' mean accuracies, and the interval of the difference to the reference."""
     from matplotlib.figure import Figure
 
     labels = {
@@ -70,7 +70,7 @@ def _plot_accuracies(summaries: dict[str, Any], path: Path) -> None:
 
 
 def _plot_sizes(summaries: dict[str, Any], path: Path) -> None:
-    """Accuracy of each method against the number of training rows."""
+    """Draw the accuracy of each method against the number of training rows."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9.6, 4.2), layout="constrained")
@@ -90,14 +90,14 @@ def _plot_sizes(summaries: dict[str, Any], path: Path) -> None:
 
 
 def logarithmic_axis(panel: Any, label: str, values: Sequence[float]) -> None:
-    """Make the x axis of a matplotlib panel logarithmic, marked at the values alone."""
+    """Make the x axis of a matplotlib panel logarithmic, with ticks at the values alone."""
     panel.set(xscale="log", xlabel=label)
     panel.set_xticks(values, [f"{value:,.10g}" for value in values])
     panel.minorticks_off()
 
 
 def _lines(summaries: dict[str, Any], axis: str) -> dict[str, list[tuple[float, dict[str, float]]]]:
-    """Accuracy against one setting: of every set of runs that differ in nothing else, by what sets it apart."""
+    """Group LELP's runs that differ in one setting alone into lines; name each line by its other settings that vary."""
     points: dict[str, list[tuple[float, dict[str, float]]]] = {}
     others: dict[str, dict[str, Any]] = {}
     for task, summary in summaries.items():
@@ -122,7 +122,7 @@ def _lines(summaries: dict[str, Any], axis: str) -> dict[str, list[tuple[float, 
 
 
 def _plot_settings(axes: dict[str, dict[str, list[tuple[float, dict[str, float]]]]], path: Path) -> None:
-    """A panel for each setting that was varied: accuracy against it."""
+    """Draw a panel for each setting that varies: accuracy against the setting."""
     from matplotlib.figure import Figure
 
     symbols = {"num_subclasses": "S, subclasses per class", "subclass_temperature": "β, subclass temperature"}

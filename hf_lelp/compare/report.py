@@ -1,4 +1,4 @@
-"""Results as tables of text."""
+"""Summarises the runs of a comparison, and writes them as JSON, tables and plots."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ FIGURES = ("accuracy", "macro_f1", "ece", "teacher_agreement", "train_seconds")
 
 
 def comparison_table(summary: dict[str, Any]) -> str:
-    """One task's methods, a line each, as a Markdown table with what the intervals mean under it.
+    """Tabulate one task's methods, a line each, in Markdown; a note below explains the intervals.
 
     Args:
         summary: result of `summarise`.
@@ -50,7 +50,7 @@ def comparison_table(summary: dict[str, Any]) -> str:
 
 
 def difference_cells(difference: dict[str, Any]) -> list[str]:
-    """A `paired_difference` as three cells: its mean with ▲ or ▼ for a finding, and the two intervals."""
+    """Format a `paired_difference` as three cells: its mean, with ▲ or ▼ for a finding, and the two intervals."""
     mark = {"better": " ▲", "worse": " ▼"}.get(difference["finding"], "")
     intervals = (difference["over_seeds"], difference["over_examples"])
     return [
@@ -68,7 +68,7 @@ def _percent_of_mean(figures: dict[str, Any], key: str) -> str:
 
 
 def summarise(runs: Sequence[Run], methods: Sequence[str], reference: str) -> dict[str, Any]:
-    """One task's figures by method, and each method's difference to the reference.
+    """Summarise one task's figures by method, and each method's difference to the reference.
 
     Args:
         runs: of all methods with the same seeds.
@@ -76,8 +76,9 @@ def summarise(runs: Sequence[Run], methods: Sequence[str], reference: str) -> di
         reference: one of them.
 
     Returns:
-        `reference`, `seeds`, `train_rows`, `evaluation_rows`, and `methods`: by name the mean and standard deviation
-        over the seeds of each of `FIGURES`, the accuracy of each seed, and `difference` (`paired_difference`).
+        `reference`, `seeds`, `train_rows`, `evaluation_rows`, and `methods`. `methods` has by name: the mean and
+        standard deviation over the seeds of each of `FIGURES`, the accuracy of each seed, the settings, what "auto"
+        chose, and `difference` (`paired_difference`).
     """
     by_method = {method: [run for run in runs if run.method == method] for method in methods}
     correct = {method: np.stack([run.correct for run in of_method]) for method, of_method in by_method.items()}

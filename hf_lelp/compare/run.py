@@ -1,4 +1,4 @@
-"""One student trained, measured and kept."""
+"""Trains one student, measures it and keeps the result, or reads a result that was kept."""
 
 import json
 import logging
@@ -31,13 +31,13 @@ from hf_lelp.training.student_inputs import OnTheFly
 
 logger = logging.getLogger(__name__)
 
-# To be raised whenever a loss or a maker of subclasses changes by more than rounding: runs of before are then not read.
+# Raise it when a loss or a maker of subclasses changes by more than rounding: earlier runs are then not read.
 RESULTS_VERSION = 1
 # None of these changes a result; every other setting does.
 RUN_SETTINGS: dict[str, Any] = {**SILENT_RUN, "dataloader_pin_memory": False}
-# A task has its columns already, and is known by them.
+# These settings change the columns alone, or nothing; a task's fingerprint covers its columns.
 COLUMN_SETTINGS = {item.name for item in fields(LELPConfig) if item.metadata.get("changes") in ("columns", "nothing")}
-# Settings of TrainingArguments, of which a run is known by those that the task or the method sets.
+# Of the settings of TrainingArguments, a run's name holds only those that the task or the method sets.
 EXCLUDED_SETTINGS = {item.name for item in fields(TrainingArguments)} | COLUMN_SETTINGS
 
 
@@ -46,9 +46,9 @@ class Run:
     """One student trained and measured.
 
     Attributes:
-        method: as it was asked for.
+        method: as the user wrote it.
         seed: of the student's weights, the order of the rows and the rotation.
-        figures: accuracy and the like, training time, parameters, the settings in force.
+        figures: accuracy and other metrics, training time, parameters, the settings in force.
         logits: of the evaluation rows, (N, C), float32.
         labels: of the evaluation rows, (N,).
     """
@@ -61,13 +61,13 @@ class Run:
 
     @property
     def correct(self) -> NDArray[np.bool_]:
-        """Whether each evaluation row was answered rightly, (N,); rows without a label are left out."""
+        """Whether each evaluation row was answered correctly, (N,); rows without a label are left out."""
         labelled = self.labels != NO_LABEL
         return np.asarray(self.logits.argmax(-1)[labelled] == self.labels[labelled])
 
 
 def run_or_read(task: Task, task_hash: str, method: str, seed: int, runs_dir: Path) -> Run:
-    """One run: read it if it was done before, do it and keep it otherwise.
+    """Read a run if it was kept before; else do it and keep it.
 
     Args:
         task: to train on.
@@ -81,7 +81,7 @@ def run_or_read(task: Task, task_hash: str, method: str, seed: int, runs_dir: Pa
 
 def _run_or_read(task: Task, task_hash: str, method: Method, seed: int, runs_dir: Path) -> Run:
     config = method.config(task, **RUN_SETTINGS, seed=seed, output_dir="unused")
-    # Ours in full: the same method with other defaults is another run.
+    # All settings of this library: the same method with other defaults is another run.
     ours = {item.name: getattr(config, item.name) for item in fields(config) if item.name not in EXCLUDED_SETTINGS}
     given = {name: value for name, value in {**task.settings, **method.settings}.items() if name not in COLUMN_SETTINGS}
     settings = {**given, **ours, "kind": method.kind}
@@ -89,15 +89,15 @@ def _run_or_read(task: Task, task_hash: str, method: Method, seed: int, runs_dir
         settings["search"] = SEARCH_VERSION
     named = effective_settings(settings)
     if settings["num_subclasses"] == 1 and "baseline" not in settings:
-        named = {**named, "kind": "kd"}  # whatever would have made subclasses
-    # What is not set is not named: a setting that comes later, and does nothing unless set, makes no run another.
+        named = {**named, "kind": "kd"}  # whatever the method's name: there are no subclasses
+    # Settings that are not set are not named: a later version can add one that defaults to None, and runs keep names.
     named = {name: value for name, value in named.items() if value is not None}
     key = xxhash.xxh3_128(f"{task_hash} {seed} {json.dumps(named, sort_keys=True)}".encode()).hexdigest()
     file = runs_dir / f"v{RESULTS_VERSION}-{key}.safetensors"
     if file.exists():
         try:
             run = _read(file, method.name, seed)
-            if settings["num_subclasses"] == 1:  # it may have been made under another name for the same
+            if settings["num_subclasses"] == 1:  # another method's name may stand for the same run
                 own = {name: value for name, value in _final_settings(settings, config).items() if value != AUTO}
                 run.figures["settings"] |= own
             return run
@@ -115,7 +115,7 @@ def _run_or_read(task: Task, task_hash: str, method: Method, seed: int, runs_dir
 
 
 def _train(task: Task, method: Method, config: LELPConfig, settings: dict[str, Any]) -> Run:
-    """A run whose settings are all numbers."""
+    """Do a run without any "auto" setting."""
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as scratch:
         config.output_dir = scratch
@@ -141,9 +141,10 @@ def _train(task: Task, method: Method, config: LELPConfig, settings: dict[str, A
 def _with_chosen(
     task: Task, method: Method, config: LELPConfig, settings: dict[str, Any], task_hash: str, runs_dir: Path
 ) -> Run:
-    """The run with the numbers that take the place of "auto"; another method may have made it already.
+    """Choose numbers for "auto", and read or do the run with them.
 
-    So may its trials: methods of a task and seed share them. The time is what the run would have taken alone.
+    Another method may have made that run or its trials already: all methods of a task and seed share them. The time
+    reported is what the run would have taken alone.
     """
     settled = [name for name, value in settings.items() if value == AUTO]
     config.output_dir = str(runs_dir / f"v{RESULTS_VERSION}-trials-{task_hash}-{config.seed}")
@@ -162,12 +163,12 @@ def _with_chosen(
 
 
 def _final_settings(settings: dict[str, Any], args: LELPConfig) -> dict[str, Any]:
-    """The settings as they were in the end: "auto" has made way for what was chosen."""
+    """Return the settings in force, with the numbers chosen in place of "auto"."""
     return {name: getattr(args, name, value) for name, value in settings.items() if name not in RUN_SETTINGS}
 
 
 def _read(file: Path, method: str, seed: int) -> Run:
-    """A run as it was kept.
+    """Read a run from its file.
 
     Raises:
         ValueError: if the file is damaged.
@@ -176,7 +177,7 @@ def _read(file: Path, method: str, seed: int) -> Run:
         with safe_open(file, framework="np") as stored:
             metadata = stored.metadata()
             text, logits, labels = metadata["figures"], stored.get_tensor("logits"), stored.get_tensor("labels")
-        # Files of earlier versions have the figures alone.
+        # Files of earlier versions have no checksum.
         if metadata.keys() != {"figures"} and metadata.get("checksum") != _checksum(text, logits, labels):
             raise ValueError("its contents have changed")
         return Run(method, seed, json.loads(text), logits, labels)
@@ -185,7 +186,7 @@ def _read(file: Path, method: str, seed: int) -> Run:
 
 
 def _checksum(figures: str, logits: NDArray[Any], labels: NDArray[Any]) -> str:
-    """Hash of what a run's file holds."""
+    """Hash what a run's file holds."""
     digest = xxhash.xxh3_128(figures.encode())
     for array in (logits, labels):
         digest.update(f"{array.dtype} {array.shape}".encode())
@@ -194,14 +195,14 @@ def _checksum(figures: str, logits: NDArray[Any], labels: NDArray[Any]) -> str:
 
 
 def task_fingerprint(task: Task) -> str:
-    """Hash of the rows of both datasets, the teacher's final layer and a student drawn with a fixed seed."""
+    """Hash the rows of both datasets, the teacher's final layer and a student made with a fixed seed."""
     digest = xxhash.xxh3_128(task.head.fingerprint.encode())
     for dataset in (task.train, task.evaluation):
         for part in split_rows(dataset, SHARD_ROWS):
             digest.update(content_hash(part).encode())
     set_seed(0)
     student = task.student()
-    student.config._name_or_path = ""  # another place of the same weights is no other student
+    student.config._name_or_path = ""  # the same weights in another place are the same student
     digest.update(student.config.to_json_string(use_diff=False).encode())
     if isinstance(transform_of(task.train), OnTheFly) and task.processing_class is not None:
         digest.update(str(task.processing_class.to_dict()).encode())

@@ -1,9 +1,9 @@
-"""Several methods and seeds on one or more tasks, every run kept.
+"""Runs several methods and seeds on one or more tasks, and keeps every run.
 
-A run is a file: its name is a hash of all that its result depends on, and it appears whole or not at all. So the same
-command goes on where it was stopped, a further seed or method costs its own runs alone, and the processes of a pool
-share the work. Methods that search share their trials too, and what they choose is a run like any other. What torch and
-the machine change is not in the name: a run says what it was made with.
+A run is a file. Its name is a hash of all that its result depends on, and it appears whole or not at all. So the same
+command resumes where it was stopped, another seed or method costs only its own runs, and the processes of a pool share
+the work. Methods that search also share their trials, and what they choose is a run like any other. The name does not
+depend on torch or the machine: the run records both.
 """
 
 import logging
@@ -38,12 +38,12 @@ def run_all(
     *,
     processes: int = 1,
 ) -> dict[str, list[Run]]:
-    """Train every method with every seed on every task, but for what `runs_dir` has already.
+    """Train every method with every seed on every task; skip the runs that `runs_dir` already has.
 
     Args:
         loaders: of the tasks, by name; for several processes they must be picklable.
         methods: see `Method.parse`.
-        seeds: each is a run of every method, so that methods can be compared seed by seed.
+        seeds: every method has a run with each, so that methods can be compared seed by seed.
         runs_dir: where the runs are kept.
         processes: how many train at once, each with its share of the cores.
 
@@ -51,7 +51,7 @@ def run_all(
         The runs of every task, by seed and then by method.
 
     Raises:
-        ValueError: if a method is unknown, or see `LELPTrainer`.
+        ValueError: if a method is unknown; see also `LELPTrainer`.
     """
     for method in methods:
         Method.parse(method).check()
@@ -60,7 +60,7 @@ def run_all(
     searching = [method.name for method in parsed if method.config(None).auto and "baseline" not in method.settings]
     jobs: list[list[Order]] = []
     for task in loaders:
-        # LELP's searches of a seed in one process, one after the other: they share trials. The longest come first.
+        # The searches of a seed share trials, so one process runs them one after another. The longest jobs come first.
         jobs += [[(task, method, seed) for method in searching] for seed in seeds if searching]
         jobs += [[(task, method, seed)] for seed in seeds for method in methods if method not in searching]
     found: dict[Order, Run] = {}
@@ -72,7 +72,7 @@ def run_all(
                 found[order] = tasks.run(*order, runs_dir)
                 progress.update()
         else:
-            # Forked processes would share locks of libraries that have threads already.
+            # Forked processes would inherit locks of libraries that already run threads.
             context = multiprocessing.get_context("spawn")
             with ProcessPoolExecutor(processes, context, _start, (loaders, threads)) as pool:
                 futures = {pool.submit(_run_in_process, job, runs_dir): job for job in jobs}
@@ -81,13 +81,13 @@ def run_all(
                         found.update(zip(futures[future], future.result(), strict=True))
                         progress.update(len(futures[future]))
                 except BaseException:
-                    pool.shutdown(cancel_futures=True)  # or all that wait would run before the error is shown
+                    pool.shutdown(cancel_futures=True)  # else all waiting jobs run before the error shows
                     raise
     return {name: [found[order] for order in orders if order[0] == name] for name in loaders}
 
 
 class _Tasks:
-    """Tasks by name, each loaded when it is first needed; the last one is kept."""
+    """Loads tasks by name when a run needs them, and keeps the last one."""
 
     def __init__(self, loaders: Mapping[str, Callable[[], Task]]) -> None:
         self._loaders = loaders
@@ -106,7 +106,7 @@ class _Tasks:
 
 @contextmanager
 def no_progress_bars() -> Iterator[None]:
-    """Without the bars of datasets and transformers, of which every run would show its own."""
+    """Hide the bars of datasets and transformers within the block: every run would show its own."""
     shown = not datasets.are_progress_bars_disabled(), transformers_logging.is_progress_bar_enabled()
     datasets.disable_progress_bars()
     transformers_logging.disable_progress_bar()
@@ -123,7 +123,7 @@ _tasks: _Tasks  # of a process of the pool
 
 
 def _start(loaders: Mapping[str, Callable[[], Task]], threads: int) -> None:
-    """Give a process the tasks, and its share of the cores: more threads than cores are several times slower."""
+    """Give a process the tasks and its share of the cores: more threads than cores are several times slower."""
     global _tasks
     _tasks = _Tasks(loaders)
     torch.set_num_threads(threads)

@@ -1,4 +1,4 @@
-"""Is one method better than another? Paired intervals over seeds and over examples."""
+"""Tests whether one method is better than another, by paired intervals over seeds and over examples."""
 
 import math
 from typing import Any
@@ -12,27 +12,28 @@ RESAMPLES = 2000
 
 
 def paired_difference(ours: NDArray[np.bool_], theirs: NDArray[np.bool_]) -> dict[str, Any]:
-    """The difference in accuracy of two methods on the same seeds and examples, in points, with two intervals.
+    """Compute the difference in accuracy of two methods on the same seeds and examples, in points, with two intervals.
 
-    They answer two questions. `over_seeds` (Student's t on the differences by seed): would it be there with other
-    seeds, on these examples? `over_examples` (bootstrap of the examples, each with its mean over the seeds): would it
-    be there on other examples, with these seeds? Would it be there with other seeds on other examples? The variances
-    of the two add up, so a finding must be further from 0 than √(a² + b²), a and b being how far each interval goes
-    towards 0.
+    The intervals answer two questions. `over_seeds` (Student's t on the differences by seed): would the difference be
+    there with other seeds, on these examples? `over_examples` (bootstrap of the examples, each with its mean over the
+    seeds): would it be there on other examples, with these seeds?
+
+    A finding must hold with other seeds on other examples. Both variances then add up, so its mean must be further
+    from 0 than √(a² + b²): a and b are how far each interval reaches from the mean towards 0.
 
     Args:
-        ours: (R, N), whether each of R seeds answers each of N examples rightly.
+        ours: (R, N), whether each of R seeds answers each of N examples correctly.
         theirs: the same of the other method, seed by seed.
 
     Returns:
         `mean`, `over_seeds` (low, high; `None` for one seed, or no spread), `over_examples` (low, high), and
-        `finding`: "better" or "worse" where the two together leave out 0, else "none" (so for one seed).
+        `finding`: "better" or "worse" if the two together exclude 0, else "none", as for one seed.
     """
     by_seed = 100 * (ours.mean(1) - theirs.mean(1))
     by_example = 100 * (ours.mean(0) - theirs.mean(0))
     over_seeds = None
     if len(by_seed) > 1:
-        if stats.sem(by_seed) > 1e-9:  # differences that are all the same, by chance, would make it nothing
+        if stats.sem(by_seed) > 1e-9:  # equal differences, by chance, would give an interval of no width
             low, high = stats.ttest_1samp(by_seed, 0).confidence_interval(CONFIDENCE)
             over_seeds = (float(low), float(high))
         elif not by_example.any():
@@ -55,7 +56,7 @@ def paired_difference(ours: NDArray[np.bool_], theirs: NDArray[np.bool_]) -> dic
 
 
 def bootstrap_interval(values: NDArray[np.floating], seed: int = 0) -> tuple[float, float]:
-    """95% percentile interval of the mean of `values`, (N,), by resampling them."""
+    """Compute the 95% percentile interval of the mean of `values`, (N,), by resampling them."""
     if np.ptp(values) == 0:
         return float(values[0]), float(values[0])
     result = stats.bootstrap(

@@ -1,4 +1,4 @@
-"""One distillation problem, ready to be solved by several methods."""
+"""Holds one distillation problem that several methods can solve."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -17,15 +17,15 @@ class Task:
 
     Attributes:
         train: the student's inputs (tokens, arrays, or images and sound to be read), `labels` (class indices, −100 for
-            none), `teacher_logits`, (C,), and `teacher_embedding`, (D,); for Subclass Distillation
+            none), `teacher_logits`, (C,), and `teacher_embedding`, (D,). Subclass Distillation also needs
             `retrained_teacher_logits`, (C, S), of another teacher.
         evaluation: the student's inputs and `labels`.
         head: the teacher's final linear layer.
         student: makes a fresh student; it is called after the seed is set.
         processing_class: of the student, to make batches with; `None` where inputs are arrays.
-        settings: of `LELPConfig`, for every method: learning rate, epochs, batch size and the like.
+        settings: of `LELPConfig`, for every method: learning rate, epochs, batch size and so on.
         fine_column: of `train`, integer: true subclasses that the labels hide, for the oracle; `None` if not known.
-        teacher_accuracy: of the teacher on `evaluation`, where it was run there.
+        teacher_accuracy: of the teacher on `evaluation`, if it was run there.
     """
 
     train: Dataset

@@ -1,6 +1,6 @@
-"""Export a student from the command line: `python -m hf_lelp.export STUDENT --to plain onnx int8 torch ...`.
+"""Exports a student from the command line: `python -m hf_lelp.export STUDENT --to plain onnx int8 torch ...`.
 
-A student is a transformers model already: this is for those who cannot use `trust_remote_code=True`, or PyTorch.
+A student already is a transformers model. Export it if you cannot use `trust_remote_code=True`, or PyTorch.
 """
 
 import hashlib
@@ -35,18 +35,18 @@ from hf_lelp.student.modeling_lelp import SubclassHead
 FORMS = ("plain", "onnx", "int8", "torch")
 BATCH_SIZE = 32
 RESULTS_NAME = "export.json"
-# Texts that the latency of one text is the median of.
+# The latency of one text is a median over so many texts.
 SINGLES = 64
 
 
 @dataclass
 class ExportArguments(DataArguments):
-    """What to make of a student, and the data: to fit the plain form on, and to check and measure every form on.
+    """The forms to export a student to, and the data to fit, check and measure them on.
 
-    Only the plain form needs more than `eval_file`.
+    Only the plain form is fitted: the others need no more data than `eval_file`.
 
     Raises:
-        ValueError: if nothing known is asked for, or the data is missing.
+        ValueError: if no form or an unknown one is asked for, or the data is missing.
     """
 
     student: str | None = field(default=None, metadata={"help": "The student: folder or Hub id."})
@@ -78,13 +78,13 @@ class ExportArguments(DataArguments):
 
 
 def export(arguments: ExportArguments) -> dict[str, Any]:
-    """Make what was asked for, check it, measure it, print a line on each.
+    """Export a student to each form asked for, check and measure the files, and print a line on each.
 
     Args:
-        arguments: the student, of either form, or any text classifier; what to make of it, where; and the data.
+        arguments: the student, of either kind, or any text classifier; the forms; the folder; and the data.
 
     Returns:
-        The results as in `export.json`: "plain", see `plain_student`; "runtimes", see `measure`; and "sha256" of their
+        The results as in `export.json`: "plain", see `plain_student`; "runtimes", see `measure`; and "sha256" of the
         files.
 
     Raises:
@@ -136,7 +136,7 @@ def export(arguments: ExportArguments) -> dict[str, Any]:
         processing_class.save_pretrained(output_dir)
         singles = list(inputs_of(held_out.select(range(min(SINGLES, len(held_out)))), rows=1))
         results["runtimes"] = measure(runtimes, inputs, singles, labels)
-        # ONNX shows no changed weight.
+        # ONNX Runtime does not notice a changed weight.
         exported = [path for path in (*output_dir.glob("*.pt2"), *output_dir.glob("onnx/*")) if path.is_file()]
         results["sha256"] = {
             path.relative_to(output_dir).as_posix(): checksum(path, hashlib.sha256) for path in sorted(exported)
@@ -154,7 +154,7 @@ def export(arguments: ExportArguments) -> dict[str, Any]:
 
 
 def _labels(model: PreTrainedModel, dataset: Dataset, label_column: str) -> list[int] | None:
-    """Labels as indices of the model's classes, which may be in another order than the data's."""
+    """Encode the labels as indices of the model's classes, whose order may differ from the data's."""
     if label_column not in dataset.column_names:
         return None
     classes = resolve_classes(
@@ -174,7 +174,7 @@ def _save(model: PreTrainedModel, processing_class: PreTrainedTokenizerBase, car
 
 
 def _plain_card(student: str, model: PreTrainedModel, plain: PreTrainedModel, report: dict[str, float]) -> StudentCard:
-    """The plain form's own card: that it is one, and how far it is from the student, by what was measured here."""
+    """Make the plain form's own card: what it is, and how far it was measured to be from the student."""
     results: dict[str, dict[str, Any]] = {"student": {"parameters": model.num_parameters()}}
     results["plain form"] = {"parameters": plain.num_parameters()}
     if "accuracy" in report:
@@ -209,7 +209,7 @@ def _summary(report: dict[str, float]) -> str:
 
 
 def _earlier(path: Path) -> dict[str, Any]:
-    """What earlier exports to the same folder found."""
+    """Read the results of earlier exports to the same folder."""
     if not path.exists():
         return {}
     try:
@@ -221,6 +221,6 @@ def _earlier(path: Path) -> dict[str, Any]:
 PROGRAM = Program(
     export,
     (ExportArguments,),
-    "Make a plain model, ONNX (int8 too) or a torch.export program of a student, checked and measured.",
+    "Export a student as a plain model, ONNX (int8 too) or a torch.export program; check and measure each.",
     first="student",
 )

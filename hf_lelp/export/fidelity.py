@@ -1,4 +1,4 @@
-"""How far another form of a model is from the model itself."""
+"""Measures how far another form of a model is from the model itself."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -17,7 +17,7 @@ Batches = Iterable[Mapping[str, Tensor]]
 
 
 def fidelity(before: ArrayLike, after: ArrayLike, labels: ArrayLike | None = None) -> dict[str, float]:
-    """How far the class logits of another form of a model are from the model's own.
+    """Compare the class logits of another form of a model with the model's own.
 
     Args:
         before: (N, C), the model's.
@@ -26,7 +26,7 @@ def fidelity(before: ArrayLike, after: ArrayLike, labels: ArrayLike | None = Non
 
     Returns:
         `rows`, N; `agreement`, the share of rows with the same top class; `mean_difference` and `max_difference` of the
-        class probabilities; and `accuracy` of `after`, where there are labels.
+        class probabilities; and `accuracy` of `after` if there are labels.
 
     Raises:
         ValueError: if the shapes differ, or there are no rows.
@@ -50,7 +50,7 @@ def fidelity(before: ArrayLike, after: ArrayLike, labels: ArrayLike | None = Non
 
 @torch.inference_mode()
 def class_logits(model: PreTrainedModel, batches: Batches) -> NDArray[np.float32]:
-    """The model's class logits, (N, C), in evaluation mode."""
+    """Compute the model's class logits, (N, C), in evaluation mode."""
     model.eval()
     logits = [logits_of(model(**_on_device(batch, model))).float().cpu().numpy() for batch in batches]
     if not logits:

@@ -1,4 +1,4 @@
-"""Size, speed and answers of each runtime, side by side."""
+"""Measures size, speed and answers of each runtime, side by side."""
 
 import statistics
 import time
@@ -12,26 +12,26 @@ from hf_lelp.export.fidelity import fidelity
 from hf_lelp.export.runtimes import Batch, Runtime
 from hf_lelp.markdown import markdown_table
 
-# Rounds over the inputs, and the least number of timed calls, that a median latency is taken from.
+# A median latency is over so many rounds of the inputs, and at least so many calls.
 ROUNDS, LEAST_CALLS = 3, 30
 
 
 def measure(
     runtimes: Sequence[Runtime], batches: Sequence[Batch], singles: Sequence[Batch], labels: ArrayLike | None = None
 ) -> list[dict[str, Any]]:
-    """Size, speed and answers of each runtime, the first being what the others are compared with.
+    """Measure size, speed and answers of each runtime, and compare all with the first.
 
     Times are medians from tokens to logits on this machine's CPU, with as many threads as PyTorch has.
 
     Args:
         runtimes: of the same model.
-        batches: held-out inputs, all of one number of rows but the last.
+        batches: held-out inputs; all have the same number of rows but the last.
         singles: inputs of one row.
         labels: (N,) of `batches`; −100 is no label.
 
     Returns:
         One row a runtime: `runtime`, `megabytes`, `milliseconds_1`, `milliseconds_N` (N the rows of the first batch),
-        `threads`, and what `fidelity` says of its answers.
+        `threads`, and the results of `fidelity`.
     """
     reference = runtimes[0].run(batches)
     rows = len(next(iter(batches[0].values())))
@@ -50,7 +50,7 @@ def measure(
 
 
 def _median_milliseconds(runtime: Runtime, batches: Sequence[Batch]) -> float:
-    runtime.logits(batches[0])  # the first call sets things up
+    runtime.logits(batches[0])  # warm up
     times = []
     for call in range(max(LEAST_CALLS, ROUNDS * len(batches))):
         start = time.perf_counter()
@@ -60,7 +60,7 @@ def _median_milliseconds(runtime: Runtime, batches: Sequence[Batch]) -> float:
 
 
 def runtimes_table(results: list[dict[str, Any]]) -> str:
-    """What `measure` returned, as a Markdown table; a figure that is missing stays a dash."""
+    """Show what `measure` returned as a Markdown table; a dash stands for a missing figure."""
     times = [key for key in results[0] if key.startswith("milliseconds_")]
     header = ["runtime", "MB", *[f"ms, batch of {key.removeprefix('milliseconds_')}" for key in times]]
     body = [

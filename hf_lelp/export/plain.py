@@ -1,4 +1,4 @@
-"""A plain model in place of a student whose final layer has pseudo-subclasses, and how far the two differ."""
+"""Makes a plain model from a student whose final layer has pseudo-subclasses, and measures how far the two differ."""
 
 import copy
 import logging
@@ -17,7 +17,7 @@ from hf_lelp.student.modeling_lelp import SubclassHead
 
 logger = logging.getLogger(__name__)
 
-# Makes the fit's answer unique where embeddings have more dimensions than there are rows; too small to tell otherwise.
+# Makes the fit unique where embeddings have more dimensions than there are rows; too small to matter elsewhere.
 RIDGE = 1e-6
 
 
@@ -29,23 +29,23 @@ def plain_student(
     *,
     min_agreement: float = 0.98,
 ) -> tuple[PreTrainedModel, dict[str, float]]:
-    """The plain model that answers most like a student with a `SubclassHead`.
+    """Make the plain model that answers most like a student with a `SubclassHead`.
 
     A C-way linear layer is fitted to the student's own class probabilities, on its own embeddings. The logsumexp over
-    subclasses is not linear, so that the two differ: a little where the subclasses only shaped the embedding, much
-    where a class is made of subclasses that no straight line holds together. Students of the auxiliary form are plain
-    models as they are.
+    subclasses is not linear, so the two differ. They differ little where the subclasses only shaped the embedding, and
+    much where no linear boundary holds a class's subclasses together. Students of the auxiliary form already are plain
+    models.
 
     Args:
-        student: from `load_student`; left as it is.
-        train: inputs to fit on; no labels are needed.
+        student: from `load_student`; it is not changed.
+        train: inputs to fit on, without labels.
         held_out: other inputs, to compare on.
         labels: (N,) of `held_out`, in the student's order; −100 is no label.
         min_agreement: share of the held-out rows on which both must have the same top class; 0 takes any.
 
     Returns:
-        A model of the student's plain architecture, and what `fidelity` says of it, with the student's own accuracy
-        as `accuracy_before`.
+        A model of the student's plain architecture, and its `fidelity`, with the student's own accuracy as
+        `accuracy_before`.
 
     Raises:
         ValueError: if the student has no `SubclassHead`, there are no rows, or the agreement is below `min_agreement`.
@@ -90,21 +90,21 @@ def plain_student(
 def fit_linear(
     embedding: NDArray[np.floating], probabilities: NDArray[np.floating], *, with_bias: bool = True
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The linear layer whose softmax is closest to given probabilities: multinomial regression on soft targets.
+    """Fit the linear layer whose softmax is closest to given probabilities: multinomial regression on soft targets.
 
-    The mean cross-entropy is convex in the layer, so that there is one answer. L-BFGS in float64 finds it.
+    The mean cross-entropy is convex in the layer, so there is one answer. L-BFGS in float64 finds it.
 
     Args:
         embedding: h, (N, D).
         probabilities: p, (N, C); rows sum to one.
-        with_bias: whether the layer has a bias; without, b is zero.
+        with_bias: whether the layer has a bias; if not, b is zero.
 
     Returns:
         W, (C, D), and b, (C,).
     """
     rows, size = embedding.shape
     classes = probabilities.shape[1]
-    # Columns of one scale around zero: the same answer in far fewer steps.
+    # Standardised columns give the same answer in far fewer steps.
     centre = embedding.mean(0, dtype=np.float64) if with_bias else np.zeros(size)
     scale = embedding.std(0, dtype=np.float64)
     scale[scale == 0] = 1
@@ -132,7 +132,7 @@ def fit_linear(
 def _embeddings(
     student: PreTrainedModel, name: str, batches: Batches
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Input, (N, D), and output, (N, C), of the student's final layer."""
+    """Compute the input, (N, D), and output, (N, C), of the student's final layer."""
     student.eval()
     head = student.get_submodule(name)
     embedding: list[NDArray[np.float32]] = []

@@ -1,7 +1,7 @@
-"""A classifier outside transformers: `torch.export`, ONNX and int8 ONNX, each checked against PyTorch and measured.
+"""Runs a classifier outside transformers: as `torch.export`, ONNX or int8 ONNX, checked against PyTorch.
 
-What every form takes is what the tokenizer gives; what it gives is the C class logits, whatever the student's head.
-ONNX needs the packages of `pip install hf-lelp[onnx]`.
+Every form takes the tokenizer's output and gives the C class logits, whatever the student's head. ONNX needs the
+packages of `pip install hf-lelp[onnx]`.
 """
 
 import logging
@@ -22,7 +22,7 @@ from transformers import PreTrainedModel
 from hf_lelp.export.fidelity import class_logits
 from hf_lelp.storage.files import new_files
 
-# Largest difference of class logits that is taken for rounding, beside the largest logit where that is above 1.
+# Class logits may differ by so much from rounding; relative to the largest logit if that is above 1.
 TOLERANCE = 1e-4
 
 Batch = Mapping[str, Tensor]
@@ -34,7 +34,7 @@ class Runtime:
 
     Attributes:
         name: of the runtime, for tables.
-        logits: from inputs to class logits, (N, C).
+        logits: maps inputs to class logits, (N, C).
         size: bytes on disk.
     """
 
@@ -43,12 +43,12 @@ class Runtime:
     size: int
 
     def run(self, batches: Sequence[Batch]) -> NDArray[np.float32]:
-        """Class logits of all batches, (N, C)."""
+        """Compute the class logits of all batches, (N, C)."""
         return np.concatenate([self.logits(batch) for batch in batches])
 
 
 def torch_runtime(model: PreTrainedModel) -> Runtime:
-    """The model itself, in PyTorch on the CPU; its size is that of its weights."""
+    """Wrap the model itself, in PyTorch on the CPU; its size is that of its weights."""
     _on_cpu(model)
     return Runtime(
         "PyTorch",
@@ -58,14 +58,14 @@ def torch_runtime(model: PreTrainedModel) -> Runtime:
 
 
 def save_torch_export(model: PreTrainedModel, batches: Sequence[Batch], path: Path) -> Runtime:
-    """Save the model as a `torch.export` program with any number of rows and tokens.
+    """Save the model as a `torch.export` program that takes any number of rows and tokens.
 
     It runs without transformers: `torch.export.load(path).module()(**inputs)` gives the class logits.
 
     Args:
         model: any classifier, on the CPU.
         batches: real inputs of several shapes; the program is checked on all of them.
-        path: the .pt2 file to make.
+        path: of the .pt2 file.
 
     Raises:
         RuntimeError: if the model cannot be exported, or the saved program's logits differ from the model's.
@@ -78,7 +78,7 @@ def save_torch_export(model: PreTrainedModel, batches: Sequence[Batch], path: Pa
 
 
 def load_torch_export(path: Path) -> Runtime:
-    """A program saved by `save_torch_export`.
+    """Load a program saved by `save_torch_export`.
 
     Raises:
         FileNotFoundError: if there is none.
@@ -90,7 +90,7 @@ def load_torch_export(path: Path) -> Runtime:
             if changed := archive.testzip():
                 raise ValueError(f"{changed} in it has changed")
         module = torch.export.load(path).module()
-    except Exception as error:  # of damaged files torch raises any kind
+    except Exception as error:  # torch raises any kind for damaged files
         raise ValueError(f"{path} is no whole torch.export program ({error}). Export it again.") from error
 
     @torch.inference_mode()
@@ -101,12 +101,12 @@ def load_torch_export(path: Path) -> Runtime:
 
 
 def save_onnx(model: PreTrainedModel, batches: Sequence[Batch], path: Path) -> Runtime:
-    """Save the model as ONNX with any number of rows and tokens and one output, "logits".
+    """Save the model as ONNX that takes any number of rows and tokens and has one output, "logits".
 
     Args:
         model: any classifier, on the CPU.
-        batches: real inputs of several shapes; the file is checked on all of them, by ONNX Runtime.
-        path: the .onnx file to make.
+        batches: real inputs of several shapes; ONNX Runtime checks the file on all of them.
+        path: of the .onnx file.
 
     Raises:
         ImportError: if ONNX is not installed.
@@ -116,8 +116,8 @@ def save_onnx(model: PreTrainedModel, batches: Sequence[Batch], path: Path) -> R
     _require_onnx()
 
     def save(file: Path) -> None:
-        # PyTorch's own exporter, kept with torch: optimum-onnx ends at transformers 4, and transformers.exporters,
-        # which calls this one too, is experimental and changes from release to release. The files were equally exact.
+        # PyTorch's own exporter is maintained with torch. optimum-onnx ends at transformers 4. transformers.exporters
+        # is experimental, changes between releases and calls this one too. The files were equally exact.
         with _quiet("torch.onnx"):
             program = torch.onnx.export(
                 _exported(model, batches), input_names=list(batches[0]), output_names=["logits"], verbose=False
@@ -130,13 +130,13 @@ def save_onnx(model: PreTrainedModel, batches: Sequence[Batch], path: Path) -> R
 
 
 def save_int8(onnx_path: Path, path: Path) -> Runtime:
-    """Quantise an ONNX file's weights to int8; activations follow at run time (dynamic quantisation).
+    """Quantise an ONNX file's weights to int8, and its activations at run time (dynamic quantisation).
 
     Its answers differ from the model's: `measure` tells how often.
 
     Args:
         onnx_path: made by `save_onnx`.
-        path: the .onnx file to make.
+        path: of the quantised .onnx file.
 
     Raises:
         ImportError: if ONNX is not installed.
@@ -148,19 +148,18 @@ def save_int8(onnx_path: Path, path: Path) -> Runtime:
     with new_files(path.parent) as made, tempfile.TemporaryDirectory() as folder, _quiet("root"):
         folded = Path(folder) / "folded.onnx"
         quant_pre_process(onnx_path, folded, skip_symbolic_shape=True)
-        # One scale a channel, and 7 bits: on processors without VNNI sums of 8-bit products saturate without a word.
+        # One scale a channel, and 7 bits: without VNNI a processor silently saturates sums of 8-bit products.
         quantize_dynamic(folded, made / path.name, per_channel=True, reduce_range=True, weight_type=QuantType.QInt8)
     return load_onnx(path, "ONNX int8")
 
 
 def load_onnx(path: Path, name: str = "ONNX") -> Runtime:
-    """A file saved by `save_onnx` or `save_int8`, on the CPU with as many threads as PyTorch has.
+    """Load a file saved by `save_onnx` or `save_int8`, on the CPU with as many threads as PyTorch has.
 
     Raises:
         FileNotFoundError: if there is none.
         ImportError: if ONNX Runtime is not installed.
-        ValueError: if it is cut short or otherwise no ONNX. A changed weight it does not show; see "sha256" in
-            export.json.
+        ValueError: if it is cut short or no ONNX. A changed weight goes unnoticed: compare "sha256" in export.json.
     """
     _require_onnx()
     import onnxruntime
@@ -171,9 +170,9 @@ def load_onnx(path: Path, name: str = "ONNX") -> Runtime:
     options.log_severity_level = 3
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # of kinds of its own
+    except Exception as error:  # ONNX Runtime has its own kinds
         raise ValueError(f"{path} cannot be read by ONNX Runtime ({error}). Export it again.") from error
-    # A model that ignores an input loses it on export.
+    # The exporter drops inputs that the model ignores.
     inputs = {value.name for value in session.get_inputs()}
     return Runtime(
         name,
@@ -183,11 +182,11 @@ def load_onnx(path: Path, name: str = "ONNX") -> Runtime:
 
 
 class _ClassLogits(nn.Module):
-    """The model with its class logits as the only output: some also return a cache or hidden states.
+    """The model with its class logits as the only output: some models also return a cache or hidden states.
 
     Args:
         model: a classifier.
-        names: of its inputs. torch.export names shapes by the signature, which `**inputs` would leave empty.
+        names: of its inputs. torch.export names shapes by the signature, which `**inputs` alone would leave empty.
     """
 
     def __init__(self, model: PreTrainedModel, names: Iterable[str]) -> None:
@@ -202,15 +201,15 @@ class _ClassLogits(nn.Module):
 
 
 def _exported(model: PreTrainedModel, batches: Sequence[Batch]) -> torch.export.ExportedProgram:
-    """The model's graph, free in the number of rows, and of tokens where inputs are (rows, tokens)."""
+    """Export the model's graph for any number of rows, and of tokens where inputs are (rows, tokens)."""
     longest = max(batches, key=lambda batch: next(iter(batch.values()))[0].numel())
-    # Two rows: a size of one would be taken for a constant.
+    # Two rows: torch.export takes a size of one for a constant.
     sample = {name: torch.cat([value[:1]] * 2) for name, value in longest.items()}
     free = torch.export.Dim.DYNAMIC
     shapes = {name: {axis: free for axis in range(2 if value.dim() == 2 else 1)} for name, value in sample.items()}
     cached = getattr(model.config, "use_cache", None)
     if cached:
-        model.config.use_cache = False  # a classifier generates nothing
+        model.config.use_cache = False  # a classifier does not generate
     try:
         with torch.no_grad():
             return torch.export.export(
@@ -228,11 +227,11 @@ def _save_checked(
     model: PreTrainedModel,
     batches: Sequence[Batch],
 ) -> None:
-    """Make the file at `path` only if it loads again and gives the model's logits."""
+    """Save to `path`, and keep the file only if it loads again and gives the model's logits."""
     _on_cpu(model)
     expected = class_logits(model, batches)
     with new_files(path.parent) as folder:
-        file = folder / path.name  # beyond 2 GB the weights come beside it
+        file = folder / path.name  # ONNX keeps weights beyond 2 GB beside it
         try:
             save(file)
             found = load(file).run(batches)
@@ -248,7 +247,7 @@ def _save_checked(
 
 
 def _size(path: Path) -> int:
-    weights = path.with_name(f"{path.name}.data")  # where ONNX keeps them beyond 2 GB
+    weights = path.with_name(f"{path.name}.data")  # ONNX puts weights beyond 2 GB here
     return path.stat().st_size + (weights.stat().st_size if weights.exists() else 0)
 
 
@@ -271,7 +270,7 @@ def _require_onnx() -> None:
 
 @contextmanager
 def _quiet(name: str) -> Iterator[None]:
-    """Without the notes of a library, such as that torchvision's operators are not there."""
+    """Hide a library's notes within the block, such as that torchvision's operators are missing."""
     logger = logging.getLogger(name)
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -1,6 +1,7 @@
-"""The card of a student: README.md and its metadata, from what is known and measured. What is not known is not on it.
+"""Makes a student's model card: README.md and its metadata, from what is known and measured.
 
-Text that comes from data, names or settings is escaped: a label cannot become a link, a heading or a script on the Hub.
+What is not known is left out. Text from data, names or settings is escaped: a label cannot become a link, a heading or
+a script on the Hub.
 """
 
 import re
@@ -17,7 +18,7 @@ from hf_lelp.storage.files import write_text
 
 CARD_NAME = "README.md"
 
-# By what loads the model: the task's tag on the Hub, and an input for the example.
+# For each Auto class: the task's tag on the Hub, and an input for the example.
 TASKS = {
     "AutoModelForSequenceClassification": ("text-classification", "A text to classify"),
     "AutoModelForImageClassification": ("image-classification", "image.png"),
@@ -25,7 +26,7 @@ TASKS = {
     "AutoModelForVideoClassification": ("video-classification", "video.mp4"),
 }
 _TAGS = {"direct": [], "kd": ["knowledge-distillation"], "lelp": ["lelp", "knowledge-distillation"]}
-# By key of the results: heading on the card; type, name and arguments of the metric in the metadata.
+# For each key of the results: the heading on the card; the metric's type, name and arguments in the metadata.
 QUALITY: dict[str, tuple[str, tuple[str, str, dict[str, Any] | None] | None]] = {
     "accuracy": ("accuracy", ("accuracy", "Accuracy", None)),
     "macro_f1": ("macro-F1", ("f1", "Macro F1", {"average": "macro"})),
@@ -41,8 +42,8 @@ class EvaluationData:
     """What the figures were measured on.
 
     Attributes:
-        rows: examples.
-        name: for readers; `None` where nobody said.
+        rows: number of examples.
+        name: for readers; `None` if unknown.
         kind: as for `load_dataset`: a Hub id or a file format; `None` keeps the figures out of the metadata.
         config: of the dataset on the Hub.
         split: of the dataset.
@@ -57,7 +58,7 @@ class EvaluationData:
 
 @dataclass(frozen=True)
 class StudentCard:
-    """What is known of a student.
+    """What is known of a student, to be rendered as its card.
 
     Attributes:
         repo: its Hub id, or name.
@@ -65,12 +66,12 @@ class StudentCard:
         row: its key in `results`.
         auto_class: the Auto class of transformers that loads it; `None` where none does.
         classes: names of the C classes.
-        num_subclasses: S of a final layer with S·C rows, which takes code to load; 1 for a plain model.
-        grey: whether it reads images of one channel, which `pipeline` does not make.
+        num_subclasses: S if the final layer has S·C rows, which takes code to load; 1 for a plain model.
+        grey: whether it reads images of one channel; `pipeline` makes three.
         settings: of method and training, by name.
         results: figures by model, as `distill` makes them.
         evaluation: what `results` were measured on.
-        max_length: tokens after which an input was cut in training.
+        max_length: in tokens; longer inputs were cut in training.
         student: Hub id of the model that it started from.
         teacher: Hub id of the teacher.
         datasets: Hub ids of the training data.
@@ -98,7 +99,7 @@ class StudentCard:
     tags: list[str] = field(default_factory=list)
 
     def render(self) -> ModelCard:
-        """The card, with `model-index` metadata where the evaluation data is named."""
+        """Render the card, with `model-index` metadata if the evaluation data is named."""
         task, example = TASKS[self.auto_class] if self.auto_class is not None else (None, None)
         title = printable(self.repo.rpartition("/")[2])
         classes = ", ".join(map(escape, self.classes[:_MOST_CLASSES]))
@@ -111,7 +112,7 @@ class StudentCard:
             self._metadata(task, title),
             template_str=template("student_card.md"),
             title=escape(title),
-            # A folder's name alone could be that of somebody else's repository, whose code the example would run.
+            # A folder's bare name could be somebody else's repository: the example would run its code.
             repo=self.repo if "/" in self.repo and _is_repo_id(self.repo) else "path/to/the/student",
             task=task,
             example=example,
@@ -192,10 +193,10 @@ class StudentCard:
 
 
 def hub_id(name: object) -> str | None:
-    """`name` if it is that of a repository on the Hub and files of it were loaded from there, else `None`.
+    """Return `name` if it names a Hub repository that files were loaded from, else `None`.
 
-    A path must not get on a card: it tells of somebody's machine and nobody else can follow it. So a name counts only
-    if it is no path here and the cache has a configuration under it.
+    A path must not get on a card: it tells of somebody's machine, and nobody else can follow it. So a name counts only
+    if it is no local path and the Hub cache has a config.json for it.
     """
     if not isinstance(name, str) or not _is_repo_id(name) or Path(name).exists():
         return None
@@ -203,7 +204,7 @@ def hub_id(name: object) -> str | None:
 
 
 def _known(name: str | None) -> str | None:
-    """A name that the user gave, if it can be that of a repository: a path or markup does not get on a card."""
+    """Return a name that the user gave if it can be a repository's: paths and markup stay off the card."""
     return name if name is not None and _is_repo_id(name) and not Path(name).exists() else None
 
 
@@ -227,7 +228,7 @@ _COST = {
 
 
 def _table(results: dict[str, dict[str, Any]], columns: dict[str, tuple[str, Any]]) -> str | None:
-    """Results by model, with the columns that at least one model has a figure for; `None` if there are none."""
+    """Tabulate results by model; columns without any figure are left out, and without columns it is `None`."""
     present = {key: column for key, column in columns.items() if any(key in result for result in results.values())}
     body = [
         [name, *(show(result[key]) if key in result else "–" for key, (_, show) in present.items())]
@@ -238,7 +239,7 @@ def _table(results: dict[str, dict[str, Any]], columns: dict[str, tuple[str, Any
 
 
 def add_runtimes(path: Path, table: str) -> None:
-    """Put a table of runtimes on a card that is written already, in place of one that it may have.
+    """Put a table of runtimes on a saved card, replacing an earlier one.
 
     Args:
         path: of the card.
@@ -265,19 +266,19 @@ def with_user_facts(
     dataset: str | list[str] | None = None,
     dataset_args: str | list[str] | None = None,
 ) -> StudentCard:
-    """A card with what the user knows; the arguments are those of `Trainer.create_model_card`.
+    """Add what the user knows to a card; the arguments are those of `Trainer.create_model_card`.
 
     Args:
         card: of the student.
         language: of the data.
         license: of the student; none is assumed.
         tags: further tags.
-        model_name: where the repository's name does not serve.
-        finetuned_from: Hub id of the model that the student started from, where it is not the one loaded.
-        tasks: unused; the model tells.
-        dataset_tags: Hub ids of the data. With one of them the figures go into the metadata, as `model-index`.
-        dataset: its name for readers, where that is not the Hub id.
-        dataset_args: its split that figures were measured on.
+        model_name: if it is not the repository's name.
+        finetuned_from: Hub id of the model that the student started from, if it is not the one loaded.
+        tasks: unused; the model's class tells the task.
+        dataset_tags: Hub ids of the data. With at least one, the figures go into the metadata as `model-index`.
+        dataset: its name for readers, if that is not the Hub id.
+        dataset_args: the split that the figures were measured on.
     """
     ids, names, splits = _listed(dataset_tags), _listed(dataset), _listed(dataset_args)
     evaluation = card.evaluation

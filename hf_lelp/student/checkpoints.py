@@ -1,7 +1,7 @@
-"""What a checkpoint holds beside the student, whether it is whole, and reading it again when training goes on.
+"""Saves, checks and reads what a checkpoint holds beside the student.
 
-The model saved in it is the one that is published; an auxiliary layer, and what made the pseudo-subclasses, are kept
-beside it for resuming only.
+The model in a checkpoint is the one that is published. An auxiliary layer and what made the pseudo-subclasses lie
+beside it, for resuming only.
 """
 
 import logging
@@ -26,19 +26,19 @@ PROJECTIONS_FOLDER = "class_projections"
 AUXILIARY_NAME = "auxiliary_head.safetensors"
 ADAPTER_NAME = "adapter_model.safetensors"  # PEFT's
 SETTINGS_NAME = "distillation.json"
-# Trainer writes it after its other files of a checkpoint.
+# Trainer writes this file of a checkpoint last.
 STATE_NAME = "trainer_state.json"
 
 logger = logging.getLogger(__name__)
 
 
 def save_for_resuming(folder: Path, head: StudentHead | None, settings: dict[str, Any]) -> None:
-    """Write the auxiliary layer, if there is one, and what the student is distilled with.
+    """Write the auxiliary layer, if there is one, and the settings that a resumed run must share.
 
     Args:
         folder: the checkpoint's.
         head: of the student.
-        settings: what must be the same when training goes on; to be had as JSON.
+        settings: what must be the same when training is resumed; values that JSON can hold.
     """
     write_json(folder / SETTINGS_NAME, settings, indent=None)
     if isinstance(head, AuxiliaryHead):
@@ -47,10 +47,10 @@ def save_for_resuming(folder: Path, head: StudentHead | None, settings: dict[str
 
 
 def drop_auxiliary(adapter: Path) -> None:
-    """Take an auxiliary layer out of a file of PEFT's, which saves a final layer with all that is in it.
+    """Remove the auxiliary layer from a PEFT adapter file: PEFT saves a final layer with all that is in it.
 
     Args:
-        adapter: the file; where it is missing, or has no such layer, nothing is done.
+        adapter: the file; nothing is done if it is missing or has no such layer.
     """
     if not adapter.exists():
         return
@@ -62,10 +62,10 @@ def drop_auxiliary(adapter: Path) -> None:
 
 @contextmanager
 def whole_or_gone(folder: Path) -> Iterator[None]:
-    """Around the writing of a checkpoint: one that cannot be finished is removed.
+    """Remove a checkpoint that the block fails to write to its end.
 
     Raises:
-        OSError: if the disk is full, or cannot be written to; torch and safetensors have other words for it.
+        OSError: if the disk is full or cannot be written to, whatever error torch or safetensors gave for it.
     """
     try:
         yield
@@ -83,9 +83,9 @@ def whole_or_gone(folder: Path) -> Iterator[None]:
 
 
 def mend_times(folder: Path) -> None:
-    """Bring the times of checkpoints that lie in the future, as after a clock was set back, to the present.
+    """Reset the times of checkpoints that lie in the future, as after a clock was set back, to the present.
 
-    Trainer drops the oldest by their times, and would take the one that it writes now for the oldest.
+    Trainer deletes the oldest checkpoints by their times. Without this it would take the newest for the oldest.
     """
     now = time.time()
     future = [path for path in _by_steps(folder) if path.stat().st_mtime > now]
@@ -94,7 +94,7 @@ def mend_times(folder: Path) -> None:
 
 
 def check_checkpoint(folder: Path) -> None:
-    """Refuse a checkpoint that was not written to its end, or was damaged or removed in part since.
+    """Refuse a checkpoint that was not written to its end, was damaged, or was removed in part.
 
     Raises:
         ValueError: saying what is wrong.
@@ -108,7 +108,7 @@ def check_checkpoint(folder: Path) -> None:
         ) from error
     whole = [path for path in _by_steps(folder.parent) if (path / STATE_NAME).exists()]
     if not (folder / CHECKSUMS_NAME).exists() and folder in whole[:-1]:
-        # Trainer removes the oldest file by file; the last one may be without checksums, which come after that.
+        # Trainer deletes the oldest checkpoint file by file. The newest may lack checksums: they are written last.
         raise ValueError(
             f"{folder} is no whole checkpoint: {CHECKSUMS_NAME} is missing, and there is a later one. It seems that its"
             " removal was cut off. Resume from another one."
@@ -117,7 +117,7 @@ def check_checkpoint(folder: Path) -> None:
 
 
 def last_checkpoint(folder: Path) -> str | None:
-    """The whole checkpoint in `folder` that has the most steps; others are passed over with a warning."""
+    """Find the whole checkpoint in `folder` with the most steps; warn of damaged ones that it skips."""
     for path in reversed(_by_steps(folder)):
         try:
             check_checkpoint(path)
@@ -128,15 +128,15 @@ def last_checkpoint(folder: Path) -> str | None:
 
 
 def _by_steps(folder: Path) -> list[Path]:
-    """The checkpoints in a folder, that of the most steps last."""
+    """List the checkpoints in a folder by their steps, the most last."""
     steps = {path: path.name.removeprefix("checkpoint-") for path in folder.glob("checkpoint-*") if path.is_dir()}
     return sorted((path for path in steps if steps[path].isdecimal()), key=lambda path: int(steps[path]))
 
 
 def load_rest(checkpoint: str, model: Any, head: StudentHead | None) -> None:
-    """Load what Trainer does not: an auxiliary layer, and weights that are saved under other names, like ViT's.
+    """Load what Trainer does not: an auxiliary layer, and weights saved under other names, like ViT's.
 
-    Trainer passes over the latter with a warning (https://github.com/huggingface/transformers/issues/43701);
+    Trainer skips such weights with a warning (https://github.com/huggingface/transformers/issues/43701);
     `from_pretrained` knows the names.
 
     Args:
@@ -145,7 +145,7 @@ def load_rest(checkpoint: str, model: Any, head: StudentHead | None) -> None:
         head: of the student.
 
     Raises:
-        ValueError: if the student has an auxiliary layer and the checkpoint none, or another one.
+        ValueError: if the student has an auxiliary layer and the checkpoint has none or a different one.
     """
     weights = Path(checkpoint) / SAFE_WEIGHTS_NAME
     if isinstance(model, PreTrainedModel) and weights.exists():
@@ -168,15 +168,16 @@ def load_rest(checkpoint: str, model: Any, head: StudentHead | None) -> None:
 
 
 def check_settings(checkpoint: str, settings: dict[str, Any]) -> None:
-    """Refuse to go on with another teacher, other classes or other pseudo-subclasses than a checkpoint's.
+    """Refuse to resume with a teacher, classes or pseudo-subclasses that are not the checkpoint's.
+
+    Any of these would give the student's outputs another meaning.
 
     Args:
         checkpoint: its folder.
-        settings: as for `save_for_resuming`; `None` is not compared.
+        settings: as for `save_for_resuming`; a `None` value is not compared.
 
     Raises:
-        ValueError: naming what differs: it would give the outputs of the student another meaning; or if the file is
-            damaged.
+        ValueError: if a setting differs, naming it, or if the file is damaged.
     """
     file = Path(checkpoint) / SETTINGS_NAME
     if not file.exists():
@@ -185,7 +186,7 @@ def check_settings(checkpoint: str, settings: dict[str, Any]) -> None:
         found = read_json(file)
     except ValueError as error:
         raise ValueError(f"{file} is damaged ({error}). Resume from another checkpoint.") from error
-    found.setdefault("whitening", 0.0)  # of checkpoints from before there was any
+    found.setdefault("whitening", 0.0)  # older checkpoints do not name it
     names = [name for name, value in settings.items() if None not in (value, found.get(name)) and found[name] != value]
     if names:
         theirs, ours = ({name: values[name] for name in names} for values in (found, settings))

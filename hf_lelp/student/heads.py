@@ -1,7 +1,7 @@
-"""The two forms of a LELP student, and loading one again.
+"""Puts either of the two LELP heads on a classifier.
 
-`subclass` (the paper's): the final linear layer itself has S·C rows. `auxiliary`: the model keeps its own C-way layer,
-and a second, S·C-way layer on the same embedding exists in training only. (Methods that LELP is compared with put other
+`subclass` (the paper's): the final linear layer itself has S·C rows. `auxiliary`: the model keeps its own C-way layer;
+a second, S·C-way layer on the same embedding exists in training only. (The methods that LELP is compared with put other
 modules in that second place.)
 """
 
@@ -23,10 +23,10 @@ from hf_lelp.student.modeling_lelp import SubclassHead, with_subclass_head
 class AuxiliaryHead(nn.Linear):
     """A plain C-way final layer with another module beside it that only the training loss sees.
 
-    The plain layer's parameters keep their names, so that the model's own weights are those of a plain model.
+    The plain layer's parameters keep their names, so the saved weights are those of a plain model.
 
     Args:
-        plain: the layer in whose place it comes; its parameters are kept.
+        plain: the layer that it replaces; its parameters are kept.
         auxiliary: from the embedding that the plain layer reads, (..., D), to (..., M); for LELP an S·C-way layer.
         num_subclasses: S.
     """
@@ -39,32 +39,32 @@ class AuxiliaryHead(nn.Linear):
         self.all_logits = False
 
     def forward(self, input: Tensor) -> Tensor:
-        """(..., D) to the class logits, (..., C); while `all_logits` is true to (..., C + M)."""
+        """Map (..., D) to the class logits, (..., C), or to (..., C + M) while `all_logits` is true."""
         logits = super().forward(input)
         return torch.cat([logits, self.auxiliary(input)], dim=-1) if self.all_logits else logits
 
     def split(self, logits: Tensor) -> tuple[Tensor, Tensor]:
-        """From all logits, (..., C + M), the class logits, (..., C), and the auxiliary's output, (..., M)."""
+        """Split all logits, (..., C + M), into class logits, (..., C), and the auxiliary's output, (..., M)."""
         return logits[..., : self.out_features], logits[..., self.out_features :]
 
 
 class TwinHead(nn.Linear):
-    """Another final layer of a model that averages several; one of them is an `AuxiliaryHead`.
+    """Another final layer of a model that averages several, of which one is an `AuxiliaryHead`.
 
-    In training it applies the auxiliary layer of that one too, so that what comes out is the average in every part.
+    In training it also applies that head's auxiliary layer, so that the model's output is an average in every part.
 
     Args:
-        plain: the layer in whose place it comes; its parameters are kept.
+        plain: the layer that it replaces; its parameters are kept.
         first: the model's `AuxiliaryHead`.
     """
 
     def __init__(self, plain: nn.Linear, first: AuxiliaryHead) -> None:
         super().__init__(plain.in_features, plain.out_features, bias=plain.bias is not None)
         self.weight, self.bias = plain.weight, plain.bias
-        self._first = [first]  # in a list, or it would be a part of this module too
+        self._first = [first]  # a list hides it from nn.Module, which would register it here too
 
     def forward(self, input: Tensor) -> Tensor:
-        """(..., D) to the class logits, (..., C), or to (..., C + M) while the first head's `all_logits` is true."""
+        """Map (..., D) to the class logits, (..., C), or to (..., C + M) while `first.all_logits` is true."""
         first, logits = self._first[0], super().forward(input)
         return torch.cat([logits, first.auxiliary(input)], dim=-1) if first.all_logits else logits
 
@@ -73,27 +73,27 @@ StudentHead = SubclassHead | AuxiliaryHead
 
 
 def student_head(model: nn.Module) -> StudentHead | None:
-    """The LELP head in the model, or `None` for a plain model."""
-    # The last one: PEFT keeps the layer as it was beside, and before, the copy that it trains.
+    """Return the LELP head in the model, or `None` for a plain model."""
+    # The last one: PEFT keeps the original layer before the copy that it trains.
     return next((module for module in reversed(list(model.modules())) if isinstance(module, StudentHead)), None)
 
 
 def place_student_head(model: PreTrainedModel, num_subclasses: int, kind: str, temperature: float = 1.0) -> None:
-    """Put a LELP head where the model's final linear layer is.
+    """Put a LELP head in place of the model's final linear layer.
 
-    The new rows start as copies of their class's row, shifted by −τ·log S, so that the class logits at the start are
-    those of the model as it came; the targets, which differ by subclass, pull the copies apart. With one subclass per
-    class the model is left as it is: LELP is then plain distillation.
+    The new rows start as copies of their class's row, shifted by −τ·log S. So the class logits are at first those of
+    the original model. The targets differ by subclass and pull the copies apart. With one subclass per class the model
+    is left as it is: LELP is then plain distillation.
 
     Args:
         model: a classifier with `config.num_labels` classes, changed in place.
         num_subclasses: S.
         kind: "subclass" or "auxiliary".
-        temperature: τ that it will be trained at.
+        temperature: τ of the training.
 
     Raises:
-        ValueError: if the model has no final linear layer, or has a LELP head of another S, τ or kind; for "subclass",
-            if it is no classifier of transformers, or averages two final layers.
+        ValueError: if the model has no final linear layer, or a LELP head with another S, τ or kind. For "subclass",
+            also if it is no classifier of transformers, or averages two final layers.
     """
     present = student_head(model)
     if present is not None:
@@ -120,7 +120,7 @@ def place_student_head(model: PreTrainedModel, num_subclasses: int, kind: str, t
     bias = plain.bias is not None
     rows: nn.Linear
     if kind == "subclass":
-        # From now on the model saves itself as what it is, whoever calls save_pretrained.
+        # From now on save_pretrained, whoever calls it, also saves modeling_lelp.py.
         model.__class__ = subclass_model(type(model))
         rows = SubclassHead(plain.in_features, plain.out_features, num_subclasses, temperature, bias)
         # Recorded in config.json: a loader must know S and τ to give C logits.
@@ -142,7 +142,7 @@ def place_student_head(model: PreTrainedModel, num_subclasses: int, kind: str, t
 
 @torch.no_grad()
 def take_classes(model: PreTrainedModel, num_labels: int, names: list[str] | None) -> None:
-    """Name a student's classes as the data does; where it knows them in another order its final layer's rows follow.
+    """Name a student's classes as the data does; reorder its final layer if the order differs.
 
     Args:
         model: a classifier, changed in place.
@@ -150,7 +150,7 @@ def take_classes(model: PreTrainedModel, num_labels: int, names: list[str] | Non
         names: of the C classes in the data's order, or `None`.
 
     Raises:
-        ValueError: if the student has another number of classes.
+        ValueError: if the student's number of classes is not C.
     """
     config = model.config
     if config.num_labels != num_labels:
@@ -159,13 +159,13 @@ def take_classes(model: PreTrainedModel, num_labels: int, names: list[str] | Non
             f" num_labels={num_labels}."
         )
     if getattr(config, "problem_type", None) is not None:
-        config.problem_type = "single_label_classification"  # or `pipeline` would give its scores a sigmoid
+        config.problem_type = "single_label_classification"  # else `pipeline` may apply a sigmoid
     own = class_names(config)
     if names is None or own == names:
         return
     try:
         order = match_names(names, own or names)
-    except ValueError:  # it was a classifier of something else
+    except ValueError:  # it was a classifier for another task
         order = list(range(num_labels))
     if order != sorted(order):
         head = student_head(model)
@@ -173,18 +173,18 @@ def take_classes(model: PreTrainedModel, num_labels: int, names: list[str] | Non
         rows = num_labels * (head.num_subclasses if head is not None else 1)
         for layer in placed or find_heads(model, num_labels).values():
             for parameter in layer.parameters():
-                if len(parameter) in (num_labels, rows):  # others are of another method's module
+                if len(parameter) in (num_labels, rows):  # the others belong to another method's module
                     parameter.copy_(parameter.unflatten(0, (num_labels, -1))[order].flatten(0, 1))
     config.id2label = dict(enumerate(names))
     config.label2id = {name: index for index, name in enumerate(names)}
 
 
 def place_auxiliary(model: PreTrainedModel, auxiliary: nn.Module, num_subclasses: int = 1) -> None:
-    """Put a module beside the model's final linear layer, for the training loss only; see `AuxiliaryHead`.
+    """Put a module beside the model's final linear layer for the training loss only; see `AuxiliaryHead`.
 
     Args:
         model: a classifier with `config.num_labels` classes, changed in place.
-        auxiliary: from the embedding, (N, D), to (N, M).
+        auxiliary: maps the embedding, (N, D), to (N, M).
         num_subclasses: S, for LELP.
 
     Raises:
@@ -193,8 +193,8 @@ def place_auxiliary(model: PreTrainedModel, auxiliary: nn.Module, num_subclasses
     *twins, (name, plain) = find_heads(model, int(model.config.num_labels or 0)).items()
     auxiliary.to(device=plain.weight.device, dtype=plain.weight.dtype)
     head = AuxiliaryHead(plain, auxiliary, num_subclasses).train(plain.training)
-    # Transformers leaves these out of save_pretrained: every saved student is a plain model.
-    base: Any = getattr(model, "get_base_model", lambda: model)()  # PEFT wraps it, until it is merged
+    # save_pretrained leaves these out: every saved student is a plain model.
+    base: Any = getattr(model, "get_base_model", lambda: model)()  # PEFT wraps the model until it is merged
     own_name = name.removeprefix("base_model.model.").split(".modules_to_save.")[0]
     ignored = {f"{own_name}.auxiliary.{parameter}" for parameter in auxiliary.state_dict()}
     base._keys_to_ignore_on_save = {*(base._keys_to_ignore_on_save or ()), *ignored}
@@ -205,7 +205,7 @@ def place_auxiliary(model: PreTrainedModel, auxiliary: nn.Module, num_subclasses
 
 @contextmanager
 def all_logits(head: StudentHead | None) -> Iterator[None]:
-    """Within the block the model's logits are the head's whole output; `head.split` takes them apart."""
+    """Make the model return all logits of the head within the block; `head.split` takes them apart."""
     if head is None:
         yield
         return
@@ -217,17 +217,17 @@ def all_logits(head: StudentHead | None) -> Iterator[None]:
 
 
 def saved_parameters(model: PreTrainedModel) -> int:
-    """Parameters of the student as it is saved: without an auxiliary layer."""
+    """Count the parameters of the saved student, which has no auxiliary layer."""
     head = student_head(model)
     auxiliary = head.auxiliary.parameters() if isinstance(head, AuxiliaryHead) else ()
     return int(model.num_parameters()) - sum(parameter.numel() for parameter in auxiliary)
 
 
 def subclass_model(base: type[PreTrainedModel]) -> type[PreTrainedModel]:
-    """The class of a student with a `SubclassHead`: its `save_pretrained` puts modeling_lelp.py beside the weights.
+    """Return the class of a student with a `SubclassHead`: its `save_pretrained` also saves modeling_lelp.py.
 
-    So `AutoModelFor….from_pretrained(folder, trust_remote_code=True)` loads it where hf-lelp is not installed. Without
-    that argument the final layer's shape does not fit the plain architecture, and loading fails.
+    So `AutoModelFor….from_pretrained(folder, trust_remote_code=True)` loads it without hf-lelp. Without that argument
+    the final layer's shape does not fit the plain architecture, and loading fails.
 
     Raises:
         ValueError: if `base` is no text, image, audio or video classifier of the installed transformers.

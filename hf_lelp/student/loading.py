@@ -1,4 +1,4 @@
-"""Load a student to train, or one that was saved."""
+"""Loads a student to train, or a saved one."""
 
 import os
 from pathlib import Path
@@ -16,15 +16,15 @@ from hf_lelp.student.heads import subclass_model
 
 
 def load_student(name_or_path: str, **kwargs: Any) -> PreTrainedModel:
-    """Load a student of either form, from a folder or the Hub; its logits are the C class logits.
+    """Load a student of either form from a folder or the Hub; its logits are the C class logits.
 
     Args:
         name_or_path: folder or Hub id that a student was saved to.
         **kwargs: for `from_pretrained` (revision, token, dtype, …).
 
     Raises:
-        ValueError: if a folder's files are damaged (see `check_checksums`) or make no whole student, or config.json
-            names no classifier of the installed transformers.
+        ValueError: if files of the folder are damaged (see `check_checksums`) or missing, or config.json names no
+            classifier of the installed transformers.
     """
     name_or_path = os.path.expanduser(name_or_path)
     folder = Path(name_or_path)
@@ -34,7 +34,7 @@ def load_student(name_or_path: str, **kwargs: Any) -> PreTrainedModel:
     try:
         _check_index(folder / SAFE_WEIGHTS_INDEX_NAME)
         return _load_student(name_or_path, **kwargs)
-    except Exception as error:  # of damaged files transformers raises any kind
+    except Exception as error:  # transformers raises any kind for damaged files
         raise ValueError(
             f"The student in {folder} cannot be read ({type(error).__name__}: {error}). Save it again, or take another"
             " copy."
@@ -42,7 +42,7 @@ def load_student(name_or_path: str, **kwargs: Any) -> PreTrainedModel:
 
 
 def _check_index(file: Path) -> None:
-    """Refuse weights that lie elsewhere: transformers follows whatever the index of weights in several files says."""
+    """Refuse weights outside the folder: transformers loads whatever file the index of sharded weights names."""
     names = set(read_json(file)["weight_map"].values()) if file.exists() else set()
     elsewhere = sorted(name for name in names if Path(name).name != name)
     if elsewhere:
@@ -64,7 +64,7 @@ def _load_student(name_or_path: str, **kwargs: Any) -> PreTrainedModel:
     num_subclasses = getattr(config, "num_subclasses", 1)
     if num_subclasses > 1:
         base = subclass_model(base)
-    # Never a pickle: no student is saved as one.
+    # Never load a pickle: no student is saved as one.
     settings = {"use_safetensors": True, **kwargs, "output_loading_info": True}
     loaded: Any = base.from_pretrained(name_or_path, **settings)
     model, loading = loaded
@@ -73,14 +73,14 @@ def _load_student(name_or_path: str, **kwargs: Any) -> PreTrainedModel:
 
 
 def new_student(name_or_path: str, num_labels: int) -> PreTrainedModel:
-    """A classifier to train, in float32: from any checkpoint, or a saved LELP student with its own head.
+    """Load a classifier to train, in float32, from any checkpoint; a saved LELP student keeps its head.
 
     Args:
         name_or_path: Hub id or folder.
         num_labels: C.
 
     Raises:
-        ValueError: if it is a classifier with another number of classes.
+        ValueError: if it is a classifier whose number of classes is not C.
     """
     name_or_path = os.path.expanduser(name_or_path)
     config = AutoConfig.from_pretrained(name_or_path, trust_remote_code=False)

@@ -1,7 +1,7 @@
-"""A LELP student: a classifier of transformers whose final linear layer has S pseudo-subclasses per class inside.
+"""Defines LELP students: classifiers of transformers whose final linear layer has S pseudo-subclasses per class inside.
 
-A copy of this file travels with every published student; config.json's auto_map names the class that it gives. It
-needs torch and transformers alone.
+Every published student carries a copy of this file; the auto_map in its config.json names the class to load. The file
+needs only torch and transformers.
 """
 
 from functools import cache
@@ -15,16 +15,16 @@ from torch import Tensor, nn
 class SubclassHead(nn.Linear):
     """A final linear layer with S·C rows o whose output is the C class logits, τ · logsumexp_s(o / τ) of each class.
 
-    Tempered by τ, softmax over the class logits equals the sum of the subclass probabilities; at τ = 1 this is the
-    logsumexp of the paper (arXiv 2409.20449, section 3). Without τ, rows trained at τ > 1 would favour the class whose
-    subclass is the clearest over the likeliest class. While `all_logits` is true the S·C logits themselves come out;
-    only the training loss asks for that.
+    At temperature τ, softmax over the class logits equals the sum of the subclass probabilities. At τ = 1 this is the
+    logsumexp of the paper (arXiv 2409.20449, section 3). Without τ, rows trained at τ > 1 would favour the class with
+    the clearest subclass over the likeliest class. While `all_logits` is true, the layer returns the S·C logits
+    themselves; only the training loss asks for them.
 
     Args:
         in_features: D, size of the embedding that the layer reads.
         num_labels: C.
         num_subclasses: S.
-        temperature: τ, that the rows are trained at.
+        temperature: τ of the training.
         bias: whether the layer has a bias.
     """
 
@@ -37,23 +37,23 @@ class SubclassHead(nn.Linear):
         self.all_logits = False
 
     def forward(self, input: Tensor) -> Tensor:
-        """(..., D) to (..., C), or to (..., C·S) while `all_logits` is true."""
+        """Map (..., D) to (..., C), or to (..., C·S) while `all_logits` is true."""
         logits = super().forward(input)
         return logits if self.all_logits else self.split(logits)[0]
 
     def split(self, logits: Tensor) -> tuple[Tensor, Tensor]:
-        """From all logits, (..., C·S), the class logits, (..., C), and the subclass logits, (..., C·S)."""
+        """Return the class logits, (..., C), and the subclass logits, (..., C·S), from all logits, (..., C·S)."""
         subclass_logits = logits.unflatten(-1, (-1, self.num_subclasses))
         return self.temperature * torch.logsumexp(subclass_logits / self.temperature, dim=-1), logits
 
 
 @cache
 def with_subclass_head(name: str) -> type[transformers.PreTrainedModel]:
-    """The classifier of transformers called `name`, with a `SubclassHead` for its final linear layer.
+    """Return the classifier of transformers called `name`, with a `SubclassHead` as its final linear layer.
 
-    The layer replaced is the last one with one output per class. The configuration has `num_subclasses`, S, and
-    `distillation_temperature`, τ, beside `num_labels`, C. The class keeps its name: pipelines know the models that they
-    can run by name.
+    It replaces the last linear layer with one output per class. The configuration has `num_subclasses`, S, and
+    `distillation_temperature`, τ, beside `num_labels`, C. The class keeps its name: pipelines know their models by
+    name.
 
     Raises:
         AttributeError: if transformers has no such model.
@@ -75,5 +75,5 @@ def with_subclass_head(name: str) -> type[transformers.PreTrainedModel]:
     return type(name, (base,), {"__init__": __init__, "__module__": __name__, "__doc__": base.__doc__})
 
 
-# config.json's auto_map asks for "modeling_lelp.BertForSequenceClassification", or whatever the student's base is.
+# The auto_map in config.json asks for "modeling_lelp.BertForSequenceClassification", or whatever the base class is.
 __getattr__ = with_subclass_head

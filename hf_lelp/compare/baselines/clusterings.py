@@ -1,11 +1,11 @@
-"""Other pseudo-subclasses than LELP's, from the same teacher embeddings, to compare it with.
+"""Makes other pseudo-subclasses than LELP's from the same teacher embeddings, to compare LELP with.
 
 The clusterings, their controls and the oracle give `scores`, (N, C, S), float32, whose softmax over the last axis is
-p(s | c, x): the place of the column `teacher_projections` with neither rotation nor scale and β = 1. They are fitted to
-the rows of each class, and every row has scores for every class.
+p(s | c, x). Scores take the place of the column `teacher_projections`, with neither rotation nor scale and β = 1. They
+are fitted to the rows of each class, and every row has scores for every class.
 
-Subclass Distillation (Müller et al. 2020, arXiv 2002.03936) makes its subclasses by retraining the teacher;
-`subclass_auxiliary_loss` is for that, and `teacher_subclasses` for what comes out.
+Subclass Distillation (Müller et al. 2020, arXiv 2002.03936) makes its subclasses by retraining the teacher.
+`subclass_auxiliary_loss` is the loss of that training; `teacher_subclasses` makes columns of the retrained outputs.
 """
 
 import math
@@ -24,9 +24,9 @@ from hf_lelp.projections.principal_directions import row_space
 Array = NDArray[np.floating]
 Indices = NDArray[np.integer]
 
-# The score of a subclass that a row is not in: a probability of 1e-13, where −∞ would give NaN in a softmax of them.
+# The score of a subclass that a row is not in: a probability of 1e-13. A softmax over −∞ alone would be NaN.
 ABSENT = -30.0
-# Agglomerative clustering and t-SNE take quadratic memory, and time: they see this many rows of a class.
+# Agglomerative clustering and t-SNE take quadratic memory and time: they see at most this many rows of a class.
 SUBSAMPLE = 2000
 
 
@@ -39,7 +39,7 @@ def kmeans(
     seed: int,
     weight: Tensor | None = None,
 ) -> NDArray[np.float32]:
-    """K-means in each class; a row is in the subclass of the nearest centroid.
+    """Run k-means in each class; a row is in the subclass of the nearest centroid.
 
     Args:
         embedding: (N, D).
@@ -47,7 +47,7 @@ def kmeans(
         classes: (N,), the class of each row: its label, or the teacher's argmax.
         num_subclasses: S.
         seed: of the initial centroids.
-        weight: W, (C, D), to leave its row space out of the embeddings as LELP does; `None` leaves nothing out.
+        weight: W, (C, D), whose row space is removed from the embeddings as in LELP; `None` removes nothing.
 
     Returns:
         Scores, (N, C, S): 0 for the row's subclass of each class and −30 for the others.
@@ -71,7 +71,7 @@ def agglomerative(
     seed: int,
     weight: Tensor | None = None,
 ) -> NDArray[np.float32]:
-    """Ward's agglomerative clustering of at most 2,000 rows of each class, then nearest centroids; see `kmeans`."""
+    """Run Ward's clustering on at most 2,000 rows of each class, then take nearest centroids; see `kmeans`."""
 
     def cluster(rows: Array) -> Indices:
         return AgglomerativeClustering(num_subclasses).fit_predict(rows)
@@ -88,9 +88,9 @@ def tsne_kmeans(
     seed: int,
     weight: Tensor | None = None,
 ) -> NDArray[np.float32]:
-    """K-means on a t-SNE map of at most 2,000 rows of each class, then nearest centroids; see `kmeans`.
+    """Run k-means on a t-SNE map of at most 2,000 rows of each class, then take nearest centroids; see `kmeans`.
 
-    t-SNE gives no map for further rows, so the centroids are those of the clusters' embeddings.
+    t-SNE cannot map further rows, so the centroids are those of the clusters' embeddings.
     """
 
     def cluster(rows: Array) -> Indices:
@@ -110,23 +110,24 @@ def random_partition(
     seed: int,
     weight: Tensor | None = None,
 ) -> NDArray[np.float32]:
-    """A control: for every class each row is in one of S subclasses at random, whatever its embedding; see `kmeans`."""
+    """Draw one of S subclasses of every class for each row, whatever its embedding: a control; see `kmeans`."""
     count, num_classes = teacher_logits.shape
     _require_rows(classes, num_classes, num_subclasses)
     return _one_hot(np.random.default_rng(seed).integers(num_subclasses, size=(count, num_classes)), num_subclasses)
 
 
 def oracle(fine_labels: Indices, classes: Indices, num_classes: int) -> NDArray[np.float32]:
-    """The true subclasses of each row's own class; of the other classes nothing is known of it: all are as likely.
+    """Score the true subclass within each row's own class; in other classes all subclasses are equally likely.
 
     Args:
-        fine_labels: (N,), integers, of which each class has its own or shares some; each counts in its class.
+        fine_labels: (N,), integers; classes may share some, and each counts in its class.
         classes: (N,), the class of each row: its label.
         num_classes: C.
 
     Returns:
-        Scores, (N, C, S), S the largest number of subclasses of a class, which are in the order of their fine labels:
-        0 for the row's subclass, and for all of another class; −30 for the others, and for any that a class has not.
+        Scores, (N, C, S). S is the largest number of subclasses of a class; they are in the order of the fine labels.
+        Within the row's class: 0 for its subclass, −30 for the others. Within another class: 0 for all. Subclasses
+        that a class does not have: −30.
 
     Raises:
         ValueError: if a class has no row.
@@ -142,11 +143,11 @@ def oracle(fine_labels: Indices, classes: Indices, num_classes: int) -> NDArray[
 
 
 def subclass_auxiliary_loss(subclass_logits: Tensor, temperature: float) -> Tensor:
-    """What makes a teacher use its subclasses: −log(e^{ẑ_i·ẑ_i/T} / (1/N Σ_j e^{ẑ_i·ẑ_j/T})) for each example i.
+    """Make a teacher use its subclasses: the loss −log(e^{ẑ_i·ẑ_i/T} / (1/N Σ_j e^{ẑ_i·ẑ_j/T})) for each example i.
 
-    Müller et al. 2020 (arXiv 2002.03936). ẑ are an example's logits with mean 0 and length 1, as in the authors' code:
-    of variance 1/(S·C). The loss is 0 where all examples have the same ẑ, and negative otherwise. Rows of a final layer
-    that start as copies of one another get equal gradients and stay equal: start them at random.
+    Müller et al. 2020 (arXiv 2002.03936). ẑ are an example's logits with mean 0 and length 1, so of variance 1/(S·C),
+    as in the authors' code. The loss is 0 if all examples have the same ẑ, and negative otherwise. Rows of a final
+    layer that start as copies of one another get equal gradients and stay equal: initialise them at random.
 
     Args:
         subclass_logits: (N, S·C).
@@ -162,9 +163,9 @@ def subclass_auxiliary_loss(subclass_logits: Tensor, temperature: float) -> Tens
 
 
 def teacher_subclasses(subclass_logits: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    """The columns that stand for a teacher retrained with S·C outputs o (Müller et al. 2020, arXiv 2002.03936).
+    """Make the columns of a teacher retrained with S·C outputs o (Müller et al. 2020, arXiv 2002.03936).
 
-    With them, and β = 1, `subclass_targets` at this τ, and at no other, is softmax(o / τ) over all S·C outputs.
+    With them and β = 1, `subclass_targets` is softmax(o / τ) over all S·C outputs, at this τ and at no other.
 
     Args:
         subclass_logits: o, (N, C, S).
@@ -186,10 +187,10 @@ def _nearest_centroids(
     cluster: Callable[[Array], Indices],
     subsample_seed: int | None = None,
 ) -> NDArray[np.float32]:
-    """Scores from a clustering of each class's rows, or of a subsample of them: every row to its nearest centroid."""
+    """Cluster each class's rows, or a subsample of them, and score every row by its nearest centroid."""
     num_classes = teacher_logits.shape[-1]
     _require_rows(classes, num_classes, num_subclasses)
-    # Centred first, or float32 would lose what is small beside the mean.
+    # Centred first: float32 would lose what is small beside the mean.
     embedding = (embedding - embedding.mean(0, dtype=np.float64)).astype(np.float32)
     if weight is not None:
         basis = row_space(weight).astype(np.float32)
@@ -208,7 +209,7 @@ def _nearest_centroids(
 
 
 def _one_hot(assigned: Indices, num_subclasses: int) -> NDArray[np.float32]:
-    """Scores, (…, S), from the number of the subclass, (…)."""
+    """Make scores, (…, S), from subclass indices, (…)."""
     return np.where(assigned[..., None] == np.arange(num_subclasses), 0, ABSENT).astype(np.float32)
 
 

@@ -1,4 +1,4 @@
-"""Other directions than LELP's, to compare it with: random ones, and those of all classes together."""
+"""Makes other directions than LELP's, to compare LELP with: random ones, and those of all classes together."""
 
 from dataclasses import replace
 
@@ -15,14 +15,14 @@ from hf_lelp.projections.principal_directions import Moments, orthonormal, princ
 def random_directions(
     projections: ClassProjections, embedding: Array, classes: Indices, *, seed: int, weight: Tensor | None = None
 ) -> ClassProjections:
-    """A control: random orthonormal directions in place of the principal ones.
+    """Replace the principal directions by random orthonormal ones: a control.
 
     Args:
         projections: fitted; their means, number of directions and so on are kept.
-        embedding: (N, D), to measure the variance along the directions on: those of the fit.
+        embedding: (N, D), those of the fit; the variance along the directions is measured on them.
         classes: (N,), the class of each row.
         seed: of the directions.
-        weight: W, (C, D), needed where `projections` were kept out of its row space: so are the random directions.
+        weight: W, (C, D), needed if `projections` were kept out of its row space; the random ones are, too.
 
     Raises:
         ValueError: if `weight` is missing, or a class has no row.
@@ -38,7 +38,7 @@ def random_directions(
 def shared_directions(
     projections: ClassProjections, embedding: Array, classes: Indices, *, seed: int, weight: Tensor | None = None
 ) -> ClassProjections:
-    """A variant: the principal directions of all classes' rows together, each centred on its class's mean.
+    """Replace each class's directions by those of all classes' rows together, centred on their class's mean.
 
     Args:
         projections: fitted; their means, number of directions and so on are kept.
@@ -58,7 +58,7 @@ def shared_directions(
 
 
 def _left_out(projections: ClassProjections, weight: Tensor | None) -> NDArray[np.float64]:
-    """Orthonormal basis, (D, rank), of what the projections' directions were kept out of."""
+    """Return an orthonormal basis, (D, rank), of the space that the projections' directions were kept out of."""
     if projections.null_space and weight is None:
         raise ValueError("These projections were kept out of the teacher's row space: pass weight, its final layer's.")
     size = projections.mean.shape[-1]
@@ -68,7 +68,7 @@ def _left_out(projections: ClassProjections, weight: Tensor | None) -> NDArray[n
 def _with_directions(
     projections: ClassProjections, directions: Array, embedding: Array, classes: Indices
 ) -> ClassProjections:
-    """The projections with other directions, (C, K, D), and the variance of each class's rows along them."""
+    """Give the projections other directions, (C, K, D), and the variance of each class's rows along them."""
     _require_rows(classes, projections.num_classes, 1)
     variance = [
         ((embedding[classes == index] - mean) @ directions[index].T).var(0)

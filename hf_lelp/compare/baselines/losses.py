@@ -1,11 +1,11 @@
-"""The losses that LELP is compared with, as pure functions of tensors.
+"""Computes the losses that LELP is compared with, as pure functions of tensors.
 
-Each is written from its paper's equations, and its docstring says where it departs from them. N examples, C classes, D
+Each follows its paper's equations, and its docstring says where it departs from them. N examples, C classes, D
 embedding size; z logits, h embeddings; S and T mark student and teacher. Losses are per example, (N,), in float32 or
-better; of those that compare examples with one another an example's share is the mean over its pairs, so that
-`.mean()` is the mean over all pairs, and depends on how a batch is cut into pieces.
+better. Where a loss compares examples with one another, an example's share is the mean over its pairs. So `.mean()` is
+the mean over all pairs, and depends on how a batch is cut into pieces.
 
-FitNet (Romero et al. 2014, arXiv 1412.6550) needs no loss of its own: with the teacher's last embedding as its hint it
+FitNet (Romero et al. 2014, arXiv 1412.6550) needs no loss of its own. Its hint is the teacher's last embedding, so it
 is `embedding_mse` alone first, and plain distillation after that.
 """
 
@@ -22,8 +22,8 @@ def logit_regression(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
     """Logit matching: mean_c (z^S − z^T)².
 
     Ba & Caruana 2014 (arXiv 1312.6184); Kim et al. 2021 (arXiv 2105.08919). They sum over classes, the first with a
-    factor ½; the mean here keeps the loss's size when C changes. Logits are not centred over classes, as in both
-    papers: the loss on centred logits is the limit of plain distillation at high temperatures, no method of its own.
+    factor ½; the mean here keeps the loss's size when C changes. As in both papers, logits are not centred over
+    classes: on centred logits the loss is the limit of plain distillation at high temperatures, no method of its own.
 
     Args:
         student_logits: (N, C).
@@ -35,8 +35,8 @@ def logit_regression(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
 def annealed_logit_regression(student_logits: Tensor, teacher_logits: Tensor, progress: float, steps: int) -> Tensor:
     """Annealing-KD, stage 1: mean_c (z^S − Φ(T) z^T)², Φ(T) = 1 − (T − 1) / τ_max, T falling from τ_max to 1.
 
-    Jafari et al. 2021 (arXiv 2104.07163). T is a whole number, each for an equal share of the stage. They sum over
-    classes, see `logit_regression`. Stage 2, cross-entropy on the labels alone, is the caller's.
+    Jafari et al. 2021 (arXiv 2104.07163). T takes whole numbers, each for an equal share of the stage. They sum over
+    classes, see `logit_regression`. Stage 2, cross-entropy on the labels alone, is the caller's task.
 
     Args:
         student_logits: (N, C).
@@ -64,13 +64,13 @@ def dkd_loss(
     """Decoupled KD: τ² (α · KL(b^T ‖ b^S) + β · KL(p̂^T ‖ p̂^S)).
 
     Zhao et al. 2022 (arXiv 2203.08679). b: target class against all others; p̂: the others among themselves. Plain
-    distillation is the first divergence plus (1 − p^T_target) times the second, so that with two classes, where the
-    second is 0, this is α times plain distillation. Defaults are the paper's for CIFAR-100.
+    distillation is the first divergence plus (1 − p^T_target) times the second. With two classes the second is 0, and
+    this loss is α times plain distillation. Defaults are the paper's for CIFAR-100.
 
     Args:
         student_logits: (N, C).
         teacher_logits: (N, C).
-        target: (N,), int64: the label, or, where it is negative (none), the teacher's argmax.
+        target: (N,), int64: the label; a negative one (none) stands for the teacher's argmax.
         temperature: τ > 0.
         alpha: weight of the target part.
         beta: weight of the part without the target.
@@ -93,7 +93,7 @@ def dkd_loss(
 def embedding_mse(predicted: Tensor, teacher_embedding: Tensor) -> Tensor:
     """Embedding distillation: mean_d (ĥ − h^T)².
 
-    With every dimension of the embeddings standardised (the caller's task) a prediction of their mean has loss 1.
+    If every dimension of the embeddings is standardised (the caller's task), predicting their mean has loss 1.
 
     Args:
         predicted: ĥ, (N, D): the student's embedding after a learned linear map.
@@ -103,7 +103,7 @@ def embedding_mse(predicted: Tensor, teacher_embedding: Tensor) -> Tensor:
 
 
 class GaussianRegressor(nn.Module):
-    """The variational distribution of `vid_loss`: a linear mean, and a variance per dimension that is 1 at first.
+    """The variational distribution of `vid_loss`: a linear mean, and a variance per dimension that starts at 1.
 
     `vid_loss(regressor(student_embedding), regressor.raw_variance, teacher_embedding)`. It exists in training only.
 
@@ -118,7 +118,7 @@ class GaussianRegressor(nn.Module):
         self.raw_variance = nn.Parameter(torch.full((out_features,), math.log(math.e - 1)))  # softplus of it is 1
 
     def forward(self, embedding: Tensor) -> Tensor:
-        """(N, in_features) to the mean, (N, D)."""
+        """Map (N, in_features) to the mean, (N, D)."""
         mean: Tensor = self.mean(embedding)
         return mean
 
@@ -126,9 +126,9 @@ class GaussianRegressor(nn.Module):
 def vid_loss(predicted_mean: Tensor, raw_variance: Tensor, teacher_embedding: Tensor) -> Tensor:
     """Variational information distillation: mean_d ½ (log σ² + (h^T − μ)² / σ²), σ² = softplus(a) + 10⁻⁵.
 
-    Ahn et al. 2019 (arXiv 1904.05835): the negative log likelihood of a Gaussian whose variance is learned, one per
-    dimension and the same for all examples, less the constant ½ log 2π. They sum over dimensions; the mean here keeps
-    the loss's size when D changes. Their mean is a small network; here it is what the caller makes it.
+    Ahn et al. 2019 (arXiv 1904.05835): the negative log likelihood of a Gaussian, less the constant ½ log 2π. Its
+    variance is learned, one per dimension and the same for all examples. They sum over dimensions; the mean here keeps
+    the loss's size when D changes. Their mean is a small network; here the caller chooses it.
 
     Args:
         predicted_mean: μ, (N, D), from the student's embedding.
@@ -147,8 +147,8 @@ def rkd_loss(
 
     Park et al. 2019 (arXiv 1904.05068). Distances ‖h_i − h_j‖ are divided by their mean over the batch; angles are
     cos ∠ i j k at the vertex j. Nothing is projected: the sizes of the embeddings may differ. An example's share is the
-    mean over its distances plus the mean over the angles at it; a batch of one or two has no relations, and loss 0.
-    The paper sums over pairs and triplets. Memory is N² · max(N, D).
+    mean over its distances plus the mean over the angles at it. A batch of one or two has no relations, and loss 0. The
+    paper sums over pairs and triplets. Memory is N² · max(N, D).
 
     Args:
         student_embedding: (N, D of the student).
@@ -161,18 +161,18 @@ def rkd_loss(
     )
     count = len(student_embedding)
     distances = F.smooth_l1_loss(student_distance, teacher_distance, reduction="none").sum(-1) / max(count - 1, 1)
-    # The angle between a direction and itself says nothing, and would differ where only one side has equal rows.
+    # A direction's angle with itself carries no information, and would differ if only one side has equal rows.
     distinct = ~torch.eye(count, dtype=torch.bool, device=student_angle.device)
     angles = (F.smooth_l1_loss(student_angle, teacher_angle, reduction="none") * distinct).sum((-1, -2))
     return distance_weight * distances + angle_weight * angles / max((count - 1) * (count - 2), 1)
 
 
 def crd_loss(student_features: Tensor, teacher_features: Tensor, temperature: float = 0.07) -> Tensor:
-    """Contrastive representation distillation: each student embedding is to pick out its own teacher's, and vice versa.
+    """Contrastive representation distillation: each student embedding must pick out its own teacher's, and vice versa.
 
-    Tian et al. 2019 (arXiv 1910.10699). Two departures: negatives are the other examples of the batch, whatever their
-    class, where the paper draws thousands of another class from a memory bank; and the loss is the softmax form of
-    noise-contrastive estimation (InfoNCE), which needs no estimate of a normalising constant. As in the paper both
+    Tian et al. 2019 (arXiv 1910.10699). There are two departures. Negatives are the other examples of the batch,
+    whatever their class; the paper draws thousands of another class from a memory bank. The loss is the softmax form of
+    noise-contrastive estimation (InfoNCE), which needs no estimate of a normalising constant. As in the paper, both
     directions are added up. A batch of one has loss 0.
 
     Args:
@@ -188,9 +188,9 @@ def crd_loss(student_features: Tensor, teacher_features: Tensor, temperature: fl
 def comparative_loss(student_logits: Tensor, teacher_logits: Tensor, temperature: float = 4.0) -> Tensor:
     """Comparative KD: mean_{j ≠ i} τ² · KL(softmax((z^T_i − z^T_j) / τ) ‖ softmax((z^S_i − z^S_j) / τ)).
 
-    Wilf et al. 2023 (arXiv 2311.02253), its form on logits, for single examples: every ordered pair of the batch, where
-    they sample pairs of the data set, and also compare the means of small groups. They add a second such term with
-    differences of one-hot labels in place of the teacher's. A batch of one has loss 0.
+    Wilf et al. 2023 (arXiv 2311.02253), in its form on logits, for single examples. It takes every ordered pair of the
+    batch; they sample pairs of the data set, and also compare the means of small groups. They add a second such term
+    with differences of one-hot labels in place of the teacher's. A batch of one has loss 0.
 
     Args:
         student_logits: (N, C).
@@ -203,28 +203,28 @@ def comparative_loss(student_logits: Tensor, teacher_logits: Tensor, temperature
 
 
 def _divergence(log_p: Tensor, log_q: Tensor) -> Tensor:
-    """KL(p ‖ q) over the last axis."""
+    """Compute KL(p ‖ q) over the last axis."""
     return (log_p.exp() * (log_p - log_q)).sum(-1)
 
 
 def _relations(embedding: Tensor) -> tuple[Tensor, Tensor]:
-    """Distances over their mean, (N, N), and cosines of the angles at the first index, (N, N, N)."""
-    # Not from inner products: those would make up a direction between rows that are equal.
+    """Compute distances over their mean, (N, N), and cosines of the angles at the first index, (N, N, N)."""
+    # Not from inner products: their rounding would give equal rows a direction.
     difference = embedding.unsqueeze(0) - embedding.unsqueeze(1)
     distance = _norm(difference)
     inverse = torch.where(distance > 0, 1 / torch.where(distance > 0, distance, 1.0), 0.0)
-    direction = difference * inverse.unsqueeze(-1)  # N² · D numbers: a division, as in `_unit`, takes longer
+    direction = difference * inverse.unsqueeze(-1)  # N² · D numbers: dividing, as in `_unit`, is slower
     mean = distance.sum() / max(len(embedding) * (len(embedding) - 1), 1)
     return distance / torch.where(mean > 0, mean, 1.0), direction @ direction.mT
 
 
 def _norm(vectors: Tensor) -> Tensor:
-    """Lengths along the last axis; the gradient at a zero vector is 0."""
+    """Compute lengths along the last axis; the gradient at a zero vector is 0."""
     squared = vectors.square().sum(-1)
     return torch.where(squared > 0, torch.where(squared > 0, squared, 1.0).sqrt(), 0.0)
 
 
 def _unit(vectors: Tensor) -> Tensor:
-    """Vectors over their lengths; a zero vector stays one, and its gradient is 0."""
+    """Divide vectors by their lengths; a zero vector stays zero, and its gradient is 0."""
     norm = _norm(vectors).unsqueeze(-1)
     return torch.where(norm > 0, vectors / torch.where(norm > 0, norm, 1.0), 0.0)

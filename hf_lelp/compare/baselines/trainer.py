@@ -1,4 +1,4 @@
-"""The methods that LELP is compared with, trained like it: the same Trainer, data and columns, another loss."""
+"""Trains the methods that LELP is compared with, by the same Trainer, data and columns, with another loss."""
 
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
@@ -40,11 +40,11 @@ Baseline = Literal[
     "rkd",
     "crd",
 ]
-# Those that read the teacher's embedding; each adds its term to plain distillation.
+# These read the teacher's embedding; each adds its term to plain distillation.
 ON_EMBEDDINGS = ("embedding_mse", "fitnet", "vid", "rkd", "crd")
 CRD_FEATURES = 128  # as published
 ANNEALING_STEPS = 10  # temperatures of Annealing-KD, as published for CIFAR
-FIRST_STAGE = 0.5  # share of the steps of those that train in two stages
+FIRST_STAGE = 0.5  # share of the steps, for methods that train in two stages
 
 
 @dataclass
@@ -52,10 +52,11 @@ class BaselineConfig(LELPConfig):
     """Settings of `BaselineTrainer`.
 
     Args:
-        baseline: the method: "soft_targets" (targets softened by τ, the student's softmax not), "logit_regression",
-            "dkd", "annealing" (Annealing-KD: regression on annealed logits, then labels), "comparative", and, added to
-            plain distillation, "embedding_mse", "fitnet" (embeddings first, plain distillation after), "vid", "rkd" and
-            "crd". See `baselines.losses` for each one's source. All but RKD read standardised embeddings.
+        baseline: the method. "soft_targets" softens the targets by τ, but not the student's softmax. "annealing" is
+            Annealing-KD: regression on annealed logits, then labels. "logit_regression", "dkd" and "comparative" are
+            losses on logits. "embedding_mse", "fitnet", "vid", "rkd" and "crd" read the teacher's embeddings, all but
+            "rkd" standardised. They and "comparative" are added to plain distillation; "fitnet" learns embeddings
+            first, plain distillation after. `baselines.losses` names each one's source.
         baseline_weight: of the term added to plain distillation.
 
     Raises:
@@ -67,7 +68,7 @@ class BaselineConfig(LELPConfig):
     baseline_weight: float = field(default=1.0, metadata={"help": "Weight of the term added to plain distillation."})
 
     def check(self) -> None:
-        """As in `LELPConfig`.
+        """Check the settings, as in `LELPConfig`.
 
         Raises:
             ValueError: if a setting is out of its range.
@@ -82,8 +83,9 @@ class BaselineConfig(LELPConfig):
 class BaselineTrainer(LELPTrainer):
     """A `LELPTrainer` with another method's loss.
 
-    The training data has the teacher's columns, with `teacher_embedding` where the method reads it. What a method needs
-    beside the student (a regressor) sits where LELP's auxiliary layer does, and leaves no trace in a saved student.
+    The training data has the teacher's columns, with `teacher_embedding` if the method reads it. A module that a method
+    needs beside the student, such as a regressor, takes the place of LELP's auxiliary layer. A saved student does not
+    hold it.
 
     Args:
         model: the student.
@@ -128,11 +130,11 @@ class BaselineTrainer(LELPTrainer):
         return [LOGITS_COLUMN, EMBEDDING_COLUMN] if self.args.baseline in ON_EMBEDDINGS else [LOGITS_COLUMN]
 
     def distillation_losses(self, class_logits: Tensor, other: Tensor, columns: dict[str, Tensor]) -> Tensor:
-        """The method's loss per example, (N,).
+        """Compute the method's loss per example, (N,).
 
         Args:
             class_logits: of the student, (N, C).
-            other: what the auxiliary module gives, (N, M).
+            other: output of the auxiliary module, (N, M).
             columns: the teacher's, and `labels`, by name.
         """
         args, teacher_logits = self.args, columns[LOGITS_COLUMN].float()
