@@ -1,4 +1,4 @@
-"""Sound of a dataset to a model's inputs, whatever it was stored as."""
+"""Converts a dataset's sounds into a model's inputs, however they were stored."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,10 +11,12 @@ from transformers import SequenceFeatureExtractor
 def process_audio(
     processing_class: SequenceFeatureExtractor, sounds: Sequence[Any], max_length: int | None
 ) -> dict[str, list[Any]]:
-    """The extractor's outputs for sounds of any kind, an entry per sound; padded only if the extractor itself does so.
+    """Return the extractor's outputs for sounds of any kind, one entry per sound.
+
+    They are padded only if the extractor itself does so.
 
     Args:
-        processing_class: with the sampling rate that the model was made for.
+        processing_class: has the sampling rate that the model was made for.
         sounds: see `to_samples`.
         max_length: samples after which a sound is cut.
 
@@ -28,22 +30,23 @@ def process_audio(
 
 
 def to_samples(sound: Any, sampling_rate: int) -> NDArray[np.float32]:
-    """The samples of a sound, (n,), float32; of several channels the mean.
+    """Return the samples of a sound, (n,), float32; several channels are averaged.
 
     Args:
         sound: what the Audio feature of datasets gives; or {"array", "sampling_rate"}; or samples alone, which are
-            taken to have the right rate. Samples are (n,), or with channels before or after: the shorter axis.
-        sampling_rate: that is expected, in Hz.
+            assumed to have the right rate. Samples are (n,), (channels, n) or (n, channels): the shorter axis is the
+            channels.
+        sampling_rate: the expected one, in Hz.
 
     Raises:
-        ValueError: if it is no sound, has no samples, or another sampling rate.
+        ValueError: if it is no sound, has no samples, or has another sampling rate.
     """
     if isinstance(sound, Mapping) and "array" not in sound:
         raise ValueError(
-            f"A sound was expected, and this has {', '.join(sound)}. An undecoded file must be decoded first: by"
-            " Audio(decode=True) of datasets, which needs torchcodec, or by yourself to samples."
+            f"A sound was expected, and this has {', '.join(sound)}. An undecoded file must be decoded first:"
+            " with Audio(decode=True) of datasets, which needs torchcodec, or to samples of your own."
         )
-    # The decoder of datasets is no dictionary, but is read like one.
+    # The AudioDecoder of datasets is no Mapping, but is read like one.
     decoded = isinstance(sound, Mapping) or type(sound).__name__ == "AudioDecoder"
     if decoded and sound["sampling_rate"] != sampling_rate:
         raise ValueError(

@@ -1,6 +1,6 @@
-"""Columns under the names of ours: are they there, whose are they, and can the loss and the student take their values?
+"""Checks the library's columns: are they there, who made them, and can the loss and the student use their values?
 
-Checks of values read a column in pieces, before anything is trained on it, and name the first row that is wrong.
+Checks of values run before training. They read a column in pieces, and name the first row that is wrong.
 """
 
 from collections.abc import Collection, Mapping
@@ -17,15 +17,15 @@ PIECE_ROWS = 4096
 
 
 def check_numbers(dataset: Dataset, column: str, dimensions: int) -> tuple[int, ...]:
-    """Check that every row of a column holds finite numbers in lists, all of one shape; returns the shape.
+    """Check that every row of a column holds finite numbers in lists of one shape, and return that shape.
 
     Args:
         dataset: with the column.
         column: its name.
-        dimensions: 1 for lists of numbers, 2 for lists of such.
+        dimensions: 1 for lists of numbers, 2 for lists of such lists.
 
     Raises:
-        ValueError: if the column is of another type, a row of another shape or not finite, or there is no row.
+        ValueError: if the column has another type or no rows, or a row has another shape or is not finite.
     """
     if not len(dataset):
         raise ValueError(f"The column {column} has no rows: there is nothing to train on.")
@@ -47,13 +47,13 @@ def check_numbers(dataset: Dataset, column: str, dimensions: int) -> tuple[int, 
 
 
 def check_type(dataset: Dataset, column: str, dimensions: int, *, whole: bool = False) -> None:
-    """Check that a column is declared to hold numbers in lists, and lacks no row.
+    """Check that a column is declared as lists of numbers, and that no row is missing.
 
     Args:
         dataset: with the column.
         column: its name.
         dimensions: how deep the lists are.
-        whole: whether the numbers must be whole.
+        whole: whether the numbers must be integers.
 
     Raises:
         ValueError: if it is declared as something else, or a row is missing.
@@ -69,7 +69,7 @@ def check_type(dataset: Dataset, column: str, dimensions: int, *, whole: bool = 
             f"The column {column} holds {dataset.features[column]}, and {expected} are expected under that name."
             " Make it again, or rename it if it is something else."
         )
-    if dataset.data.column(column).null_count:  # of these rows, or of others of a dataset that this is a part of
+    if dataset.data.column(column).null_count:  # also counts rows that a selection left out
         values = dataset.select_columns([column]).with_format(None)[:][column]
         row = next((row for row, value in enumerate(values) if value is None), None)
         if row is not None:
@@ -77,16 +77,16 @@ def check_type(dataset: Dataset, column: str, dimensions: int, *, whole: bool = 
 
 
 def as_array(values: Any, column: str, dimensions: int, first_row: int) -> NDArray[np.floating]:
-    """Rows of a column, (n, ...), of a floating type: their own, or else float64.
+    """Convert rows of a column to an array, (n, ...): floats keep their type, all else becomes float64.
 
     Args:
         values: n rows, as the "numpy" format of datasets gives them.
-        column: for messages.
+        column: its name, for messages.
         dimensions: of a row.
-        first_row: number of the first one, for messages.
+        first_row: number of the first row, for messages.
 
     Raises:
-        ValueError: if a row is not of the first one's shape.
+        ValueError: if a row does not have the shape of the first one.
     """
     try:
         array = np.asarray(values)
@@ -108,7 +108,7 @@ def check_finite(values: NDArray[np.floating], column: str, first_row: int) -> N
     """Check that no row of (n, ...) holds NaN or infinity.
 
     Raises:
-        ValueError: naming the first one that does.
+        ValueError: naming the first row that does.
     """
     finite = np.isfinite(values).reshape(len(values), -1).all(-1)
     if not finite.all():
@@ -122,12 +122,12 @@ def check_mark(found: Collection[str], expected: str, maker: str) -> None:
     """Refuse columns that the teacher or projections at hand did not make.
 
     Args:
-        found: the values of the column that says who made them.
-        expected: fingerprint of the maker at hand.
+        found: values of the column that holds the maker's fingerprint.
+        expected: fingerprint of the teacher or projections at hand.
         maker: "teacher" or "projections".
 
     Raises:
-        ValueError: naming both.
+        ValueError: naming both fingerprints.
     """
     others = sorted(set(found) - {expected})
     if others:
@@ -142,11 +142,11 @@ def require_columns(present: list[str], *names: str) -> None:
     """Refuse a dataset that the teacher was not run over.
 
     Args:
-        present: the columns that there are.
-        names: those that are needed.
+        present: columns of the dataset.
+        names: columns that are needed.
 
     Raises:
-        ValueError: naming what is missing and what is there.
+        ValueError: naming the missing columns and those of the dataset.
     """
     missing = [name for name in names if name not in present]
     if missing:
@@ -157,10 +157,10 @@ def require_columns(present: list[str], *names: str) -> None:
 
 
 def check_tokens(dataset: Any, model: PreTrainedModel) -> None:
-    """Check `input_ids` that come with a dataset: tokens of the model's vocabulary. Anything without them passes.
+    """Check that the `input_ids` of a dataset are in the model's vocabulary. Data without them passes.
 
     Raises:
-        ValueError: if the column holds something else, or tokens that the model does not have.
+        ValueError: if the column holds something else, or tokens outside the vocabulary.
     """
     if (
         not isinstance(dataset, Dataset)
@@ -186,13 +186,13 @@ def check_tokens(dataset: Any, model: PreTrainedModel) -> None:
 
 
 def check_rows(dataset: Any) -> None:
-    """Refuse what holds rows in a form that Trainer cannot read, or would read as something else.
+    """Refuse data that Trainer cannot read, or would read as something else.
 
     Args:
-        dataset: in place of one of the datasets library.
+        dataset: what was passed as the dataset.
 
     Raises:
-        ValueError: for a file's name, a dictionary of splits, or a table of pandas.
+        ValueError: for a file name, a dictionary of splits, or a pandas DataFrame.
     """
     kind, advice = type(dataset).__name__, None
     if isinstance(dataset, str):
@@ -206,7 +206,7 @@ def check_rows(dataset: Any) -> None:
 
 
 def check_directions(num_directions: int, num_subclasses: int) -> None:
-    """Refuse more subclasses, S, than projections have directions, K.
+    """Refuse more subclasses, S, than the projections have directions, K.
 
     Raises:
         ValueError: if S > K.

@@ -1,4 +1,4 @@
-"""Which columns a model reads, and the names of those that the library adds."""
+"""Finds the columns that a model reads, and names those that the library adds."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,22 +14,22 @@ EMBEDDING_COLUMN = "teacher_embedding"
 LOGITS_COLUMN = "teacher_logits"
 PROJECTIONS_COLUMN = "teacher_projections"
 TEACHER_COLUMNS = (LOGITS_COLUMN, EMBEDDING_COLUMN, PROJECTIONS_COLUMN)
-# Who made a row's columns. A column is the one place for this that goes along to disk, to the Hub and through every
-# operation on a dataset: its description does not.
+# Say who made a row's columns. Only a column stays with the rows on disk, on the Hub and through every operation of
+# datasets: the dataset's description does not.
 TEACHER_MARK = "teacher_fingerprint"
 PROJECTIONS_MARK = "projections_fingerprint"
 
-LOOKED_AT = 100  # rows of a stream that does not tell its types
+LOOKED_AT = 100  # rows of a stream that does not know its column types
 
 
 @dataclass(frozen=True)
 class RunColumns:
-    """Which columns a run reads: found once, mostly in the training data, and asked of all other data.
+    """The columns that a run reads: found once, mostly in the training data, then required of all other data.
 
     Attributes:
-        inputs: of the student; `None` where no raw data has shown them yet.
-        label: of the labels, where there are any.
-        named: the inputs that the user named, `None` to find them.
+        inputs: of the student; `None` until raw data has shown them.
+        label: the label column, in data that has labels.
+        named: the inputs that the user named; `None` to find them.
     """
 
     inputs: list[str] | None
@@ -44,7 +44,7 @@ class RunColumns:
         label_column: str,
         processing_class: Processor | None,
     ) -> "RunColumns":
-        """The columns of the first of the datasets that holds raw rows.
+        """Find the columns in the first dataset that holds raw rows.
 
         Raises:
             ValueError: see `resolve_input_columns`.
@@ -55,10 +55,10 @@ class RunColumns:
         return found if first is None else replace(found, inputs=found.inputs_of(first, processing_class))
 
     def inputs_of(self, dataset: Dataset | IterableDataset, processing_class: Processor | None) -> list[str]:
-        """The inputs of a dataset of raw rows.
+        """Return the input columns of a dataset of raw rows.
 
         Raises:
-            ValueError: if it lacks one; see also `resolve_input_columns`.
+            ValueError: if one is missing; see also `resolve_input_columns`.
         """
         if self.inputs is None:
             return resolve_input_columns(dataset, self.named, self.label, processing_class)
@@ -67,23 +67,23 @@ class RunColumns:
         if missing:
             raise ValueError(
                 f"This run reads {', '.join(self.inputs)}, and this dataset has {', '.join(present)}. Rename its"
-                " columns as the training data's, or set input_columns."
+                " columns to match the training data, or set input_columns."
             )
         return self.inputs
 
     def label_of(self, dataset: Any) -> str:
-        """The label column of a dataset; where it has none, the name that it would have."""
+        """Return the label column of a dataset, or the name that it would have."""
         return find_label_column(dataset, self.label) or self.label
 
 
 def find_label_column(dataset: Any, label_column: str) -> str | None:
-    """The label column that the dataset has: the one named, or the "labels" of a prepared dataset."""
+    """Return the label column of a dataset: the one named, else the "labels" of prepared data, else `None`."""
     present = column_names(dataset) if isinstance(dataset, Dataset | IterableDataset) else []
     return next((name for name in (label_column, "labels") if name in present), None)
 
 
 def is_prepared(dataset: Dataset | IterableDataset, processing_class: Processor | None) -> bool:
-    """Whether a dataset holds the model's inputs already, or there is nothing to make them with."""
+    """Whether a dataset already holds the model's inputs, or there is nothing to make them with."""
     return processing_class is None or input_name(processing_class) in column_names(dataset)
 
 
@@ -93,13 +93,13 @@ def resolve_input_columns(
     label_column: str,
     processing_class: Processor | None = None,
 ) -> list[str]:
-    """The columns that a model reads: those named, or the one called "text", "image" or "audio", or the only candidate.
+    """Return the columns that a model reads: those named, else "text", "image" or "audio", else the only candidate.
 
     Args:
         dataset: of raw rows.
         input_columns: named by the user.
-        label_column: which is none of them, even if it is text.
-        processing_class: tells whether texts, images or sounds are looked for; `None` is texts.
+        label_column: never an input, even if it is text.
+        processing_class: decides whether to look for texts, images or sounds; `None` is texts.
 
     Raises:
         ValueError: if a named column is missing, two are named that are not texts, or none is named and there is not
@@ -134,7 +134,7 @@ def resolve_input_columns(
 
 
 def _first_values(stream: IterableDataset) -> dict[str, Any]:
-    """Of each column the first value that is not null, within the first rows of a stream that does not tell types."""
+    """Return each column's first non-null value, from the first rows of a stream that does not know its types."""
     found: dict[str, Any] = {}
     for row in stream.take(LOOKED_AT):
         found |= {name: value for name, value in row.items() if value is not None and name not in found}

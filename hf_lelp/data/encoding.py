@@ -1,4 +1,4 @@
-"""Rows of a dataset to a model's inputs, the same way for teacher and student: texts, images and sound."""
+"""Encodes texts, images and sounds as a model's inputs, the same way for teacher and student."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -17,7 +17,7 @@ Processor = PreTrainedTokenizerBase | BaseImageProcessor | SequenceFeatureExtrac
 def encode(
     processing_class: Processor, batch: dict[str, Any], columns: Sequence[str], max_length: int | None
 ) -> dict[str, list[Any]]:
-    """A model's inputs for a batch of rows, an entry per row, not padded.
+    """Encode a batch of rows as a model's inputs, one entry per row, not padded.
 
     Args:
         processing_class: a tokenizer, an image processor or a feature extractor.
@@ -41,7 +41,7 @@ def encode(
 
 
 def pad(processing_class: Processor, encoded: dict[str, list[Any]]) -> dict[str, torch.Tensor]:
-    """Encoded rows as tensors of one batch.
+    """Collate encoded rows into the tensors of one batch.
 
     Raises:
         ValueError: if the image processor left images of different sizes.
@@ -64,7 +64,7 @@ def batches(
     max_length: int | None,
     batch_size: int,
 ) -> Iterator[dict[str, torch.Tensor]]:
-    """A model's inputs for so many rows at a time, encoded and padded when they are asked for.
+    """Yield a model's inputs for `batch_size` rows at a time, encoded and padded on demand.
 
     Args:
         processing_class: a tokenizer, an image processor or a feature extractor.
@@ -82,18 +82,18 @@ def batches(
 
 
 def input_name(processing_class: Processor) -> str:
-    """The first of the inputs that it makes: "input_ids", "pixel_values", "input_values", …."""
+    """Return the name of the first input that it makes: "input_ids", "pixel_values", "input_values", …."""
     names: list[str] = processing_class.model_input_names  # type: ignore[union-attr]
     return names[0]
 
 
 def on_device(value: torch.Tensor, model: PreTrainedModel) -> torch.Tensor:
-    """A model's input where the model is; pixels and samples, but not token ids, in its data type."""
+    """Move an input to the model's device, and cast pixels and samples, but not token ids, to its data type."""
     return value.to(model.device, model.dtype if value.is_floating_point() else None)
 
 
 def longest(processing_class: Processor, model: PreTrainedModel | None, max_length: int | None) -> int | None:
-    """Where inputs are cut: for texts see `max_tokens`; sound is cut at `max_length` samples, images never."""
+    """Return where inputs are cut: texts by `max_tokens`, sounds at `max_length` samples, images never."""
     if isinstance(processing_class, PreTrainedTokenizerBase):
         return max_tokens(processing_class, model, max_length)
     return max_length

@@ -1,4 +1,4 @@
-"""Images of a dataset to pixel values, whatever they were stored as."""
+"""Converts a dataset's images into pixel values, however they were stored."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,12 +7,12 @@ import numpy as np
 from PIL import Image
 from transformers import BaseImageProcessor
 
-# More than eight bits a channel: which of them count is for the data's owner to say.
+# More than 8 bits a channel: only the data's owner knows which part of the range counts.
 _DEEP_MODES = ("I", "F")
 
 
 def process_images(processing_class: BaseImageProcessor, images: Sequence[Any]) -> dict[str, list[Any]]:
-    """The processor's outputs for images of any kind: `pixel_values` and whatever else it gives, an entry per image.
+    """Return the processor's outputs for images of any kind: `pixel_values` and any others, one entry per image.
 
     Raises:
         ValueError: see `to_image`.
@@ -23,14 +23,17 @@ def process_images(processing_class: BaseImageProcessor, images: Sequence[Any]) 
 
 
 def to_image(image: Any, mode: str) -> Image.Image:
-    """A picture in grey ("L") or in colour ("RGB"). Grey becomes three equal channels; an alpha channel is left out.
+    """Return an image in grey ("L") or in colour ("RGB").
+
+    In colour, grey becomes three equal channels. An alpha channel is dropped.
 
     Args:
-        image: of Pillow, or an array or nested lists of (height, width) or (height, width, channels) in 0 to 255.
+        image: a Pillow image; or whole numbers from 0 to 255 in an array or nested lists, (height, width) or
+            (height, width, channels).
         mode: "L" or "RGB".
 
     Raises:
-        ValueError: if it is no such thing, or has more than 8 bits a channel.
+        ValueError: if it is no such image, or has more than 8 bits a channel.
     """
     if not isinstance(image, Image.Image):
         try:
@@ -40,7 +43,7 @@ def to_image(image: Any, mode: str) -> Image.Image:
         if not (pixels.ndim in (2, 3) and pixels.size and pixels.dtype.kind in "iu" and pixels.min() >= 0):
             shape = f"{pixels.dtype} of shape {pixels.shape}" if pixels.size else type(image).__name__
             raise ValueError(
-                f"An image was expected, and this is {shape}. Images are those of Pillow (the Image feature of"
+                f"An image was expected, and this is {shape}. Give images of Pillow (the Image feature of"
                 " datasets), or whole numbers from 0 to 255 of shape (height, width) or (height, width, channels)."
             )
         if pixels.max() > 255 or (pixels.ndim == 3 and pixels.shape[2] not in (1, 3, 4)):
@@ -51,14 +54,14 @@ def to_image(image: Any, mode: str) -> Image.Image:
         image = Image.fromarray(pixels.astype(np.uint8).squeeze(2) if pixels.shape[2:] == (1,) else pixels.astype("u1"))
     if image.mode.split(";")[0] in _DEEP_MODES:
         raise ValueError(
-            f"An image of mode {image.mode} has more than 8 bits a channel. Scale it to 8 bits first: which part of its"
-            " range counts is not for a library to guess."
+            f"An image of mode {image.mode} has more than 8 bits a channel. Scale it to 8 bits first: the library"
+            " cannot know which part of its range counts."
         )
     return image.convert(mode)
 
 
 def channels_of(processing_class: BaseImageProcessor) -> int:
-    """As many as the processor normalises."""
+    """Return the number of channels that the processor normalises, or 3 if it tells none."""
     mean = getattr(processing_class, "image_mean", None)
     normalises = getattr(processing_class, "do_normalize", False) and isinstance(mean, list | tuple)
     return len(mean) if normalises and mean is not None else 3

@@ -1,4 +1,4 @@
-"""Classes of the data and of the teacher: the same ones, in which order, and does the teacher know them?"""
+"""Settles the classes of a run: whether data and teacher share them, and in which order."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -16,12 +16,12 @@ NO_LABEL = -100
 
 
 class UnknownClasses(ValueError):
-    """Neither teacher nor data tell what the classes are."""
+    """Raised where neither teacher nor data tell what the classes are."""
 
 
 @dataclass(frozen=True)
 class Classes:
-    """The C classes in the data's order, which is the student's too.
+    """The C classes in the data's order, which is also the student's.
 
     Attributes:
         num_labels: C.
@@ -34,7 +34,7 @@ class Classes:
     teacher_order: list[int] | None
 
     def encode(self, labels: Iterable[Any]) -> list[int]:
-        """Labels as they stand in the data, as indices; a missing one (None, −1, −100, NaN) as −100.
+        """Convert labels of the data to class indices; a missing one (None, −1, −100, NaN) becomes −100.
 
         Raises:
             ValueError: if a label is none of the classes.
@@ -58,7 +58,9 @@ class Classes:
 
 
 def in_order_of(names: list[str] | None, feature: Any) -> list[int] | None:
-    """Of each class of a `ClassLabel` the index among `names`, where both name their classes and not in the same order.
+    """Return the index in `names` of each class of a `ClassLabel`.
+
+    `None` where one of them names no classes, or both have the same order.
 
     Raises:
         ValueError: if the names cannot be matched.
@@ -84,15 +86,15 @@ def resolve_classes(
 ) -> Classes:
     """Settle the classes and their order between data and teacher.
 
-    The data's order stands. Names are matched without regard to case, in full or, failing that, by the start of one
-    (neg and NEGATIVE); where either side has no names the orders are taken to be the same.
+    The data's order wins. Names are matched without regard to case: in full, else by the start of one (neg and
+    NEGATIVE). Where either side has no names, the orders are assumed to be the same.
 
     Args:
-        dataset: labelled training data, or `None` or one without the column: the teacher's classes stand.
-        label_column: its column of labels.
+        dataset: labelled training data; `None`, or data without the column, leaves the teacher's classes.
+        label_column: its label column.
         teacher_names: `None` where there is no teacher, or it has no names.
         num_teacher_classes: `None` where there is no teacher.
-        teacher_class_order: the user's word on the order, where names cannot tell.
+        teacher_class_order: the order that the user set, for classes that names cannot match.
 
     Raises:
         ValueError: if the numbers of classes differ, or names cannot settle the order, or labels are no classes.
@@ -121,14 +123,14 @@ def resolve_classes(
         return Classes(num_teacher_classes, data_names, match_names(data_names, teacher_names))
     if data_names is not None and dataset is not None and not isinstance(dataset.features[label_column], ClassLabel):
         raise ValueError(
-            f"The labels are text ({_listed(data_names)}) and the teacher does not name its classes, so that their"
+            f"The labels are text ({_listed(data_names)}) and the teacher does not name its classes, so their"
             " order is unknown. Set teacher_class_order: the teacher's index of each of these, in this order."
         )
     return Classes(num_teacher_classes, data_names or teacher_names, identity)
 
 
 def _data_classes(dataset: Dataset, label_column: str) -> tuple[list[str] | None, int | None]:
-    """Names and number of the classes that the data's labels show; `None` for what they do not."""
+    """Return the names and the number of classes that the data's labels show; `None` for what they do not."""
     if label_column not in dataset.column_names:
         return None, None
     feature = dataset.features[label_column]
@@ -146,7 +148,7 @@ def _data_classes(dataset: Dataset, label_column: str) -> tuple[list[str] | None
     if soft:
         raise ValueError(
             f"The column {label_column!r} holds {soft[0]!r}: class labels are integers or text. Soft labels and"
-            " regression targets do not go there; the teacher's logits travel in a column of their own."
+            " regression targets do not belong there; the teacher's logits have a column of their own."
         )
     classes = sorted(int(label) for label in present)
     if not classes:
@@ -161,7 +163,7 @@ def _data_classes(dataset: Dataset, label_column: str) -> tuple[list[str] | None
 
 
 def _check_several(classes: Sequence[Any], label_column: str) -> None:
-    """Refuse labels of one class: mostly a part cut from data that is sorted by class."""
+    """Refuse labels of one class: they mostly come from a part cut from data that is sorted by class."""
     if len(classes) == 1:
         raise ValueError(
             f"All labels in {label_column!r} are {classes[0]!r}, and a classifier needs two classes or more. If these"
@@ -170,7 +172,7 @@ def _check_several(classes: Sequence[Any], label_column: str) -> None:
 
 
 def _whole(label: Any) -> int | None:
-    """A label as a whole number, a missing one as −100; `None` if it is no such thing."""
+    """Return a label as an integer, a missing one as −100, anything else as `None`."""
     # ClassLabel writes a missing label as −1; a Parquet or CSV file as null.
     try:
         if label is None or label != label or int(label) == -1 == label:
@@ -181,7 +183,7 @@ def _whole(label: Any) -> int | None:
 
 
 def match_names(data_names: list[str], teacher_names: list[str]) -> list[int]:
-    """The teacher's index of each of the data's names; without regard to case, or by the start of one.
+    """Return the teacher's index of each of the data's names, matched without regard to case, or by the start of one.
 
     Raises:
         ValueError: if they cannot be matched one to one.
@@ -199,7 +201,7 @@ def match_names(data_names: list[str], teacher_names: list[str]) -> list[int]:
     if sorted(order) != list(range(len(theirs))):
         raise ValueError(
             f"The data's classes ({_listed(data_names)}) and the teacher's ({_listed(teacher_names)}) cannot be matched"
-            " by name, so that their order is unknown. Rename them, or set teacher_class_order: the teacher's index of"
+            " by name, so their order is unknown. Rename them, or set teacher_class_order: the teacher's index of"
             f" each of the data's classes, {list(range(len(theirs)))} if the order is the same."
         )
     return order
@@ -213,7 +215,7 @@ def _listed(names: Sequence[Any] | None, most: int = 10) -> str:
 
 
 def classes_of(dataset: Dataset) -> NDArray[np.int64]:
-    """The class of each prepared row, (N,): its label, or where it has none the teacher's argmax."""
+    """Return the class of each prepared row, (N,): its label, or the teacher's argmax where it has none."""
     columns = dataset.with_format("numpy")
     classes = np.asarray(column_values(columns, LOGITS_COLUMN)).argmax(-1)
     if "labels" in dataset.column_names:

@@ -1,25 +1,27 @@
-"""Texts to tokens, the same way for teacher and student."""
+"""Tokenizes texts, the same way for teacher and student."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-# A tokenizer that was never given a limit reports one of this size or more.
+# A tokenizer without a limit reports a model_max_length of this size or more.
 NO_LIMIT = 1_000_000
 
 
 def max_tokens(
     processing_class: PreTrainedTokenizerBase, model: PreTrainedModel | None, max_length: int | None
 ) -> int | None:
-    """The longest input in tokens: `max_length`, or what tokenizer and model's positions allow; `None` is no limit.
+    """Return the longest input in tokens; `None` is no limit.
+
+    It is `max_length`, else what the tokenizer and the model's positions allow.
 
     Raises:
-        ValueError: if `max_length` is more than that.
+        ValueError: if `max_length` is more than they allow.
     """
     limits = [processing_class.model_max_length]
     if model is not None and getattr(model.config, "max_position_embeddings", None):
-        # RoBERTa and its kind count positions from behind the padding token's own.
+        # RoBERTa and its kind start counting positions after the padding token's.
         tables = (table for name, table in model.named_modules() if name.endswith("position_embeddings"))
         unused = max(
             (table.padding_idx + 1 for table in tables if getattr(table, "padding_idx", None) is not None), default=0
@@ -32,7 +34,7 @@ def max_tokens(
 
 
 def set_pad_token(processing_class: PreTrainedTokenizerBase, model: PreTrainedModel) -> None:
-    """Let a decoder that came without a padding token pad with its end token.
+    """Let a decoder without a padding token pad with its end token.
 
     Decoder classifiers read the logits of the last token that is not padding, so model and tokenizer must agree.
 
@@ -46,7 +48,7 @@ def set_pad_token(processing_class: PreTrainedTokenizerBase, model: PreTrainedMo
                 " processing_class.pad_token = ..."
             )
         processing_class.pad_token = processing_class.eos_token
-    # Models of several parts read it from the configuration of the part that reads texts.
+    # Multimodal models read it from the configuration of the part that reads texts.
     for config in (model.config, model.config.get_text_config()):
         config.pad_token_id = processing_class.pad_token_id
 
@@ -54,13 +56,13 @@ def set_pad_token(processing_class: PreTrainedTokenizerBase, model: PreTrainedMo
 def tokenize(
     processing_class: PreTrainedTokenizerBase, batch: Mapping[str, Any], columns: Sequence[str], max_length: int | None
 ) -> dict[str, list[list[int]]]:
-    """Tokens of one or two text columns, cut to `max_length`, not padded.
+    """Tokenize one or two text columns: cut to `max_length`, not padded.
 
-    A text of no tokens, as an empty one is to most decoders, becomes one special token: models crash on none.
+    Most decoders make no tokens of an empty text. It becomes one special token, since models crash on none.
 
     Raises:
         KeyError: if a column is missing.
-        ValueError: if a text is not a string, or none that UTF-8 can hold.
+        ValueError: if a text is not a string, or UTF-8 cannot encode it.
     """
     for column in columns:
         wrong = next((row for row, text in enumerate(batch[column]) if not isinstance(text, str)), None)
@@ -82,7 +84,7 @@ def tokenize(
 
 
 def _check_encodable(texts: Sequence[Sequence[str]], columns: Sequence[str]) -> None:
-    """Name a text with half a character (a lone surrogate), which comes of cutting UTF-16 in the wrong place."""
+    """Refuse a text with half a character (a lone surrogate), left by a cut inside a character of UTF-16."""
     for column, values in zip(columns, texts, strict=True):
         for row, text in enumerate(values):
             try:
@@ -95,7 +97,7 @@ def _check_encodable(texts: Sequence[Sequence[str]], columns: Sequence[str]) -> 
 
 
 def _stand_in(processing_class: PreTrainedTokenizerBase) -> int:
-    """A token for a text without any, not the padding token if there is another: padding is not attended to."""
+    """Return a token for a text without any; not the padding token, if possible: padding is not attended to."""
     special = [processing_class.bos_token_id, processing_class.eos_token_id, processing_class.unk_token_id]
     known = [token for token in special if token is not None]
     return next((token for token in known if token != processing_class.pad_token_id), [*known, 0][0])

@@ -1,4 +1,4 @@
-"""Class projections and projected columns, fitted and made once, kept beside the teacher's columns."""
+"""Makes class projections and projected columns once, and keeps them beside the teacher's columns."""
 
 import logging
 import tempfile
@@ -22,8 +22,8 @@ from hf_lelp.storage.shards import SHARD_ROWS, default_cache_dir, make_missing_s
 
 logger = logging.getLogger(__name__)
 
-PROJECTED_ROWS = 16 * SHARD_ROWS  # of a file
-PROJECTED_BATCH = 1024  # projected at once
+PROJECTED_ROWS = 16 * SHARD_ROWS  # per file
+PROJECTED_BATCH = 1024  # rows projected at once
 
 
 def fit_projections(
@@ -36,18 +36,18 @@ def fit_projections(
     null_space: bool = True,
     cache_dir: str | Path | None = None,
 ) -> ClassProjections:
-    """`ClassProjections.fit`, kept beside the teacher's columns.
+    """Run `ClassProjections.fit`, and keep the result beside the teacher's columns.
 
-    In several processes each sums up its part of the rows, and one saves what all read.
+    In several processes, each sums up its part of the rows. One saves the result, and all read it.
 
     Args:
-        columns: result of `teacher_columns`, N rows; or any with its columns, taken to be those of its fingerprint
-            (which is another each time for rows that come from a `map` which datasets cannot hash).
+        columns: result of `teacher_columns`, N rows; or any dataset with its columns, known by its fingerprint. (After
+            a `map` that datasets cannot hash, the fingerprint is another one each time.)
         labels: (N,), −100 for none; `None` where no row has one.
         head: of the teacher that made the columns.
         num_directions: K.
         at_least: see `ClassProjections.fit`.
-        null_space: likewise.
+        null_space: see `ClassProjections.fit`.
         cache_dir: as for `teacher_columns`.
     """
     state = PartialState()
@@ -59,7 +59,7 @@ def fit_projections(
         key.update(np.ascontiguousarray(labels).tobytes())
         columns = columns.add_column("labels", labels)
     folder = Path(cache_dir or default_cache_dir()) / "projections" / key.hexdigest()
-    # One process decides for all: each might see another folder, or see it at another time.
+    # One process decides for all: they may see different folders, or see one at different times.
     folder, there = broadcast_object_list([folder, _are_whole(folder)])
     if not there:
         part = columns.shard(state.num_processes, state.process_index, contiguous=True)
@@ -80,7 +80,7 @@ def fit_projections(
 
 
 def _over_processes(moments: list[Moments]) -> list[Moments]:
-    """The moments of all processes, merged in the order of the processes, so that each has the same sums."""
+    """Merge the moments of all processes, in the order of the processes, so that each has the same sums."""
     state = PartialState()
     if state.num_processes == 1:
         return moments
@@ -105,12 +105,12 @@ def _save(fitted: ClassProjections, folder: Path) -> None:
         try:
             (Path(temporary) / "whole").rename(folder)
         except OSError:
-            if not folder.exists():  # or else another run has saved the same meanwhile
+            if not folder.exists():  # otherwise another run has saved the same meanwhile
                 raise
 
 
 def _are_whole(folder: Path) -> bool:
-    """Whether there are projections in the cache; damaged ones are made again, as shards are."""
+    """Whether the cache holds whole projections; damaged ones are made again, as shards are."""
     if not folder.exists():
         return False
     try:
@@ -124,11 +124,11 @@ def _are_whole(folder: Path) -> bool:
 def projection_columns(
     columns: Dataset, projections: ClassProjections, cache_dir: str | Path | None = None, *, dtype: str = "float32"
 ) -> Dataset:
-    """The column `teacher_projections`, (C, K), for every row of the teacher's columns, kept as they are.
+    """Make the column `teacher_projections`, (C, K), for every row of the teacher's columns, and keep it like them.
 
     Args:
         columns: see `fit_projections`, N rows.
-        projections: to project on.
+        projections: the ones to project on.
         cache_dir: as for `teacher_columns`.
         dtype: of the column.
 

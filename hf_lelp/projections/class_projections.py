@@ -1,7 +1,7 @@
-"""Per-class linear projections of teacher embeddings, fitted once per teacher and dataset (arXiv 2409.20449).
+"""Fits per-class linear projections of teacher embeddings, once per teacher and dataset (arXiv 2409.20449).
 
-What is stored is what is slow to get: class means and leading principal directions, in order of variance. Rotation and
-scale are a small (C, S, S) matrix, made by `rotation` when a student is trained, so that S, the rotation's seed and the
+Stores what is slow to compute: class means and leading principal directions, in order of variance. Rotation and scale
+are a small (C, S, S) matrix, which `rotation` makes when a student is trained. So S, the rotation's seed and the
 temperatures can change without touching the data.
 """
 
@@ -34,7 +34,7 @@ WEIGHTS_NAME = "class_projections.safetensors"
 METADATA_NAME = "config.json"
 CARD_NAME = "README.md"
 FORMAT_VERSION = 1
-PART_BATCHES = 16  # of the rows that a fit reads at a time
+PART_BATCHES = 16  # of a file's rows that a fit maps at a time
 
 
 @dataclass(repr=False)
@@ -93,28 +93,30 @@ class ClassProjections(
         reduce: Callable[[list[Moments]], list[Moments]] | None = None,
         first_row: int = 0,
     ) -> Self:
-        """Fit on the columns that the teacher added: one pass, memory flat in the number of rows, float64 inside.
+        """Fit in one pass over the columns that the teacher added.
 
-        An example belongs to the class of its label, or, where it has none (no label column, or −100, −1 or null), to
-        the teacher's argmax.
+        It computes in float64, and its memory does not grow with the number of rows.
+
+        An example belongs to the class of its label. Where it has none (no label column, or −100, −1 or null), its
+        class is the teacher's argmax.
 
         Args:
             dataset: with columns `teacher_embedding` and `teacher_logits`; a stream is read once.
             head: the teacher's final layer.
             num_directions: K, the most subclasses per class that a student can have later.
-            at_least: how many will do where the embeddings of a class span fewer than K: then K is what they span, for
+            at_least: how many will do where the embeddings of a class span fewer than K. K is then what they span, for
                 every class. `None` takes no fewer than K.
             null_space: project embeddings onto the null space of W first (step 1 of the fit).
             label_column: integer labels in the teacher's class order; `None` takes "labels" or "label" if present.
             batch_size: rows read at a time.
-            reduce: of several processes that each read a part of the rows: the moments of each class, summed over all
-                processes (`Moments.merge`), for those of this one.
+            reduce: for several processes that each read a part of the rows. It takes this process's moments of each
+                class, and returns those of all processes together (`Moments.merge`).
             first_row: number of the first row, for messages.
 
         Raises:
             ValueError: if columns are missing or another teacher's, a label is no class, an embedding is not finite
-                (the row is named), a class is empty, or it cannot give as many directions as will do (its count and
-                rank are named).
+                (the row is named), a class is empty, or its embeddings span too few directions (its count and rank
+                are named).
         """
         present = column_names(dataset)
         require_columns(present, EMBEDDING_COLUMN, LOGITS_COLUMN)
@@ -165,7 +167,7 @@ class ClassProjections(
         )
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, Any]:
-        """The projections of a batch of embeddings on every class's directions.
+        """Project a batch of embeddings on every class's directions.
 
         Every example is projected for every class, its own and the others.
 
@@ -174,10 +176,10 @@ class ClassProjections(
 
         Returns:
             `teacher_projections`, (n, C, K): (h − μ_c)·V_{c,k}, neither rotated nor scaled; and
-            `projections_fingerprint`, n times that of these projections.
+            `projections_fingerprint`, n copies of that of these projections.
 
         Raises:
-            ValueError: if the embeddings are another teacher's than those of the fit.
+            ValueError: if the embeddings come from another teacher than those of the fit.
         """
         if TEACHER_MARK in batch:
             check_mark(set(batch[TEACHER_MARK]), self.teacher, "teacher")
@@ -187,7 +189,7 @@ class ClassProjections(
                 f"The embeddings have {embedding.shape[-1]} dimensions and these projections were fitted on"
                 f" {self.mean.shape[-1]}: they belong to another teacher. Fit new ones."
             )
-        # (h − μ)·V as h·V − μ·V would cancel badly where the mean is large beside the spread.
+        # h·V − μ·V would lose precision where the mean is large compared with the spread.
         centred = embedding[:, None, :] - self.mean
         projected = torch.einsum("ncd,ckd->nck", centred, self.directions).numpy()
         return {PROJECTIONS_COLUMN: projected, PROJECTIONS_MARK: [self.fingerprint] * len(projected)}
@@ -202,7 +204,7 @@ class ClassProjections(
 
     @property
     def num_classes(self) -> int:
-        """C."""
+        """The number of classes, C."""
         return self.directions.shape[0]
 
     @property
@@ -219,17 +221,17 @@ class ClassProjections(
         whitening: float = 0.0,
         seed: int = 0,
     ) -> torch.Tensor:
-        """The matrix R that turns raw projections into subclass scores: u_c = raw_c[:S] R_c, R_c = Q_c / scale_c.
+        """Return the matrix R that turns raw projections into scores: u_c = raw_c[:S] R_c, R_c = Q_c / scale_c.
 
-        Q_c is Haar-distributed orthonormal (step 3 of the fit), scale_c the root mean variance of the S projections
-        (step 4), which a rotation leaves as it is. With whitening, which is not in the paper, each projection is
-        divided by its deviation to the power γ before.
+        Q_c is orthonormal and Haar-distributed (step 3 of the fit). scale_c is the root mean variance of the S
+        projections (step 4), which a rotation does not change. Whitening, which is not in the paper, first divides each
+        projection by its standard deviation to the power γ.
 
         Args:
             num_subclasses: S ≤ K.
             random_rotation: false leaves Q_c the identity.
             scale: false leaves scale_c at 1.
-            whitening: γ; at 0 projections keep their ratios, at 1 all have the same variance.
+            whitening: γ; at 0 the projections keep their ratios, at 1 all have the same variance.
             seed: of the rotations.
 
         Returns:
@@ -242,7 +244,7 @@ class ClassProjections(
         matrices = np.tile(np.eye(num_subclasses), (self.num_classes, 1, 1))
         if random_rotation and num_subclasses > 1:
             for index in range(self.num_classes):
-                # As scipy.stats.ortho_group draws it, which takes a second to import.
+                # Drawn as by scipy.stats.ortho_group, which takes a second to import.
                 normal = np.random.default_rng([seed, index]).normal(size=(num_subclasses, num_subclasses))
                 matrices[index] = orthonormal(normal)
         variance = self.variance[:, :num_subclasses].double().numpy()
@@ -256,7 +258,7 @@ class ClassProjections(
         return {name: getattr(self, name).contiguous() for name in names}
 
     def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
-        """The README.md that `save_pretrained` and `push_to_hub` write."""
+        """Return the README.md that `save_pretrained` and `push_to_hub` write."""
         return ModelCard.from_template(
             self._hub_mixin_info.model_card_data,
             template_str=template("projections_card.md"),
@@ -270,7 +272,7 @@ class ClassProjections(
         )
 
     def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> str | None:
-        """Save to a folder, whole or not at all; arguments as in `ModelHubMixin`. A card that is there stays."""
+        """Save to a folder, whole or not at all; arguments as in `ModelHubMixin`. An existing card stays."""
         folder = Path(save_directory)
         with new_files(folder, last=METADATA_NAME) as temporary:
             if (folder / CARD_NAME).exists():
@@ -320,7 +322,7 @@ class ClassProjections(
                 f"they are of format {metadata['format_version']!r}, and this version of hf-lelp reads {FORMAT_VERSION}"
             )
         loaded = cls(**load_file(file(WEIGHTS_NAME)), null_space=metadata["null_space"], teacher=metadata["teacher"])
-        # Files of earlier versions have these three entries alone.
+        # Files of earlier versions have only these three entries.
         further = metadata.keys() - {"format_version", "teacher", "null_space"}
         if further and metadata.get("fingerprint") != loaded.fingerprint:
             raise ValueError(f"{WEIGHTS_NAME} and {METADATA_NAME} do not belong together, or one of them has changed")
@@ -328,7 +330,7 @@ class ClassProjections(
 
 
 def _batches(dataset: Dataset | IterableDataset, batch_size: int) -> Iterator[dict[str, Any]]:
-    """Batches of arrays; of files no more is mapped at a time than a few of them."""
+    """Yield batches of arrays; only a few of them are mapped from the files at a time."""
     parts: Iterable[Dataset | IterableDataset] = [dataset]
     if isinstance(dataset, Dataset):
         parts = map(mapped_anew, split_rows(dataset, PART_BATCHES * batch_size))

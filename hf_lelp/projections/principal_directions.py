@@ -1,6 +1,6 @@
-"""Principal directions of each class, from sums over one pass of the embeddings (arXiv 2409.20449, section 3).
+"""Computes principal directions of each class, from one pass over the embeddings (arXiv 2409.20449, section 3).
 
-Count, mean and scatter matrix are all that the fit needs of a class, so memory does not grow with the number of rows.
+The fit keeps only the count, mean and scatter matrix of a class, so memory does not grow with the number of rows.
 """
 
 import numpy as np
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy.linalg.blas import dsyrk
 from scipy.sparse.linalg import ArpackError, eigsh
 
-LARGE = 512  # dimensions from which a few directions are looked for, instead of solved for with all others
+LARGE = 512  # dimensions from which only the leading directions are computed, if they are few
 
 
 class Moments:
@@ -20,8 +20,8 @@ class Moments:
 
     Attributes:
         count: vectors so far.
-        mean: of them, (D,).
-        scatter: Σ (h − mean)(h − mean)ᵀ, (D, D); only its lower triangle is kept up, which halves the work.
+        mean: their mean, (D,).
+        scatter: Σ (h − mean)(h − mean)ᵀ, (D, D); only its lower triangle is updated, which halves the work.
     """
 
     def __init__(self, size: int) -> None:
@@ -30,7 +30,7 @@ class Moments:
         self.scatter = np.zeros((size, size))
 
     def add(self, rows: NDArray[np.floating]) -> None:
-        """Take in rows, (n, D)."""
+        """Add rows, (n, D)."""
         if not len(rows):
             return
         total = self.count + len(rows)
@@ -39,14 +39,14 @@ class Moments:
         mean = centred[:-1].mean(0)
         shift = mean - self.mean
         centred[:-1] -= mean
-        centred[-1] = shift * np.sqrt(self.count * len(rows) / total)  # what the means differ by counts as one row
+        centred[-1] = shift * np.sqrt(self.count * len(rows) / total)  # the difference of the means counts as one row
         # In place: with many classes, or dimensions, a temporary of (D, D) costs more than the product.
         self.scatter = dsyrk(1.0, centred.T, beta=1.0, c=self.scatter.T, overwrite_c=True).T
         self.mean += shift * (len(rows) / total)
         self.count = total
 
     def merge(self, other: "Moments") -> None:
-        """Take in what another stream of vectors, of the same size, has summed up."""
+        """Add the moments of another stream of vectors of the same size."""
         if not other.count:
             return
         total = self.count + other.count
@@ -56,37 +56,37 @@ class Moments:
         self.count = total
 
     def covariance(self) -> NDArray[np.float64]:
-        """Symmetric, (D, D), divided by the count."""
+        """Return the covariance: symmetric, (D, D), the scatter matrix divided by the count."""
         lower = np.tril(self.scatter) / self.count
         return lower + np.tril(lower, -1).T
 
 
 def row_space(weight: torch.Tensor) -> NDArray[np.float64]:
-    """Orthonormal basis of the row space of W, (D, rank)."""
+    """Return an orthonormal basis of the row space of W, (D, rank)."""
     _, singular, rows = np.linalg.svd(weight.double().numpy(), full_matrices=False)
     return rows[singular > singular.max() * max(weight.shape) * np.finfo(np.float32).eps].T
 
 
 def orthonormal(normal: NDArray[np.float64]) -> NDArray[np.float64]:
-    """From a matrix of independent normal numbers, (D, K), orthonormal columns of which no direction is favoured."""
+    """Make orthonormal columns that favour no direction, from a matrix of independent normal numbers, (D, K)."""
     q, r = np.linalg.qr(normal)
-    return np.asarray(q * np.sign(np.diag(r)))  # or QR's own choice of signs would show
+    return np.asarray(q * np.sign(np.diag(r)))  # otherwise QR's own choice of signs would show
 
 
 def principal_directions(
     moments: Moments, basis: NDArray[np.float64], num_directions: int, index: int, at_least: int | None = None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Leading principal directions of one class in the complement of `basis`, by falling variance.
+    """Find the leading principal directions of one class outside the span of `basis`, by falling variance.
 
     Args:
         moments: of the class's embeddings.
-        basis: orthonormal, (D, rank), of what to leave out; rank 0 leaves nothing out.
+        basis: orthonormal, (D, rank), of the directions to leave out; rank 0 leaves nothing out.
         num_directions: K.
         index: of the class, for messages.
         at_least: how many will do where the embeddings span fewer than K; `None` is K.
 
     Returns:
-        Orthonormal directions, (K, D), and the variance along each, (K,); or as many as the embeddings span.
+        Orthonormal directions, (K, D), and the variance along each, (K,); fewer where the embeddings span fewer.
 
     Raises:
         ValueError: if there is no example, the embeddings span fewer directions than will do, or a variance is beyond
@@ -97,7 +97,7 @@ def principal_directions(
         raise ValueError(
             f"No example of class {index}: LELP fits every class. Check the labels, or drop the class from the teacher."
         )
-    # P Σ P with P = I − B Bᵀ, by way of B, which is thin.
+    # P Σ P with P = I − B Bᵀ, without forming P: B is thin.
     covariance = moments.covariance()
     covariance -= basis @ (basis.T @ covariance)
     covariance -= (covariance @ basis) @ basis.T
@@ -120,14 +120,14 @@ def principal_directions(
             f" float32 holds ({limits.tiny:.3g} to {limits.max:.3g}). Check the teacher, or scale its embeddings."
         )
     directions = vectors[:, :found].T
-    # An eigenvector's sign is arbitrary; the largest component positive makes a refit agree with the first fit.
+    # An eigenvector's sign is arbitrary. With its largest component positive, a refit agrees with the first fit.
     largest = np.abs(directions).argmax(-1)
     directions = directions * np.sign(directions[np.arange(found), largest])[:, None]
     return directions, variance
 
 
 def _leading(matrix: NDArray[np.float64], count: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The `count` largest eigenvalues of a symmetric matrix, falling, and their vectors; of a smaller matrix all."""
+    """Return the `count` largest eigenvalues of a symmetric matrix, falling, and their vectors; or all of them."""
     if len(matrix) >= max(LARGE, 16 * count):
         start = np.random.default_rng(0).normal(size=len(matrix))  # the same in every fit
         try:

@@ -1,4 +1,4 @@
-"""From raw projections to the scores of pseudo-subclasses, on the device (arXiv 2409.20449, section 3)."""
+"""Turns raw projections into scores of pseudo-subclasses, on the device (arXiv 2409.20449, section 3)."""
 
 from typing import Any
 
@@ -10,13 +10,13 @@ from hf_lelp.projections.class_projections import ClassProjections
 
 
 class SubclassScores:
-    """u, the scores of every class's pseudo-subclasses: raw projections on S directions, scaled and rotated.
+    """Computes u, the scores of every class's pseudo-subclasses: raw projections on S directions, scaled and rotated.
 
-    Follows changes of `args`, as a search over settings makes them; the rotation is drawn once for each.
+    Follows changes of `args`, such as a hyperparameter search makes. The rotation is drawn anew only after a change.
 
     Args:
-        args: S, and whether and with which seed to rotate and to scale.
-        projections: that made the column; `None` if they are not known.
+        args: gives S, whether to rotate (and with which seed) and to scale, and the whitening.
+        projections: the ones that made the column; `None` if they are not known.
     """
 
     def __init__(self, args: LELPConfig, projections: ClassProjections | None) -> None:
@@ -25,7 +25,7 @@ class SubclassScores:
         self._drawn: tuple[dict[str, Any], torch.Tensor] | None = None
 
     def settings(self) -> dict[str, Any]:
-        """What makes the pseudo-subclasses of the projections: the arguments of `ClassProjections.rotation`."""
+        """Return the arguments of `ClassProjections.rotation`, which define the pseudo-subclasses."""
         args = self.args
         return {
             "num_subclasses": args.num_subclasses,
@@ -36,7 +36,7 @@ class SubclassScores:
         }
 
     def __call__(self, column: torch.Tensor) -> torch.Tensor:
-        """The scores of a batch.
+        """Return the scores of a batch.
 
         Args:
             column: `teacher_projections`, (N, C, K).
@@ -60,8 +60,8 @@ class SubclassScores:
         if self.projections is None:
             raise ValueError(
                 f"The data has {PROJECTIONS_COLUMN}, and the projections that made them are needed for their rotation"
-                " and scale: pass projections=ClassProjections.from_pretrained(...). Scores that are to be taken as"
-                " they are need random_rotation=False, scale_projections=False and whitening=0."
+                " and scale: pass projections=ClassProjections.from_pretrained(...). To take the column's"
+                " values as scores, set random_rotation=False, scale_projections=False and whitening=0."
             )
         size = (self.projections.num_classes, self.projections.num_directions)
         if tuple(column.shape[1:]) != size:

@@ -1,4 +1,7 @@
-"""Checksums of a saved student or checkpoint: safetensors notices a file that was cut short, but no changed bit."""
+"""Writes and compares checksums of a saved student or checkpoint.
+
+safetensors notices a file that was cut short, but no changed bit.
+"""
 
 import hashlib
 from collections.abc import Callable
@@ -11,16 +14,16 @@ import xxhash
 from hf_lelp.storage.files import read_json, write_json
 
 CHECKSUMS_NAME = "checksums.json"
-WEIGHTS = "*model*.safetensors"  # of a student; its other files are for people to change, and to save again
+WEIGHTS = "*model*.safetensors"  # of a student; people may change its other files and save them again
 
 
 def write_checksums(folder: Path, names: str = "*", of: Path | None = None) -> None:
-    """Write checksums.json: for every file of a folder but cards, by its relative path, the xxh3-128 of its bytes.
+    """Write checksums.json: the xxh3-128 of the bytes of every file but cards, by its relative path.
 
     Args:
-        folder: where it goes.
-        names: pattern of the files that are meant.
-        of: their folder, where it is another.
+        folder: where checksums.json goes.
+        names: pattern of the names of the files to include.
+        of: folder of these files, where it is another.
     """
     files = _files(of or folder)
     found = {name: checksum(path) for name, path in files.items() if fnmatch(path.name, names)}
@@ -28,7 +31,7 @@ def write_checksums(folder: Path, names: str = "*", of: Path | None = None) -> N
 
 
 def check_checksums(folder: Path) -> None:
-    """Compare the folder's files with its checksums.json, where it has one; files that are not named there may differ.
+    """Compare a folder's files with its checksums.json, where it has one; files that it does not name may differ.
 
     Raises:
         ValueError: naming the first file that is missing or changed.
@@ -59,6 +62,6 @@ def _files(folder: Path) -> dict[str, Path]:
 
 
 def checksum(file: Path, kind: Callable[[], Any] = xxhash.xxh3_128) -> str:
-    """Hash of a file's bytes, by any of hashlib's or xxhash's kinds."""
+    """Hash a file's bytes, by any of hashlib's or xxhash's kinds."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, kind).hexdigest()

@@ -1,4 +1,4 @@
-"""Writing files so that a reader never sees half of one."""
+"""Writes files so that a reader never sees half of one."""
 
 import json
 import os
@@ -60,12 +60,12 @@ def read_json(file: Path) -> dict[str, Any]:
 
 
 def remove_leftovers(folder: Path, age: float = 3600.0) -> None:
-    """Remove what writers that were killed left in a folder: hidden entries older than `age` seconds.
+    """Remove what killed writers left in a folder: hidden entries older than `age` seconds.
 
-    A temporary file of `write_atomically` is there for a moment; one of this age belongs to nobody any more.
+    A temporary file of `write_atomically` exists for a moment; at this age, no writer needs it any more.
 
     Args:
-        folder: nothing below its own entries is looked at.
+        folder: only its own entries are looked at, not those below.
         age: in seconds.
     """
     for path in folder.glob(".*"):
@@ -78,17 +78,18 @@ def remove_leftovers(folder: Path, age: float = 3600.0) -> None:
 
 @contextmanager
 def new_files(folder: Path, last: str | None = None) -> Iterator[Path]:
-    """A temporary folder for files that belong together; after the block they go to `folder`, if it fails none does.
+    """Give a temporary folder for files that belong together, and move them to `folder` after the block.
 
-    They cannot all appear at one moment. The one called `last` goes away before the others are replaced and comes after
-    them, so that old files and new are never found together with it: let it be the file that a reader starts from.
+    If the block fails, no file is moved. The files cannot all appear at one moment. So the one called `last` is removed
+    before the others are replaced, and comes after them: a reader never finds it with old and new files mixed. Let it
+    be the file that a reader starts from.
 
     Args:
         folder: where they go; it is made where it is missing, and other files in it stay.
         last: name of one of them.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    # By its name (_*) Trainer's uploads pass over what a killed process leaves.
+    # Trainer's uploads skip this name (_*), so also what a killed process leaves.
     with tempfile.TemporaryDirectory(dir=folder, prefix="_new-") as name:
         temporary = Path(name)
         yield temporary
@@ -102,7 +103,7 @@ def new_files(folder: Path, last: str | None = None) -> Iterator[Path]:
 
 
 def check_writable(folder: Path) -> None:
-    """Find out before long work, and not after it, whether its results can be kept.
+    """Check before long work that its results can be kept.
 
     Raises:
         ValueError: if no file can be made in `folder`, or where the folder would be made.

@@ -1,8 +1,8 @@
-"""Files that hold the columns of some rows each: whole or not there, checked, made by several processes or machines.
+"""Makes, checks and opens shards: files that each hold the columns of some rows.
 
-A shard is an Arrow stream whose last 16 bytes are the hash of those before them, which readers of Arrow pass over. A
-file that is cut short or has a wrong bit is thrown away and made again: it is only a cache. A file is read for that
-once, and again when its size or time of change is not what they were.
+A shard is whole or not there. Several processes or machines can make them. A shard is an Arrow stream. Its last 16
+bytes are the hash of those before them, and readers of Arrow skip them. A file that is cut short or has a wrong bit is
+made again: it is only a cache. Each file is checked once, and again when its size or modification time has changed.
 """
 
 import logging
@@ -49,10 +49,10 @@ def write_shard(file: Path, columns: Mapping[str, NDArray]) -> None:
 
 
 def check_shard(file: Path) -> None:
-    """Read a shard through.
+    """Check a shard, by reading it through.
 
     Raises:
-        ValueError: if it is not as it was written, is not what its folder and name say, or of another version.
+        ValueError: if it has changed, is not the one that its folder and name say, or is of another version.
     """
     content = memoryview(file.read_bytes())
     if xxhash.xxh3_128_digest(content[:-DIGEST_BYTES]) != content[-DIGEST_BYTES:]:
@@ -70,17 +70,17 @@ def make_missing_shards(
     description: str,
     share: tuple[int, int] = (0, 1),
 ) -> int:
-    """Make the files that are missing or damaged; in several processes each makes its part of them.
+    """Make the files that are missing or damaged; in several processes, each makes its part of them.
 
     Args:
-        files: all in one folder; several may be the same, and are made once.
-        make: columns of a file, by its place among `files`.
+        files: all in one folder; a file that is named several times is made once.
+        make: returns the columns of a file, by its place among `files`.
         rows: of each file.
         description: of the progress bar.
         share: (i, n): only every n-th file from the i-th on, for one of n machines.
 
     Returns:
-        Rows that this process made.
+        The number of rows that this process made.
     """
     state = PartialState()
     folder = files[0].parent
@@ -88,7 +88,7 @@ def make_missing_shards(
     if state.is_main_process:
         remove_leftovers(folder)
     places = {file: place for place, file in reversed([*enumerate(files)])}
-    # By a file's own number, not its place among those left: another process may have finished one by now.
+    # Divide all files, not just those still missing: another process may have finished one by now.
     of_share = [*dict.fromkeys(files)][share[0] :: share[1]]
     mine = of_share[state.process_index :: state.num_processes]
     record = _read_record(folder)
@@ -103,13 +103,13 @@ def make_missing_shards(
     if state.is_main_process:
         stamps = {file.name: _stamp(file) for file in of_share}
         if not stamps.items() <= record.items():
-            with suppress(OSError):  # it saves time alone, and a cache may be there to be read only
+            with suppress(OSError):  # the record only saves time, and a cache may be read-only
                 write_json(folder / RECORD_NAME, _read_record(folder) | stamps, indent=0)
     return total
 
 
 def open_shards(files: Sequence[Path]) -> Dataset:
-    """The rows of all files in their order, mapped from disk; its fingerprint is that of the files' names."""
+    """Return the rows of all files in their order, mapped from disk, with a fingerprint of the files' names."""
     names = " ".join(file.name for file in files)
     fingerprint = xxhash.xxh3_128_hexdigest(f"{files[0].parent.name} {names}".encode())
     return Dataset(concat_tables([MemoryMappedTable.from_file(str(file)) for file in files]), fingerprint=fingerprint)
@@ -123,7 +123,7 @@ def _nested(values: NDArray) -> pa.Array:
 
 
 def _metadata(file: Path) -> dict[bytes, bytes]:
-    """What a shard says of itself: its format, and the folder and name that it was written under."""
+    """Return what a shard says of itself: its format, and the folder and name that it was written under."""
     entries = {"hf_lelp_format": FORMAT_VERSION, "hf_lelp_shard": f"{file.parent.name}/{file.name}"}
     return {key.encode(): value.encode() for key, value in entries.items()}
 
@@ -147,7 +147,7 @@ def _stamp(file: Path) -> list[int]:
 
 
 def _read_record(folder: Path) -> dict[str, list[int]]:
-    """Size and time of change of each file when it was last known to be whole."""
+    """Return the size and modification time of each file when it was last known to be whole."""
     try:
         return read_json(folder / RECORD_NAME)
     except (FileNotFoundError, ValueError):
@@ -155,12 +155,12 @@ def _read_record(folder: Path) -> dict[str, list[int]]:
 
 
 def default_cache_dir() -> Path:
-    """`hf_lelp` in the cache folder of datasets."""
+    """Return the folder `hf_lelp` in the cache folder of datasets."""
     return Path(datasets.config.HF_DATASETS_CACHE) / "hf_lelp"
 
 
 def narrowed(values: NDArray[np.float32], dtype: str, name: str) -> NDArray:
-    """A column's values in the data type that it is kept in.
+    """Convert a column's values to the data type that it is kept in.
 
     Raises:
         ValueError: if a finite value is too large for it.

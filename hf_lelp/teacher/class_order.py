@@ -1,4 +1,4 @@
-"""The classes of a run, settled between teacher, data and student; the teacher, loaded to give them in order."""
+"""Settles the classes of a run between teacher, data and student, and loads the teacher in their order."""
 
 import logging
 import os
@@ -43,20 +43,20 @@ def load_aligned_teacher(
     dataset: Any,
     student: Any,
 ) -> AlignedTeacher:
-    """Load the teacher, settle the classes with the data, and have the teacher give them in the data's order.
+    """Load the teacher, settle the classes with the data, and put the teacher in the data's order of classes.
 
     Args:
-        teacher_model: id, folder, model or `TeacherLike`; left alone where `args.alpha` is 1 or there is no dataset.
-            One that is aligned already comes back as it is.
+        teacher_model: id, folder, model or `TeacherLike`; unused where `args.alpha` is 1 or there is no dataset.
+            One that is already aligned comes back as it is.
         processing_class: its tokenizer, image processor or feature extractor, `None` for the one saved with it.
         args: settings of the run.
         dataset: training data or `None`.
-        student: the student's model, whose classes stand where neither teacher nor data tell.
+        student: the student's model; its classes count where neither teacher nor data tell.
 
     Raises:
-        ValueError: see `resolve_classes`; and if a model comes without its processing class, the data's columns were
-            made by this teacher in another order of the classes, a teacher that cannot be reordered has another, or a
-            stream lacks the teacher's columns.
+        ValueError: see `resolve_classes`. Also if a model comes without its processing class; if the data's columns
+            have this teacher's classes in another order; if a teacher that cannot be reordered has another order; or
+            if a stream lacks the teacher's columns.
     """
     if isinstance(dataset, IterableDataset) and args.alpha < 1:
         _check_stream(dataset, args)
@@ -89,9 +89,9 @@ def _check_stream(dataset: IterableDataset, args: LELPConfig) -> None:
     missing = [name for name in needed if name not in present]
     if missing:
         raise ValueError(
-            f"The training data is a stream without {', '.join(missing)} (it has {', '.join(present)}), and only the"
-            " rows of a datasets.Dataset are kept after the teacher ran over them. Load the data without"
-            " streaming=True; or make the columns as the stream goes, with the teacher run anew in every pass:\n"
+            f"The training data is a stream without {', '.join(missing)} (it has {', '.join(present)}), and the"
+            " teacher's columns are kept for the rows of a datasets.Dataset alone. Load the data without"
+            " streaming=True; or make the columns on the fly, which runs the teacher in every pass:\n"
             "    stream = stream.map(teacher, batched=True)  # teacher = Teacher.from_pretrained(...)\n"
             "    projections = ClassProjections.fit(stream, teacher.head)\n"
             "    stream = stream.map(projections, batched=True)\n"
@@ -114,7 +114,7 @@ def _load_teacher(
             "teacher_model is a model, not an id: pass its tokenizer, image processor or feature extractor as"
             " teacher_processing_class."
         )
-    # A teacher that will not run, but tells its classes and its final layer, needs no input columns.
+    # Where only its classes and its final layer are needed, the teacher does not run and needs no input columns.
     columns = ["text"]
     if isinstance(dataset, Dataset) and LOGITS_COLUMN not in dataset.column_names:
         named = args.teacher_input_columns or args.input_columns
@@ -131,7 +131,7 @@ def _load_teacher(
 
 
 def _settle_classes(args: LELPConfig, dataset: Any, teacher: TeacherLike | None, model: Any) -> Classes:
-    """The classes of data and teacher, or where neither tells, those of the student or of the prepared columns."""
+    """Return the classes of data and teacher; where neither tells, those of the student or the prepared columns."""
     column = find_label_column(dataset, args.label_column)
     if column is None and isinstance(dataset, Dataset):
         _tell_unlabelled(dataset, args)
@@ -161,15 +161,16 @@ def _settle_classes(args: LELPConfig, dataset: Any, teacher: TeacherLike | None,
 
 
 def _tell_unlabelled(dataset: Dataset, args: LELPConfig) -> None:
-    """Say that there is no column of labels, which may be a slip; refuse it where one was named."""
+    """Warn that there is no label column, which may be a slip; raise an error if the user named one."""
     if transform_of(dataset) is not None:
-        return  # which may make it
+        return  # which may make the column
     found = f"The training data has no column {args.label_column!r} (it has {', '.join(dataset.column_names)})"
     if args.label_column != LELPConfig.label_column:
         raise ValueError(f"{found}. Set label_column to the one of the labels, or leave it out if there are none.")
     if args.alpha < 1:
         _warn_once(
-            f"{found}: all rows count as unlabelled, and the teacher is not checked. Set label_column if one is."
+            f"{found}: all rows count as unlabelled, and the teacher is not checked. Set label_column if one holds"
+            " labels."
         )
 
 
@@ -183,8 +184,8 @@ def check_teacher(teacher_logits: NDArray[np.floating], labels: NDArray[np.integ
 
     Raises:
         ValueError: if the accuracy is below the majority baseline, or it takes some classes for each other, each
-            clearly more often than not; the message has the confusion matrix and, where another order explains it, that
-            order.
+            clearly more often than not. The message has the confusion matrix and, where another order explains it,
+            that order.
     """
     labelled = labels != NO_LABEL
     if not labelled.any():
@@ -219,13 +220,13 @@ def check_teacher(teacher_logits: NDArray[np.floating], labels: NDArray[np.integ
 
 
 def _in_each_others_place(confusion: NDArray[np.integer], order: NDArray[np.integer]) -> bool:
-    """Whether some classes form a cycle of `order` of which each is answered for the next rather than as itself.
+    """Whether some classes form a cycle of `order`, each answered as the next class rather than as itself.
 
-    Rather: by three standard errors of the rows in question, and more where there are many classes to look at.
+    "Rather" means by three standard errors of the rows in question, and by more where there are many classes.
 
     Args:
         confusion: (C, C), rows by label, columns by answer.
-        order: (C,), the answer that goes best with each label.
+        order: (C,), the answer that fits each label best.
     """
     identity = np.arange(len(order))
     swapped, own = confusion[identity, order], confusion[identity, identity]

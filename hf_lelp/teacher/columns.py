@@ -1,8 +1,8 @@
-"""The teacher's columns of a dataset: run once, kept, fitted and projected.
+"""Runs the teacher over a dataset once, and keeps its columns.
 
 The pass is cut into shards of rows (`hf_lelp.storage.shards`). The teacher and the rows give a shard's file its name.
 So a second run finds every shard, and a killed run goes on where it stopped. Another dataset with the same rows shares
-them. Several processes or machines share the work; the result is the same.
+them. Several processes or machines can share the work; the result is the same.
 """
 
 import logging
@@ -32,13 +32,13 @@ from hf_lelp.teacher.protocol import TeacherLike
 
 logger = logging.getLogger(__name__)
 
-MOST_SHARDS = 256  # of a dataset: datasets takes milliseconds for each file in every operation
+MOST_SHARDS = 256  # per dataset: every operation of datasets takes milliseconds per file
 MOST_SHARD_ROWS = 8 * SHARD_ROWS  # or a killed pass would lose too much
 DECODED_ROWS = 256  # images or sounds in memory at once
 
 
 def teacher_folder(teacher: TeacherLike, cache_dir: str | Path | None = None, dtype: str = "float32") -> Path:
-    """Where the shards of a teacher are kept: its fingerprint, and their data type where it is not float32."""
+    """Return the folder of a teacher's shards: its fingerprint, and their data type where it is not float32."""
     suffix = "" if dtype == "float32" else f"-{dtype}"
     return Path(cache_dir or default_cache_dir()) / "teacher" / f"{teacher.fingerprint}{suffix}"
 
@@ -52,8 +52,8 @@ def teacher_columns(
 ) -> Dataset:
     """Run the teacher over every row that it has not seen yet.
 
-    In several processes (`accelerate launch`) each takes every n-th shard, and all return the whole; `cache_dir` must
-    be a folder that all of them see. For machines that share no folder see `hf_lelp.teacher_pass`.
+    In several processes (`accelerate launch`), each takes every n-th shard, and all return the whole. They must all
+    see `cache_dir`. For machines that share no folder, see `hf_lelp.teacher_pass`.
 
     Args:
         dataset: with the teacher's input columns, N rows.
@@ -71,7 +71,7 @@ def teacher_columns(
 
 
 def shard_names(dataset: Dataset, teacher: TeacherLike) -> list[str]:
-    """Names of the shards that hold the columns of a dataset's rows, in the rows' order.
+    """Return the names of the shards that hold the columns of a dataset's rows, in the rows' order.
 
     Raises:
         ValueError: if the dataset has no rows or lacks an input column, or a row cannot be read.
@@ -87,17 +87,17 @@ def run_teacher(
     dtype: str = "float32",
     share: tuple[int, int] = (0, 1),
 ) -> list[Path]:
-    """The pass of `teacher_columns` alone.
+    """Make the missing shards of `teacher_columns`, without opening them.
 
     Args:
-        dataset: see `teacher_columns`; and so for the next three.
+        dataset: see `teacher_columns`, as for the next three.
         teacher: the classifier.
         cache_dir: where the shards are kept.
         dtype: of the columns.
         share: (i, n): every n-th shard from the i-th on, for one of n machines.
 
     Returns:
-        The shards of all rows, in the rows' order; with n > 1 others than this share's may be missing.
+        The shards of all rows, in the rows' order. With n > 1, those of other shares may be missing.
     """
     parts = _parts(dataset, teacher)
     folder = teacher_folder(teacher, cache_dir, dtype)
@@ -121,12 +121,12 @@ def run_teacher(
 
 
 def shard_rows(rows: int) -> int:
-    """Rows of a shard, for a dataset of so many."""
+    """Return the rows of a shard, for a dataset of `rows` rows."""
     return min(SHARD_ROWS * math.ceil(rows / (MOST_SHARDS * SHARD_ROWS)), MOST_SHARD_ROWS)
 
 
 def _parts(dataset: Dataset, teacher: TeacherLike) -> list[Dataset]:
-    """The teacher's inputs, a shard's rows each."""
+    """Split the teacher's input columns into the rows of each shard."""
     missing = [column for column in teacher.input_columns if column not in dataset.column_names]
     if missing or not len(dataset):
         raise ValueError(
@@ -146,7 +146,7 @@ def _names(parts: list[Dataset]) -> list[str]:
 
 
 def _run_part(part: Dataset, teacher: TeacherLike, dtype: str) -> dict[str, NDArray]:
-    """The columns of a part of the rows, (n, C) and (n, D). Their file's folder says who made them, not every row."""
+    """Return the columns of one shard's rows, (n, C) and (n, D). Its folder, not every row, says who made them."""
     batches = part.iter(DECODED_ROWS if media_columns(part) else len(part))
     results = [teacher(batch) for batch in batches]
     columns = {}
@@ -162,9 +162,9 @@ def _run_part(part: Dataset, teacher: TeacherLike, dtype: str) -> dict[str, NDAr
 
 
 def _fault(error: Exception, part: Dataset, first: int, teacher: TeacherLike) -> tuple[str, str | None]:
-    """Which rows an error is about, and what it says; `None` if it is about no row."""
+    """Return which rows an error is about, and what it says; `None` if no row is at fault."""
     if media_columns(part) and not isinstance(error, ImportError):
-        # Files are decoded many at a time: only reading each alone tells which it was.
+        # Files are decoded many at a time: only reading each alone tells which one failed.
         for row in range(len(part)):
             try:
                 values = part[row : row + 1]
@@ -189,18 +189,18 @@ def merge_shares(
 ) -> None:
     """Copy the columns of all rows from the folders of several passes into one cache, if they are there and whole.
 
-    Which shards these are follows from the teacher and the rows; those of another teacher, or of other rows, have other
-    names. Nothing is copied before every shard was read through.
+    The teacher and the rows give the shards their names: those of another teacher, or of other rows, have other names.
+    Nothing is copied before every shard was read through.
 
     Args:
         parts: datasets whose columns are wanted.
-        teacher: that made them.
+        teacher: the one that made the columns.
         folders: the `columns_cache_dir` of each pass.
-        cache_dir: see `teacher_columns`; and so for `dtype`.
+        cache_dir: see `teacher_columns`, as for `dtype`.
         dtype: of the columns.
 
     Raises:
-        ValueError: if a folder has no columns of this teacher, or a shard of the data is in none or damaged.
+        ValueError: if a folder has no columns of this teacher, or no folder has a whole copy of a shard.
     """
     target = teacher_folder(teacher, cache_dir, dtype)
     sources = [teacher_folder(teacher, folder, dtype) for folder in folders]

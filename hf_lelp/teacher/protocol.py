@@ -1,4 +1,4 @@
-"""What a teacher of another kind has to offer: `Teacher` does, and so can a scikit-learn pipeline."""
+"""Defines what a teacher must offer: `Teacher` does, and so can a scikit-learn pipeline."""
 
 from typing import Any, Protocol, runtime_checkable
 
@@ -7,14 +7,14 @@ from hf_lelp.classifiers import LinearHead
 
 @runtime_checkable
 class TeacherLike(Protocol):
-    """Anything that gives logits which are a linear map of an embedding. examples/sklearn_teacher.py has one.
+    """Anything whose logits are a linear map of an embedding. examples/sklearn_teacher.py has one.
 
-    The members are properties here so that a plain attribute, a field or a property will all do.
+    The members are properties here, so that a plain attribute, a field or a property will do.
     """
 
     @property
     def input_columns(self) -> list[str]:
-        """Columns of the data that it reads."""
+        """The columns of the data that it reads."""
         ...
 
     @property
@@ -29,9 +29,9 @@ class TeacherLike(Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """Hash of everything that a row's results depend on but the row: its columns are kept under it."""
+        """Hash of everything but the row that a row's results depend on. The columns are kept under it."""
         ...
 
     def __call__(self, batch: dict[str, list[Any]]) -> dict[str, Any]:
-        """Columns for a batch of rows: `teacher_logits`, (n, C), and `teacher_embedding`, (n, D), floats."""
+        """Return columns for a batch of rows: `teacher_logits`, (n, C), and `teacher_embedding`, (n, D), floats."""
         ...

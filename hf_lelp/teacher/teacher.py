@@ -1,4 +1,4 @@
-"""A fine-tuned classifier that adds its logits and embeddings to a dataset."""
+"""Wraps a fine-tuned classifier, so that it adds its logits and embeddings to a dataset."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -10,7 +10,6 @@ from accelerate import PartialState
 from numpy.typing import NDArray
 from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-# Up to 5.13 at least, `transformers` itself has it only beside torchvision, which is not needed.
 from hf_lelp.classifiers import (
     LinearHead,
     auto_class,
@@ -28,19 +27,20 @@ from hf_lelp.data.encoding import Processor, batches, encode, longest, on_device
 from hf_lelp.data.text import set_pad_token
 from hf_lelp.teacher.fingerprint import fingerprints, plain_parts
 
-CHECKED_ROWS = 2  # on which the captured embedding is compared with the model's logits
+CHECKED_ROWS = 2  # rows on which the captured embedding is compared with the model's logits
 
 
 class Teacher:
-    """A classifier of text, images or sound and what prepares its inputs, callable in `dataset.map(..., batched=True)`.
+    """A classifier of text, images or sound with its processing class, callable in `dataset.map(..., batched=True)`.
 
-    Each call sorts texts by length, so that little is spent on padding, and gives the results in the rows' order.
+    Each call sorts texts by length, which saves padding, and gives the results in the rows' order.
 
     Args:
         model: a fine-tuned classifier; put on `device`, set to evaluation mode, otherwise untouched.
         processing_class: its tokenizer, image processor or feature extractor.
         input_columns: one or two text columns that it reads, or one of images or sound.
-        max_length: tokens after which a text is cut, `None` is the most that the model takes; or samples of a sound.
+        max_length: tokens of a text, or samples of a sound, after which it is cut. For texts, `None` is the most that
+            the model takes.
         batch_size: rows per forward pass.
         class_order: the teacher's index of each class, to give logits in another order than the teacher's own.
         device: `None` is this process's accelerator.
@@ -51,8 +51,8 @@ class Teacher:
         fingerprint: hash of all that a row's results depend on but the row: see `hf_lelp.teacher.fingerprint`.
 
     Raises:
-        ValueError: if the model is no classifier of one class per row, or has no final linear layer or a quantised one,
-            or `class_order` is no permutation of its classes.
+        ValueError: if the model is no classifier of one class per row; if its final linear layer is missing or
+            quantised; or if `class_order` is no permutation of its classes.
     """
 
     def __init__(
@@ -115,12 +115,12 @@ class Teacher:
         trust_remote_code: bool = False,
         **kwargs: Any,
     ) -> "Teacher":
-        """Load a fine-tuned classifier, and its processing class where none is given, from a folder or the Hub.
+        """Load a fine-tuned classifier from a folder or the Hub, with its processing class where none is given.
 
         Args:
             name_or_path: folder or Hub id.
             processing_class: `None` loads the one saved with the model.
-            dtype: of the weights; "auto" is the one that they are saved in.
+            dtype: of the weights; "auto" keeps the one that they are saved in.
             revision: branch, tag or commit on the Hub.
             trust_remote_code: run model code that comes with the weights.
             **kwargs: settings of `Teacher`.
@@ -142,7 +142,7 @@ class Teacher:
 
     @property
     def num_classes(self) -> int:
-        """C."""
+        """The number of classes, C."""
         return len(self.class_order)
 
     @property
@@ -152,7 +152,7 @@ class Teacher:
         return names and [names[index] for index in self.class_order]
 
     def reordered(self, class_order: Sequence[int]) -> "Teacher":
-        """The same model giving its classes in another order: class i of the result is `class_order[i]` of this one."""
+        """Return the same model with its classes reordered: class i of the result is `class_order[i]` of this one."""
         return Teacher(
             self.model,
             self.processing_class,
@@ -171,7 +171,7 @@ class Teacher:
 
         Returns:
             `teacher_logits`, (n, C), and `teacher_embedding`, (n, D): the final linear layer's output and input; and
-            `teacher_fingerprint`, n times that of `head`.
+            `teacher_fingerprint`, n copies of that of `head`.
 
         Raises:
             ValueError: if the captured embedding does not give the model's logits (checked on the first rows).
@@ -191,7 +191,7 @@ class Teacher:
     def _batches(
         self, batch: dict[str, list[Any]], count: int
     ) -> Iterator[tuple[NDArray[np.integer], dict[str, torch.Tensor]]]:
-        """Numbers of some rows and the model's inputs for them, until every row had its turn."""
+        """Yield numbers of some rows and the model's inputs for them, until every row had its turn."""
         starts = range(0, count, self.batch_size)
         if isinstance(self.processing_class, PreTrainedTokenizerBase):
             tokens = encode(self.processing_class, batch, self.input_columns, self.max_length)
@@ -209,11 +209,11 @@ class Teacher:
 
     @torch.inference_mode()
     def _embed(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Input of the final linear layer, (n, D), float32, on the CPU."""
+        """Return the input of the final linear layer, (n, D), float32, on the CPU."""
         with headless(self.model, self._head_names):
             embedding = logits_of(self.model(**inputs))
         if not self._checked:
-            # Of the longest rows, which come first: all of them would be a second pass over the dearest batch.
+            # A few of the longest rows, which come first: to check all would run the costliest batch twice.
             few = {name: value[:CHECKED_ROWS] for name, value in inputs.items()}
             check_embedding(self.model, self._head_names, embedding[:CHECKED_ROWS], few)
             self._checked = True
