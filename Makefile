@@ -35,10 +35,11 @@ benchmark: $(STAMP) ## run the evidence: hours, in parts that resume (PARTS=tria
 	$(BIN)/python -m benchmarks.evidence $(PARTS)
 	$(BIN)/python -m benchmarks.page
 
-lint: $(STAMP) ## check style, formatting and types
+lint: $(STAMP) ## check style, formatting, types and which part imports which
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy hf_lelp run_distill.py benchmarks examples
+	$(BIN)/lint-imports --no-cache --no-logo
 
 # torch goes first and with its dependencies: some builds of it need CUDA packages, which the lock, being for any machine,
 # does not list. A build without CUDA brings none in.
