@@ -5,7 +5,7 @@ model's own code. No hook and no table of architectures is needed.
 """
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -192,6 +192,22 @@ def auto_class(config: Any) -> Any:
 
 def _names(classes: Any) -> list[str]:
     return [model.__name__ for model in (classes if isinstance(classes, tuple) else (classes,))]
+
+
+def check_weights(name_or_path: str, loading: Mapping[str, Any], advice: str = "") -> None:
+    """Refuse a checkpoint that lacks weights of the model: they would be random.
+
+    Args:
+        name_or_path: of the checkpoint.
+        loading: what `from_pretrained` tells of it, with `output_loading_info`.
+        advice: what to do, for the message.
+
+    Raises:
+        ValueError: naming them.
+    """
+    missing = sorted(loading["missing_keys"])
+    if missing:
+        raise ValueError(f"{name_or_path} has no weights for {', '.join(missing)}: they would be random.{advice}")
 
 
 def load_processor(name_or_path: str, **hub: Any) -> Processor:

@@ -205,6 +205,11 @@ class LELPConfig(TrainingArguments):
         return AUTO in (self.num_subclasses, self.temperature, self.subclass_temperature)
 
     @property
+    def seed_of_rotations(self) -> int:
+        """`rotation_seed`, or where that is not set `seed`."""
+        return self.seed if self.rotation_seed is None else self.rotation_seed
+
+    @property
     def directions(self) -> int:
         """K, directions per class to fit: as many as any choice of S takes."""
         most = MOST_SUBCLASSES if self.num_subclasses == AUTO else int(self.num_subclasses)

@@ -143,7 +143,8 @@ class LELPTrainer(DataloadingMixin, SavingMixin):
             run: prepared; whatever was "auto" in its settings is chosen.
             **kwargs: of Trainer, but for model, args, datasets and processing class.
         """
-        self.prepared, self.args = run, run.args
+        # Trainer calls `model_init` before it sets the last two.
+        self.prepared, self.args, self.processing_class = run, run.args, run.processing_class
         self.subclass_scores = SubclassScores(run.args, run.projections)
         self._measured: dict[int, dict[str, float]] = {}
         self._fitted_with = fitted_with(run.args)

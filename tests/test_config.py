@@ -10,7 +10,7 @@ import pytest
 import yaml
 from transformers import HfArgumentParser, TrainingArguments
 
-from hf_lelp.config import LELPConfig
+from hf_lelp.config import LELPConfig, effective_settings, what_changes
 
 OWN = [field for field in dataclasses.fields(LELPConfig) if field.name not in TrainingArguments.__dataclass_fields__]
 
@@ -183,3 +183,18 @@ class TestFiles:
 
     def test_pickles(self) -> None:
         assert pickle.loads(pickle.dumps(config(**MEANT))).to_dict() == config(**MEANT).to_dict()
+
+
+def test_every_setting_declares_what_it_changes() -> None:
+    kinds = {field.name: what_changes(field.name) for field in OWN}
+    assert set(kinds.values()) == {"columns", "directions", "subclasses", "loss", "training", "nothing"}
+    assert all("changes" in field.metadata and field.metadata["help"] for field in OWN)
+    assert all(kinds[name] == "columns" for name in kinds if name.startswith("teacher_"))
+    assert what_changes("learning_rate") == what_changes("baseline") == "training"
+    assert what_changes("output_dir") == what_changes("hub_token") == what_changes("save_steps") == "nothing"
+
+
+def test_settings_that_do_nothing_are_left_out() -> None:
+    settings = {"num_subclasses": 1, "temperature": 2.0, "whitening": 0.5, "null_space": False, "learning_rate": 1.0}
+    assert effective_settings(settings) == {"num_subclasses": 1, "temperature": 2.0, "learning_rate": 1.0}
+    assert effective_settings({**settings, "num_subclasses": 2}) == {**settings, "num_subclasses": 2}

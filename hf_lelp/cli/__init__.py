@@ -1,0 +1,1 @@
+"""Options, data arguments, and one run from arguments to results."""

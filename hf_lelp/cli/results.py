@@ -1,6 +1,5 @@
 """The end of a run: its table, its size and speed, all_results.json."""
 
-import json
 import time
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,9 +12,9 @@ from transformers import PreTrainedModel
 
 from hf_lelp.classifiers import logits_of
 from hf_lelp.cli.groups import group_table, plot_groups
-from hf_lelp.data.encoding import Processor, encode, longest, on_device, pad
+from hf_lelp.data.encoding import Processor, batches, longest, on_device
 from hf_lelp.markdown import half_interval, markdown_table
-from hf_lelp.storage.files import write_atomically
+from hf_lelp.storage.files import write_json
 from hf_lelp.student.heads import saved_parameters
 
 
@@ -76,9 +75,7 @@ def size_and_speed(
     best = 0.0
     for _ in range(2):
         start = time.perf_counter()
-        for first in range(0, len(batch[input_columns[0]]), batch_size):
-            some = {name: values[first : first + batch_size] for name, values in batch.items()}
-            inputs = pad(processing_class, encode(processing_class, some, input_columns, max_length))
+        for inputs in batches(processing_class, batch, input_columns, max_length, batch_size):
             logits_of(model(**{name: on_device(value, model) for name, value in inputs.items()})).cpu()
         best = max(best, len(batch[input_columns[0]]) / (time.perf_counter() - start))
     on_gpu = model.device.type == "cuda"
@@ -95,7 +92,7 @@ def publish(
         everything["group_alignment"] = alignment
     path = output_dir / "all_results.json"
     if PartialState().is_main_process:
-        write_atomically(path, lambda temporary: temporary.write_text(json.dumps(everything, indent=2) + "\n"))
+        write_json(path, everything)
     if alignment is not None:
         say(f"\n{group_table(alignment)}")
         if PartialState().is_main_process and find_spec("matplotlib") is not None:

@@ -1,0 +1,1 @@
+"""Methods and seeds, compared on your own data."""

@@ -155,7 +155,7 @@ def build_trainer(
 
 def _with_subclasses(task: Task, method: Method, config: LELPConfig) -> tuple[Dataset, ClassProjections | None]:
     """The training data ready for the method's subclasses: with scores of its own, or projections to fit."""
-    seed = config.seed if config.rotation_seed is None else config.rotation_seed
+    seed = config.seed_of_rotations
     weight = task.head.weight if config.null_space else None
     columns, classes = task.train.with_format("numpy"), classes_of(task.train)
     if method.kind == "oracle":

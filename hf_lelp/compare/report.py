@@ -1,6 +1,5 @@
 """Results as tables of text."""
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
@@ -13,7 +12,7 @@ from hf_lelp.compare.plots import plot_comparison
 from hf_lelp.compare.run import Run
 from hf_lelp.compare.statistics import paired_difference
 from hf_lelp.markdown import markdown_table
-from hf_lelp.storage.files import write_atomically
+from hf_lelp.storage.files import write_json, write_text
 
 logger = logging.getLogger(__name__)
 
@@ -119,8 +118,8 @@ def publish(
     """
     summaries = {task: summarise(of_task, methods, reference) for task, of_task in runs.items()}
     text = "\n\n".join(f"### {task}\n\n{comparison_table(summary)}" for task, summary in summaries.items())
-    write_atomically(output_dir / "comparison.json", lambda path: path.write_text(json.dumps(summaries, indent=1)))
-    write_atomically(output_dir / "comparison.md", lambda path: path.write_text(text + "\n", encoding="utf-8"))
+    write_json(output_dir / "comparison.json", summaries, indent=1)
+    write_text(output_dir / "comparison.md", text + "\n")
     if find_spec("matplotlib") is None:
         logger.warning("No plots are drawn: they need matplotlib (pip install hf-lelp[demo])")
     else:

@@ -32,10 +32,9 @@ def paired_difference(ours: NDArray[np.bool_], theirs: NDArray[np.bool_]) -> dic
     by_example = 100 * (ours.mean(0) - theirs.mean(0))
     over_seeds = None
     if len(by_seed) > 1:
-        spread = stats.sem(by_seed)
-        if spread > 1e-9:  # differences that are all the same, by chance, would make it nothing
-            half = spread * stats.t.ppf((1 + CONFIDENCE) / 2, len(by_seed) - 1)
-            over_seeds = (float(by_seed.mean() - half), float(by_seed.mean() + half))
+        if stats.sem(by_seed) > 1e-9:  # differences that are all the same, by chance, would make it nothing
+            low, high = stats.ttest_1samp(by_seed, 0).confidence_interval(CONFIDENCE)
+            over_seeds = (float(low), float(high))
         elif not by_example.any():
             over_seeds = (0.0, 0.0)
     over_examples = bootstrap_interval(by_example)

@@ -1,0 +1,1 @@
+"""Rows become inputs, labels become class indices, alike for teacher and student."""

@@ -1,6 +1,6 @@
 """Rows of a dataset to a model's inputs, the same way for teacher and student: texts, images and sound."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -55,6 +55,30 @@ def pad(processing_class: Processor, encoded: dict[str, list[Any]]) -> dict[str,
             " Give it a size with height and width, or a crop_size."
         )
     return {name: torch.from_numpy(np.stack(values)) for name, values in encoded.items()}
+
+
+def batches(
+    processing_class: Processor,
+    rows: Mapping[str, Sequence[Any]],
+    columns: Sequence[str],
+    max_length: int | None,
+    batch_size: int,
+) -> Iterator[dict[str, torch.Tensor]]:
+    """A model's inputs for so many rows at a time, encoded and padded when they are asked for.
+
+    Args:
+        processing_class: a tokenizer, an image processor or a feature extractor.
+        rows: with the columns.
+        columns: one, or for texts two.
+        max_length: see `encode`.
+        batch_size: rows of each batch but the last.
+
+    Raises:
+        ValueError: see `encode` and `pad`.
+    """
+    for start in range(0, len(rows[columns[0]]), batch_size):
+        some = {name: rows[name][start : start + batch_size] for name in columns}
+        yield pad(processing_class, encode(processing_class, some, columns, max_length))
 
 
 def input_name(processing_class: Processor) -> str:

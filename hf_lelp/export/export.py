@@ -4,7 +4,6 @@ A student is a transformers model already: this is for those who cannot use `tru
 """
 
 import hashlib
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,14 +18,15 @@ from hf_lelp.classifiers import class_names, load_processor
 from hf_lelp.cli.data import DataArguments, load_data
 from hf_lelp.cli.options import Program
 from hf_lelp.data.columns import resolve_input_columns
+from hf_lelp.data.encoding import batches
 from hf_lelp.data.labels import NO_LABEL, resolve_classes
 from hf_lelp.data.rows import column_values
-from hf_lelp.data.text import max_tokens, set_pad_token, tokenize
+from hf_lelp.data.text import max_tokens, set_pad_token
 from hf_lelp.export.measure import measure, runtimes_table
 from hf_lelp.export.plain import plain_student
 from hf_lelp.export.runtimes import save_int8, save_onnx, save_torch_export, torch_runtime
-from hf_lelp.storage.checksums import WEIGHTS, write_checksums
-from hf_lelp.storage.files import check_writable, new_files, write_atomically
+from hf_lelp.storage.checksums import WEIGHTS, checksum, write_checksums
+from hf_lelp.storage.files import check_writable, new_files, read_json, write_json
 from hf_lelp.student.card import CARD_NAME, EvaluationData, StudentCard, add_runtimes, hub_id
 from hf_lelp.student.heads import student_head
 from hf_lelp.student.loading import load_student
@@ -106,16 +106,16 @@ def export(arguments: ExportArguments) -> dict[str, Any]:
     columns = resolve_input_columns(held_out, arguments.input_columns, arguments.label_column)
     labels = _labels(model, held_out, arguments.label_column)
 
-    def batches(dataset: Dataset, rows: int = BATCH_SIZE) -> Iterator[dict[str, torch.Tensor]]:
-        for start in range(0, len(dataset), rows):
-            tokens = tokenize(processing_class, dataset[start : start + rows], columns, limit)
-            yield dict(processing_class.pad(tokens, return_tensors="pt"))
+    def inputs_of(dataset: Dataset, rows: int = BATCH_SIZE) -> Iterator[dict[str, torch.Tensor]]:
+        return batches(processing_class, dataset.select_columns(columns)[:], columns, limit, rows)
 
-    inputs = list(batches(held_out))
+    inputs = list(inputs_of(held_out))
     results: dict[str, Any] = {}
     if "plain" in arguments.to:
         if isinstance(student_head(model), SubclassHead):
-            plain, report = plain_student(model, batches(train), inputs, labels, min_agreement=arguments.min_agreement)
+            plain, report = plain_student(
+                model, inputs_of(train), inputs, labels, min_agreement=arguments.min_agreement
+            )
             _save(plain, processing_class, _plain_card(student, model, plain, report), output_dir / "plain")
             results["plain"] = report
             print(f"plain: {_summary(report)}; saved in {output_dir / 'plain'}")
@@ -134,13 +134,12 @@ def export(arguments: ExportArguments) -> dict[str, Any]:
             print(f"int8: saved as {path.with_name('model_int8.onnx')}")
     if len(runtimes) > 1:
         processing_class.save_pretrained(output_dir)
-        singles = list(batches(held_out.select(range(min(SINGLES, len(held_out)))), rows=1))
+        singles = list(inputs_of(held_out.select(range(min(SINGLES, len(held_out)))), rows=1))
         results["runtimes"] = measure(runtimes, inputs, singles, labels)
         # ONNX shows no changed weight.
         exported = [path for path in (*output_dir.glob("*.pt2"), *output_dir.glob("onnx/*")) if path.is_file()]
         results["sha256"] = {
-            path.relative_to(output_dir).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in sorted(exported)
+            path.relative_to(output_dir).as_posix(): checksum(path, hashlib.sha256) for path in sorted(exported)
         }
         table = runtimes_table(results["runtimes"])
         print(f"\n{table}")
@@ -150,8 +149,7 @@ def export(arguments: ExportArguments) -> dict[str, Any]:
             add_runtimes(card, f"{table}\n\nMeasured on {len(held_out):,} rows. {threads}")
             print(f"\nThe table is on the card, {card}")
     if results:
-        text = json.dumps({**earlier, **results}, indent=2) + "\n"
-        write_atomically(output_dir / RESULTS_NAME, lambda temporary: temporary.write_text(text))
+        write_json(output_dir / RESULTS_NAME, {**earlier, **results})
     return results
 
 
@@ -212,13 +210,12 @@ def _summary(report: dict[str, float]) -> str:
 
 def _earlier(path: Path) -> dict[str, Any]:
     """What earlier exports to the same folder found."""
+    if not path.exists():
+        return {}
     try:
-        found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    except (ValueError, RecursionError) as error:
+        return read_json(path)
+    except ValueError as error:
         raise ValueError(f"{path} of an earlier export is damaged ({error}). Remove it.") from error
-    if not isinstance(found, dict):
-        raise ValueError(f"{path} of an earlier export is damaged (no dictionary). Remove it.")
-    return found
 
 
 PROGRAM = Program(

@@ -1,0 +1,1 @@
+"""Directions of each class, and subclass scores from them."""

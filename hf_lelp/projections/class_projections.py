@@ -5,7 +5,6 @@ scale are a small (C, S, S) matrix, made by `rotation` when a student is trained
 temperatures can change without touching the data.
 """
 
-import json
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -29,7 +28,7 @@ from hf_lelp.data.labels import NO_LABEL, Classes
 from hf_lelp.data.rows import column_names, mapped_anew, split_rows
 from hf_lelp.markdown import escape, template
 from hf_lelp.projections.principal_directions import Moments, orthonormal, principal_directions, row_space
-from hf_lelp.storage.files import new_files, write_atomically
+from hf_lelp.storage.files import new_files, read_json, write_atomically, write_json
 
 WEIGHTS_NAME = "class_projections.safetensors"
 METADATA_NAME = "config.json"
@@ -286,9 +285,7 @@ class ClassProjections(
             "fingerprint": self.fingerprint,
         }
         write_atomically(save_directory / WEIGHTS_NAME, lambda path: save_file(self._tensors(), path))
-        write_atomically(
-            save_directory / METADATA_NAME, lambda path: path.write_text(json.dumps(metadata, indent=2) + "\n")
-        )
+        write_json(save_directory / METADATA_NAME, metadata)
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> Self:
@@ -302,7 +299,7 @@ class ClassProjections(
             return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
         except FileNotFoundError as error:
             raise FileNotFoundError(f"No class projections in {pretrained_model_name_or_path}: {error}") from error
-        except (AttributeError, KeyError, TypeError, ValueError, RecursionError, SafetensorError) as error:
+        except (KeyError, TypeError, ValueError, SafetensorError) as error:
             raise ValueError(
                 f"The class projections in {pretrained_model_name_or_path} cannot be read"
                 f" ({type(error).__name__}: {error}). Fit and save them again."
@@ -317,7 +314,7 @@ class ClassProjections(
             hub = ("revision", "cache_dir", "force_download", "local_files_only", "token")
             return Path(hf_hub_download(model_id, name, **{key: kwargs[key] for key in hub if key in kwargs}))
 
-        metadata = json.loads(file(METADATA_NAME).read_text(encoding="utf-8"))
+        metadata = read_json(file(METADATA_NAME))
         if metadata["format_version"] != FORMAT_VERSION:
             raise ValueError(
                 f"they are of format {metadata['format_version']!r}, and this version of hf-lelp reads {FORMAT_VERSION}"

@@ -32,7 +32,7 @@ class SubclassScores:
             "random_rotation": args.random_rotation,
             "scale": args.scale_projections,
             "whitening": args.whitening or 0.0,
-            "seed": args.seed if args.rotation_seed is None else args.rotation_seed,
+            "seed": args.seed_of_rotations,
         }
 
     def __call__(self, column: torch.Tensor) -> torch.Tensor:

@@ -1,12 +1,14 @@
 """Checksums of a saved student or checkpoint: safetensors notices a file that was cut short, but no changed bit."""
 
-import json
+import hashlib
+from collections.abc import Callable
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import Any
 
 import xxhash
 
-from hf_lelp.storage.files import write_atomically
+from hf_lelp.storage.files import read_json, write_json
 
 CHECKSUMS_NAME = "checksums.json"
 WEIGHTS = "*model*.safetensors"  # of a student; its other files are for people to change, and to save again
@@ -21,8 +23,8 @@ def write_checksums(folder: Path, names: str = "*", of: Path | None = None) -> N
         of: their folder, where it is another.
     """
     files = _files(of or folder)
-    found = {name: _file_checksum(path) for name, path in files.items() if fnmatch(path.name, names)}
-    write_atomically(folder / CHECKSUMS_NAME, lambda path: path.write_text(json.dumps(found, indent=1) + "\n"))
+    found = {name: checksum(path) for name, path in files.items() if fnmatch(path.name, names)}
+    write_json(folder / CHECKSUMS_NAME, found, indent=1)
 
 
 def check_checksums(folder: Path) -> None:
@@ -33,15 +35,11 @@ def check_checksums(folder: Path) -> None:
     """
     if not (folder / CHECKSUMS_NAME).is_file():
         return
-    try:
-        expected = json.loads((folder / CHECKSUMS_NAME).read_text(encoding="utf-8"))
-        named = expected.items()
-    except (ValueError, AttributeError, RecursionError) as error:
-        raise ValueError(f"{folder / CHECKSUMS_NAME} cannot be read ({error}): it is damaged.") from error
+    named = read_json(folder / CHECKSUMS_NAME).items()
     # Names are looked up among the folder's files, never opened: a forged one may lead elsewhere.
     files = _files(folder)
     for name, value in named:
-        if name not in files or _file_checksum(files[name]) != value:
+        if name not in files or checksum(files[name]) != value:
             state = "is not the one that was saved" if name in files else "is missing"
             raise ValueError(
                 f"{folder}: {name} {state}, by {CHECKSUMS_NAME}. It is damaged, or was changed since. Take another"
@@ -60,9 +58,7 @@ def _files(folder: Path) -> dict[str, Path]:
     }
 
 
-def _file_checksum(path: Path) -> str:
-    digest = xxhash.xxh3_128()
-    with path.open("rb") as file:
-        while part := file.read(2**22):
-            digest.update(part)
-    return digest.hexdigest()
+def checksum(file: Path, kind: Callable[[], Any] = xxhash.xxh3_128) -> str:
+    """Hash of a file's bytes, by any of hashlib's or xxhash's kinds."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, kind).hexdigest()

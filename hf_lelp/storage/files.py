@@ -1,12 +1,14 @@
 """Writing files so that a reader never sees half of one."""
 
+import json
 import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
@@ -29,6 +31,32 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def write_text(file: Path, text: str) -> None:
+    """Write a text in UTF-8, whole or not at all."""
+    write_atomically(file, lambda path: path.write_text(text, encoding="utf-8"))
+
+
+def write_json(file: Path, content: Mapping[str, Any], indent: int | None = 2) -> None:
+    """Write a dictionary as JSON, whole or not at all."""
+    write_text(file, json.dumps(content, indent=indent) + "\n")
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """Read a dictionary from JSON.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if the file is damaged.
+    """
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{file} cannot be read ({error}): it is damaged.") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{file} cannot be read (it holds a {type(found).__name__}): it is damaged.")
+    return found
 
 
 def remove_leftovers(folder: Path, age: float = 3600.0) -> None:

@@ -5,7 +5,6 @@ file that is cut short or has a wrong bit is thrown away and made again: it is o
 once, and again when its size or time of change is not what they were.
 """
 
-import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -21,7 +20,7 @@ from datasets.table import MemoryMappedTable, concat_tables
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
-from hf_lelp.storage.files import remove_leftovers, write_atomically
+from hf_lelp.storage.files import read_json, remove_leftovers, write_atomically, write_json
 
 SHARD_ROWS = 2048
 
@@ -104,9 +103,8 @@ def make_missing_shards(
     if state.is_main_process:
         stamps = {file.name: _stamp(file) for file in of_share}
         if not stamps.items() <= record.items():
-            merged = json.dumps(_read_record(folder) | stamps, indent=0)
             with suppress(OSError):  # it saves time alone, and a cache may be there to be read only
-                write_atomically(folder / RECORD_NAME, lambda path: path.write_text(merged))
+                write_json(folder / RECORD_NAME, _read_record(folder) | stamps, indent=0)
     return total
 
 
@@ -151,10 +149,9 @@ def _stamp(file: Path) -> list[int]:
 def _read_record(folder: Path) -> dict[str, list[int]]:
     """Size and time of change of each file when it was last known to be whole."""
     try:
-        record = json.loads((folder / RECORD_NAME).read_text())
-    except (FileNotFoundError, ValueError, RecursionError):
+        return read_json(folder / RECORD_NAME)
+    except (FileNotFoundError, ValueError):
         return {}
-    return record if isinstance(record, dict) else {}
 
 
 def default_cache_dir() -> Path:

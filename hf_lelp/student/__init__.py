@@ -1,0 +1,1 @@
+"""The two forms of head; loading, checkpoints and the model card."""

@@ -13,7 +13,7 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
 from hf_lelp.markdown import escape, half_interval, markdown_table, printable, template
-from hf_lelp.storage.files import write_atomically
+from hf_lelp.storage.files import write_text
 
 CARD_NAME = "README.md"
 
@@ -139,7 +139,7 @@ class StudentCard:
     def save(self, path: Path) -> None:
         """Write the card."""
         content = str(self.render())
-        write_atomically(path, lambda temporary: temporary.write_text(content, encoding="utf-8"))
+        write_text(path, content)
 
     def _metadata(self, task: str | None, title: str) -> ModelCardData:
         figures = self.results.get(self.row, {})
@@ -250,7 +250,7 @@ def add_runtimes(path: Path, table: str) -> None:
     start, end = own.span() if own else (after.start(),) * 2 if after else (len(text),) * 2
     rest = f"\n{text[end:]}" if text[end:] else ""
     text = f"{text[:start].rstrip()}\n\n## Other runtimes\n\n{table}\n{rest}"
-    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    write_text(path, text)
 
 
 def with_user_facts(

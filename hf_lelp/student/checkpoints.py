@@ -4,7 +4,6 @@ The model saved in it is the one that is published; an auxiliary layer, and what
 beside it for resuming only.
 """
 
-import json
 import logging
 import os
 import shutil
@@ -20,7 +19,7 @@ from transformers import PreTrainedModel
 from transformers.utils import SAFE_WEIGHTS_NAME
 
 from hf_lelp.storage.checksums import CHECKSUMS_NAME, check_checksums
-from hf_lelp.storage.files import write_atomically
+from hf_lelp.storage.files import read_json, write_atomically, write_json
 from hf_lelp.student.heads import AuxiliaryHead, StudentHead
 
 PROJECTIONS_FOLDER = "class_projections"
@@ -41,8 +40,7 @@ def save_for_resuming(folder: Path, head: StudentHead | None, settings: dict[str
         head: of the student.
         settings: what must be the same when training goes on; to be had as JSON.
     """
-    text = json.dumps(settings) + "\n"
-    write_atomically(folder / SETTINGS_NAME, lambda path: path.write_text(text))
+    write_json(folder / SETTINGS_NAME, settings, indent=None)
     if isinstance(head, AuxiliaryHead):
         parameters = {name: value.contiguous() for name, value in head.auxiliary.state_dict().items()}
         write_atomically(folder / AUXILIARY_NAME, lambda path: save_file(parameters, path))
@@ -102,8 +100,8 @@ def check_checkpoint(folder: Path) -> None:
         ValueError: saying what is wrong.
     """
     try:
-        json.loads((folder / STATE_NAME).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        read_json(folder / STATE_NAME)
+    except (OSError, ValueError) as error:
         raise ValueError(
             f"{folder} is no whole checkpoint: {STATE_NAME}, the last file to be written, cannot be read ({error})."
             " Resume from another one."
@@ -184,8 +182,8 @@ def check_settings(checkpoint: str, settings: dict[str, Any]) -> None:
     if not file.exists():
         return
     try:
-        found = dict(json.loads(file.read_text(encoding="utf-8")))
-    except (TypeError, ValueError, RecursionError) as error:
+        found = read_json(file)
+    except ValueError as error:
         raise ValueError(f"{file} is damaged ({error}). Resume from another checkpoint.") from error
     found.setdefault("whitening", 0.0)  # of checkpoints from before there was any
     names = [name for name, value in settings.items() if None not in (value, found.get(name)) and found[name] != value]

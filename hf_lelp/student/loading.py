@@ -1,6 +1,5 @@
 """Load a student to train, or one that was saved."""
 
-import json
 import os
 from pathlib import Path
 from typing import Any, cast
@@ -10,8 +9,9 @@ import transformers
 from transformers import AutoConfig, PreTrainedModel
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME
 
-from hf_lelp.classifiers import AUTO_CLASSES, auto_class
+from hf_lelp.classifiers import AUTO_CLASSES, auto_class, check_weights
 from hf_lelp.storage.checksums import check_checksums
+from hf_lelp.storage.files import read_json
 from hf_lelp.student.heads import subclass_model
 
 
@@ -43,7 +43,7 @@ def load_student(name_or_path: str, **kwargs: Any) -> PreTrainedModel:
 
 def _check_index(file: Path) -> None:
     """Refuse weights that lie elsewhere: transformers follows whatever the index of weights in several files says."""
-    names = set(json.loads(file.read_text(encoding="utf-8"))["weight_map"].values()) if file.exists() else set()
+    names = set(read_json(file)["weight_map"].values()) if file.exists() else set()
     elsewhere = sorted(name for name in names if Path(name).name != name)
     if elsewhere:
         raise ValueError(f"{file.name} names {', '.join(elsewhere)}, outside its folder")
@@ -68,10 +68,7 @@ def _load_student(name_or_path: str, **kwargs: Any) -> PreTrainedModel:
     settings = {"use_safetensors": True, **kwargs, "output_loading_info": True}
     loaded: Any = base.from_pretrained(name_or_path, **settings)
     model, loading = loaded
-    if loading["missing_keys"]:
-        raise ValueError(
-            f"{name_or_path} has no weights for {', '.join(sorted(loading['missing_keys']))}: they would be random."
-        )
+    check_weights(name_or_path, loading)
     return cast(PreTrainedModel, model)
 
 

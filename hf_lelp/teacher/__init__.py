@@ -1,0 +1,1 @@
+"""A fine-tuned classifier, run once, its columns kept."""

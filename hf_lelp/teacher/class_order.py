@@ -192,9 +192,10 @@ def check_teacher(teacher_logits: NDArray[np.floating], labels: NDArray[np.integ
     labels, predicted = labels[labelled], teacher_logits[labelled].argmax(-1)
     accuracy = float((predicted == labels).mean())
     majority = float(np.bincount(labels).max() / len(labels))
-    confusion = np.zeros((classes.num_labels, classes.num_labels), dtype=np.int64)
-    np.add.at(confusion, (labels, predicted), 1)
+    from sklearn.metrics import confusion_matrix  # slow to import
+
     identity = np.arange(classes.num_labels)
+    confusion = confusion_matrix(labels, predicted, labels=identity)
     best = linear_sum_assignment(confusion, maximize=True)[1]
     if accuracy >= majority and not _in_each_others_place(confusion, best):
         return

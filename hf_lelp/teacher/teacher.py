@@ -19,6 +19,7 @@ from hf_lelp.classifiers import (
     LinearHead,
     auto_class,
     check_embedding,
+    check_weights,
     class_names,
     find_heads,
     headless,
@@ -27,7 +28,7 @@ from hf_lelp.classifiers import (
     logits_of,
 )
 from hf_lelp.data.columns import EMBEDDING_COLUMN, LOGITS_COLUMN, TEACHER_MARK
-from hf_lelp.data.encoding import Processor, encode, longest, on_device, pad
+from hf_lelp.data.encoding import Processor, batches, encode, longest, on_device, pad
 from hf_lelp.data.text import set_pad_token
 
 CHECKED_ROWS = 2  # on which the captured embedding is compared with the model's logits
@@ -142,11 +143,8 @@ class Teacher:
         model, loading = auto_class(config).from_pretrained(
             name_or_path, config=config, dtype=dtype, output_loading_info=True, **hub
         )
-        if loading["missing_keys"]:
-            raise ValueError(
-                f"{name_or_path} has no weights for {', '.join(sorted(loading['missing_keys']))}: they would be random."
-                " A teacher must be a fine-tuned classifier; fine-tune this checkpoint on your task first."
-            )
+        advice = " A teacher must be a fine-tuned classifier; fine-tune this checkpoint on your task first."
+        check_weights(name_or_path, loading, advice)
         if processing_class is None:
             processing_class = load_processor(name_or_path, **hub)
         return cls(model, processing_class, **kwargs)
@@ -213,12 +211,10 @@ class Teacher:
                 some = {name: [values[row] for row in rows] for name, values in tokens.items()}
                 yield rows, pad(self.processing_class, some)
             return
-        (column,) = self.input_columns
-        values = batch[column]
-        for start in starts:  # pixels and samples of all rows at once may not fit in memory
-            rows = np.arange(start, min(start + self.batch_size, count))
-            some = {column: values[start : start + self.batch_size]}
-            yield rows, pad(self.processing_class, encode(self.processing_class, some, [column], self.max_length))
+        # Pixels and samples of all rows at once may not fit in memory.
+        made = batches(self.processing_class, batch, self.input_columns, self.max_length, self.batch_size)
+        for start, inputs in zip(starts, made, strict=True):
+            yield np.arange(start, min(start + self.batch_size, count)), inputs
 
     @torch.inference_mode()
     def _embed(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:

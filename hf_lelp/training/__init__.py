@@ -1,0 +1,1 @@
+"""What LELPTrainer is made of: columns, automatic settings, dataloading, saving."""

@@ -36,7 +36,7 @@ from hf_lelp.config import AUTO, MOST_SUBCLASSES, SILENT_RUN, LELPConfig, effect
 from hf_lelp.data.columns import LOGITS_COLUMN, PROJECTIONS_COLUMN
 from hf_lelp.data.labels import classes_of
 from hf_lelp.data.rows import column_values, transform_of
-from hf_lelp.storage.files import write_atomically
+from hf_lelp.storage.files import read_json, write_json
 from hf_lelp.training.student_inputs import OnTheFly
 
 logger = logging.getLogger(__name__)
@@ -97,8 +97,7 @@ def choose_settings(
             seconds = time.perf_counter() - start
             known[key] = {**settings, "accuracy": float((logits.argmax(-1) == truth).mean()), "seconds": seconds}
             if PartialState().is_main_process:
-                text = json.dumps({"trials": known}, indent=2)
-                write_atomically(file, lambda path: path.write_text(text + "\n"))
+                write_json(file, {"trials": known})
         found = {**known[key], **settings}  # of one that was found, not all need be named
         if found not in tried:
             tried.append(found)
@@ -201,12 +200,12 @@ def _read(file: Path) -> dict[str, dict[str, Any]]:
     found: list[dict[str, dict[str, Any]]] = [{}]
     if PartialState().is_main_process and file.exists():
         try:
-            saved = dict(json.loads(file.read_text())["trials"])
+            saved = dict(read_json(file)["trials"])
             measured = ("accuracy", "seconds")
             found = [
                 {key: {**trial, **{name: float(trial[name]) for name in measured}} for key, trial in saved.items()}
             ]
-        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+        except (ValueError, KeyError, TypeError, OverflowError) as error:
             logger.warning(f"{file} cannot be read ({error}); its trials are made again")
     return broadcast_object_list(found)[0]
 

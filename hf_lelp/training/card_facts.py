@@ -91,13 +91,12 @@ def settings_of(config: LELPConfig, projections: ClassProjections | None, traini
     method = method_of(config)
     settings: dict[str, Any] = {}
     if method == "lelp":
-        seed = config.seed if config.rotation_seed is None else config.rotation_seed
         settings |= {
             "pseudo-subclasses per class, S": config.num_subclasses,
             "subclass temperature, β": config.subclass_temperature,
             "student head": config.student_head,
             "null space of the teacher's final layer": projections.null_space if projections else config.null_space,
-            "random rotation": f"seed {seed}" if config.random_rotation else False,
+            "random rotation": f"seed {config.seed_of_rotations}" if config.random_rotation else False,
             "projections scaled to unit variance": config.scale_projections,
         }
         if config.whitening:

@@ -1,0 +1,1 @@
+"""Methods and controls that LELP is compared with."""
