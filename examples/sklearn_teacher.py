@@ -2,7 +2,7 @@
 
     python -m examples.sklearn_teacher
 
-All that LELP asks of a teacher is in `hf_lelp.teacher.protocol.TeacherLike`: logits that are a linear map of an embedding.
+All that LELP asks of a teacher is in `hf_lelp.TeacherLike`: logits that are a linear map of an embedding.
 Here nothing but the regression is fitted, on few texts. The data and the student are those of the demo.
 """
 

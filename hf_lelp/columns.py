@@ -9,6 +9,6 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from hf_lelp.teacher.columns import teacher_columns
 
-    moved = "hf_lelp.columns.teacher_columns is hf_lelp.teacher.columns.teacher_columns now; this name goes with version 0.3"
-    warnings.warn(moved, DeprecationWarning, stacklevel=2)
+    moved = "hf_lelp.columns.teacher_columns is hf_lelp.teacher.columns.teacher_columns now"
+    warnings.warn(f"{moved}; this name goes with version 0.3", DeprecationWarning, stacklevel=2)
     return teacher_columns

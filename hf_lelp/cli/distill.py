@@ -144,7 +144,7 @@ class _Inputs:
 
 @dataclass(frozen=True)
 class _Student:
-    """A trained student: its figures, its logits, (N, C), for the evaluation rows, their labels, (N,), and its place."""
+    """A trained student: figures, logits, (N, C), of the evaluation rows, their labels, (N,), and where it is."""
 
     figures: dict[str, Any]
     logits: Any

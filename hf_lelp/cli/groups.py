@@ -129,6 +129,7 @@ def alignment_of(trainer: LELPTrainer, groups: list[str]) -> dict[str, Any]:
 
 
 def group_names(dataset: Dataset, column: str) -> list[str]:
+    """The group of each row by its name."""
     feature = dataset.features[column]
     groups = column_values(dataset, column)
     return feature.int2str(groups) if isinstance(feature, ClassLabel) else list(map(str, groups))

@@ -185,8 +185,8 @@ def _with_retrained_teacher(train: Dataset, config: LELPConfig) -> tuple[Dataset
     if SUBCLASS_LOGITS_COLUMN not in train.column_names:
         raise ValueError(
             f"Subclass Distillation needs a teacher retrained with subclasses of its own: their logits, (C, S), as the"
-            f" column {SUBCLASS_LOGITS_COLUMN} (see hf_lelp.compare.baselines.clusterings.subclass_auxiliary_loss). The training data"
-            f" has {', '.join(train.column_names)}."
+            f" column {SUBCLASS_LOGITS_COLUMN} (see hf_lelp.compare.baselines.clusterings.subclass_auxiliary_loss). The"
+            f" training data has {', '.join(train.column_names)}."
         )
     outputs = torch.as_tensor(np.asarray(column_values(train.with_format("numpy"), SUBCLASS_LOGITS_COLUMN)))
     logits, scores = clusterings.teacher_subclasses(outputs, float(config.temperature))

@@ -46,8 +46,8 @@ def load_aligned_teacher(
     """Load the teacher, settle the classes with the data, and have the teacher give them in the data's order.
 
     Args:
-        teacher_model: id, folder, model or `TeacherLike`; left alone where `args.alpha` is 1 or there is no dataset. One
-            that is aligned already comes back as it is.
+        teacher_model: id, folder, model or `TeacherLike`; left alone where `args.alpha` is 1 or there is no dataset.
+            One that is aligned already comes back as it is.
         processing_class: its tokenizer, image processor or feature extractor, `None` for the one saved with it.
         args: settings of the run.
         dataset: training data or `None`.

@@ -1,8 +1,8 @@
 """The teacher's columns of a dataset: run once, kept, fitted and projected.
 
-The pass is cut into shards of rows (`hf_lelp.storage.shards`). A shard's file is named by what its content depends on, the
-teacher and the rows. So a second run finds every shard, a killed run goes on where it stopped, another dataset with the
-same rows shares them, and several processes or machines share the work; the result is the same.
+The pass is cut into shards of rows (`hf_lelp.storage.shards`). The teacher and the rows give a shard's file its name.
+So a second run finds every shard, and a killed run goes on where it stopped. Another dataset with the same rows shares
+them. Several processes or machines share the work; the result is the same.
 """
 
 import logging

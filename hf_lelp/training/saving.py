@@ -111,7 +111,7 @@ class SavingMixin(Trainer):
         )
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
-        """Write README.md in `output_dir`; takes what Trainer's takes, and so does `push_to_hub` (see `with_user_facts`)."""
+        """Write README.md in `output_dir`. Arguments as in Trainer and `push_to_hub`: see `with_user_facts`."""
         if self.is_world_process_zero():
             with_user_facts(self.student_card(), *args, **kwargs).save(Path(self.args.output_dir or ".") / CARD_NAME)
 

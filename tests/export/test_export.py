@@ -323,9 +323,11 @@ class TestCommand:
             (["--to", "plain"], "either dataset_name or train_file"),
         ],
     )
-    def test_mistakes_are_one_line(self, options: list[str], message: str) -> None:
-        with pytest.raises(SystemExit, match=f"^error: .*{message}"):
-            PROGRAM.main(["student", *options])
+    def test_mistakes_are_one_line(self, options: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+        with pytest.raises(SystemExit) as ended:
+            PROGRAM.main(["student", *options], "hf-lelp export")
+        usage, told = capsys.readouterr().err.splitlines()
+        assert ended.value.code == 2 and usage.startswith("usage: hf-lelp export [STUDENT]") and message in told
 
     def test_refusal_is_one_line(self, tmp_path: Path) -> None:
         folder = self.saved(student(spread=2.0), tmp_path)
@@ -334,3 +336,16 @@ class TestCommand:
             PROGRAM.main(
                 [folder, "--to", "plain", "--train_file", f"{tmp_path}/train.csv", "--output_dir", str(tmp_path)]
             )
+
+
+def test_options_from_yaml(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "export.yaml").write_text("student: here\nto: onnx\neval_file: e.csv\nmin_agreement: 1e-1\n")
+    (arguments,) = PROGRAM.parse(["--config", str(tmp_path / "export.yaml")])
+    assert (arguments.student, arguments.to, arguments.eval_file) == ("here", ["onnx"], "e.csv")
+    (arguments,) = PROGRAM.parse(
+        ["there", "--config", str(tmp_path / "export.yaml"), "--to", "plain", "--train_file", "t.csv"]
+    )
+    assert (arguments.student, arguments.to) == ("there", ["plain"])
+    with pytest.raises(SystemExit):
+        PROGRAM.parse(["--to", "onnx", "--eval_file", "e.csv"])
+    assert "student is missing: a folder or Hub id." in capsys.readouterr().err

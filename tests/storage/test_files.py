@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hf_lelp.storage.files import check_writable, new_files, remove_leftovers, write_atomically
+from hf_lelp.storage.files import check_writable, new_files, read_json, remove_leftovers, write_atomically, write_json
 
 
 def test_writes_the_file_and_makes_its_folder(tmp_path: Path) -> None:
@@ -131,3 +131,16 @@ def test_a_folder_that_cannot_be_written_to(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match=r"Nothing can be written to .*file/out \(Not a directory\)\. Choose another"):
         check_writable(tmp_path / "file" / "out")
+
+
+@pytest.mark.parametrize("content", ["{", "[1]", "[" * 100_000, b"\xff\xfe"])
+def test_a_damaged_dictionary_is_named(tmp_path: Path, content: str | bytes) -> None:
+    file = tmp_path / "some.json"
+    write_json(file, {"a": [1], "ü": None})
+    assert read_json(file) == {"a": [1], "ü": None}
+    file.write_bytes(content.encode() if isinstance(content, str) else content)
+    with pytest.raises(ValueError, match=r"some\.json cannot be read \(.*\): it is damaged\."):
+        read_json(file)
+    file.unlink()
+    with pytest.raises(FileNotFoundError):
+        read_json(file)

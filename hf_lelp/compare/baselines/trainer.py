@@ -55,8 +55,7 @@ class BaselineConfig(LELPConfig):
         baseline: the method: "soft_targets" (targets softened by τ, the student's softmax not), "logit_regression",
             "dkd", "annealing" (Annealing-KD: regression on annealed logits, then labels), "comparative", and, added to
             plain distillation, "embedding_mse", "fitnet" (embeddings first, plain distillation after), "vid", "rkd" and
-            "crd". See `hf_lelp.compare.baselines.losses` for each one's source. All but RKD read embeddings of which every dimension
-            was standardised.
+            "crd". See `baselines.losses` for each one's source. All but RKD read standardised embeddings.
         baseline_weight: of the term added to plain distillation.
 
     Raises:
