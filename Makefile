@@ -8,7 +8,7 @@ LOCK_VENV := $(VENV)-lock
 LOCK_PINS ?= torch==2.13.0 transformers==5.23.0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-lowest benchmark lint lock
+.PHONY: help demo test test-lowest benchmark lint lock wheel
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 24
@@ -35,10 +35,11 @@ benchmark: $(STAMP) ## run the evidence: hours, in parts that resume (PARTS=tria
 	$(BIN)/python -m benchmarks.evidence $(PARTS)
 	$(BIN)/python -m benchmarks.evidence.page
 
-lint: $(STAMP) ## check style, formatting and types
+lint: $(STAMP) ## check style, formatting, types and which part imports which
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy hf_lelp run_distill.py benchmarks examples
+	$(BIN)/lint-imports --no-cache --no-logo
 
 # torch goes first and with its dependencies: some builds of it need CUDA packages, which the lock, being for any machine,
 # does not list. A build without CUDA brings none in.
@@ -49,6 +50,21 @@ $(STAMP): requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --no-deps --requirement requirements.lock
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
+
+# What an earlier build left goes first: setuptools would pack it again. The environment of the check is
+# empty but for the wheel, so that the program's help and version need nothing else.
+DIST ?= dist
+WHEEL_VENV := $(VENV)-wheel
+
+wheel: $(STAMP) ## build the wheel and the sdist, and run the program from the wheel alone
+	rm -rf build $(DIST)/hf_lelp-* $(WHEEL_VENV)
+	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --no-index --wheel-dir $(DIST) .
+	$(BIN)/python -c "from setuptools import build_meta; build_meta.build_sdist('$(DIST)')" >/dev/null
+	$(PYTHON) -m venv $(WHEEL_VENV)
+	$(WHEEL_VENV)/bin/python -m pip install --quiet --no-deps --no-index $(DIST)/*.whl
+	$(WHEEL_VENV)/bin/hf-lelp --help
+	$(WHEEL_VENV)/bin/hf-lelp --version
+	rm -rf build $(WHEEL_VENV)
 
 lock: ## resolve the dependencies afresh and rewrite requirements.lock
 	$(PYTHON) -m venv --clear $(LOCK_VENV)

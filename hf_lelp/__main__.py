@@ -1,12 +1,18 @@
-"""Runs the program `hf-lelp`, and `python -m hf_lelp`, which distils if no command is named."""
+"""The program `hf-lelp`, and `python -m hf_lelp`, which distils where no command is named.
+
+Only a command's own module imports what the command needs: the help and the version come at once.
+"""
 
 import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
 from importlib import import_module
-from importlib.metadata import version
+from typing import TYPE_CHECKING
 
-from hf_lelp.cli.options import Program
+from hf_lelp import __version__
+
+if TYPE_CHECKING:
+    from hf_lelp.cli.options import Program
 
 # For each command: the module of its PROGRAM, imported only when needed, and what the command does.
 COMMANDS = {
@@ -40,7 +46,7 @@ def console() -> None:
         print("\n".join([*lines, "", "hf-lelp COMMAND --help shows a command's options. A first student:", ""]))
         print("  hf-lelp distill --train_file mine.csv --teacher_model TEACHER --student_model STUDENT")
     elif first == "--version":
-        print(f"hf-lelp {version('hf-lelp')}")
+        print(f"hf-lelp {__version__}")
     elif first in COMMANDS or first.startswith("-"):
         main(argv, "hf-lelp")
     else:
