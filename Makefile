@@ -8,7 +8,7 @@ LOCK_VENV := $(VENV)-lock
 LOCK_PINS ?= torch==2.13.0 transformers==5.23.0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-lowest benchmark lint lock wheel
+.PHONY: help demo test test-all test-quick test-lowest benchmark lint lock wheel
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 24
@@ -16,15 +16,29 @@ help: ## list the targets
 demo: $(STAMP) ## distil a small student from a teacher and show what it gained
 	$(BIN)/python run_distill.py
 
+# Tests run in as many processes as there are cores, eight at most, with a thread each: more threads than cores are slow.
+WORKERS ?= auto
+PYTEST = python -m pytest -n $(WORKERS) --maxprocesses 8 --dist worksteal
+# The core: equations, columns, the fit, targets, heads, settings, files.
+QUICK := tests/data tests/storage tests/projections tests/teacher/test_class_order.py tests/training/test_targets.py \
+  tests/training/test_student_inputs.py tests/student/test_heads.py tests/project/test_rooms.py \
+  tests/test_classifiers.py tests/test_config.py tests/test_losses.py tests/test_main.py tests/test_markdown.py
+
 test: $(STAMP) ## run the tests
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/$(PYTEST) -m "not surroundings"
+
+test-all: $(STAMP) ## run all tests, with those that need a browser, Ray or notebooks
+	OMP_NUM_THREADS=1 $(BIN)/$(PYTEST)
+
+test-quick: $(STAMP) ## a verdict on the core, in 90 seconds
+	OMP_NUM_THREADS=1 $(BIN)/$(PYTEST) $(QUICK)
 
 # The lowest versions that pyproject.toml admits and the tests pass on, with what they need; the rest from the lock.
 LOWEST ?= transformers==5.13.1 datasets==4.0.0
 LOWEST_TESTS ?= tests
 
 test-lowest: $(VENV)-lowest/.lowest ## run the tests on the lowest versions of transformers and datasets
-	$(VENV)-lowest/bin/python -m pytest $(LOWEST_TESTS)
+	OMP_NUM_THREADS=1 $(VENV)-lowest/bin/$(PYTEST) $(LOWEST_TESTS)
 
 $(VENV)-lowest/.lowest: requirements.lock pyproject.toml
 	$(MAKE) VENV=$(VENV)-lowest $(VENV)-lowest/.installed

@@ -7,6 +7,7 @@ import sys
 from dataclasses import fields
 from pathlib import Path
 
+import forked
 import pytest
 import tiny
 import yaml
@@ -19,7 +20,7 @@ from hf_lelp.cli.options import WIDTH, errors_as_one_line
 
 
 def run(*argv: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, ROOT / "run_distill.py", *argv], cwd=cwd, capture_output=True, text=True)
+    return forked.run(ROOT / "run_distill.py", *argv, cwd=cwd)
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import forked
 import numpy as np
 import pytest
 import runs
@@ -47,6 +48,8 @@ def distill(launcher: list[str], assets: Path, name: str, **more: str) -> subpro
         **more,
     }
     arguments = [part for key, value in options.items() for part in (f"--{key}", value)]
+    if launcher == [sys.executable]:
+        return forked.run(*command[1:], *arguments, cwd=assets)
     return subprocess.run([*command, *arguments], cwd=assets, capture_output=True, text=True, timeout=300)
 
 
@@ -122,9 +125,10 @@ def test_processes_that_do_not_know_of_each_other_are_refused(assets: Path) -> N
 def test_several_processes_train_the_student_of_one_at_the_same_global_batch(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(HELPERS)])}
     script = str(ROOT / "tests" / "distributed" / "train.py")
-    commands = [sys.executable, script, "one", "16"], launched("cpu.yaml", script, "two", "8")
-    for command in commands:
-        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+    alone = forked.run(script, "one", "16", cwd=tmp_path)
+    command = launched("cpu.yaml", script, "two", "8")
+    together = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+    for done in (alone, together):
         assert done.returncode == 0, done.stderr
     one = load_file(tmp_path / "one" / "trainer.safetensors")
     name = "bert.embeddings.word_embeddings.weight"

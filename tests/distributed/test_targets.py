@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import forked
 import numpy as np
 from numpy.typing import NDArray
 from ports import free_port
@@ -13,11 +14,16 @@ SCRIPT = Path(__file__).parent / "targets.py"
 LAUNCH = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
 
 
-def found(folder: Path, seed: int, launcher: list[str] | None = None, hash_seed: int = 0) -> list[NDArray[np.float32]]:
+def found(
+    folder: Path, seed: int, launcher: list[str] | None = None, hash_seed: int | None = None
+) -> list[NDArray[np.float32]]:
     """The targets that each process found."""
-    command = [*(launcher or [sys.executable]), str(SCRIPT), str(folder), str(seed)]
-    environment = {**os.environ, "PYTHONHASHSEED": str(hash_seed)}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
+    if hash_seed is None:
+        done = forked.run(SCRIPT, folder, str(seed))
+    else:
+        command = [*(launcher or [sys.executable]), str(SCRIPT), str(folder), str(seed)]
+        environment = {**os.environ, "PYTHONHASHSEED": str(hash_seed)}
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
     assert done.returncode == 0, done.stderr
     return [np.load(path) for path in sorted(folder.glob("targets-*.npy"))]
 

@@ -3,10 +3,9 @@
 import ast
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
+import forked
 import pytest
 import runs
 import tiny
@@ -138,11 +137,8 @@ def test_no_token_and_no_local_path_in_what_a_run_writes(tmp_path: Path) -> None
         "report_to": "none",
     }
     arguments = [part for key, value in options.items() for part in (f"--{key}", str(value))]
-    command = [sys.executable, str(ROOT / "run_distill.py"), "--use_cpu", "--config", "/dev/null", *arguments]
-    environment = {**os.environ, "HF_TOKEN": "hf_canarytoken"}
-    done = subprocess.run(
-        [*command, "--method", "kd", "lelp"], cwd=folder, capture_output=True, text=True, timeout=300, env=environment
-    )
+    command = [ROOT / "run_distill.py", "--use_cpu", "--config", "/dev/null", *arguments, "--method", "kd", "lelp"]
+    done = forked.run(*command, cwd=folder, env={**os.environ, "HF_TOKEN": "hf_canarytoken"})
     assert done.returncode == 0, done.stderr
     written = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     assert {"out/lelp/README.md", "out/lelp/training_args.bin", "out/all_results.json"} <= written.keys()
