@@ -27,6 +27,7 @@ from hf_lelp.data.rows import column_values
 from hf_lelp.losses import distillation_loss, label_loss
 from hf_lelp.student.heads import AuxiliaryHead, place_auxiliary
 from hf_lelp.trainer import LELPTrainer
+from hf_lelp.training.prepared_run import PreparedRun
 
 Baseline = Literal[
     "soft_targets",
@@ -106,11 +107,15 @@ class BaselineTrainer(LELPTrainer):
                 f"The method {args.baseline} reads {EMBEDDING_COLUMN}, and the training data has"
                 f" {', '.join(train_dataset.column_names)}. Make the column with a Teacher, and keep it."
             )
-        self._mean = self._spread = torch.zeros(())
-        if args.baseline in ON_EMBEDDINGS:
-            embedding = column_values(train_dataset.with_format("torch"), EMBEDDING_COLUMN).float()
-            self._mean, self._spread = embedding.mean(0), embedding.std(0).clamp(min=1e-6)
         super().__init__(model, args, train_dataset=train_dataset, **kwargs)
+
+    def _set_up(self, run: PreparedRun, **kwargs: Any) -> None:
+        assert isinstance(run.args, BaselineConfig)
+        self._mean = self._spread = torch.zeros(())
+        if run.args.baseline in ON_EMBEDDINGS:  # of the rows that are trained on, in a search too
+            embedding = column_values(run.train.with_format("torch"), EMBEDDING_COLUMN).float()
+            self._mean, self._spread = embedding.mean(0), embedding.std(0).clamp(min=1e-6)
+        super()._set_up(run, **kwargs)
 
     def _place_head(self, model: PreTrainedModel, args: LELPConfig) -> None:
         super()._place_head(model, args)
