@@ -301,7 +301,7 @@ class ClassProjections(
             return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
         except FileNotFoundError as error:
             raise FileNotFoundError(f"No class projections in {pretrained_model_name_or_path}: {error}") from error
-        except (KeyError, TypeError, ValueError, SafetensorError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError, RecursionError, SafetensorError) as error:
             raise ValueError(
                 f"The class projections in {pretrained_model_name_or_path} cannot be read"
                 f" ({type(error).__name__}: {error}). Fit and save them again."
