@@ -18,7 +18,7 @@ demo: $(STAMP) ## distil a small student from a teacher and show what it gained
 
 # Tests run in as many processes as there are cores, eight at most, with a thread each: more threads than cores are slow.
 WORKERS ?= auto
-PYTEST = python -m pytest -n $(WORKERS) --maxprocesses 8 --dist worksteal
+PYTEST = python -m pytest -n $(WORKERS) --maxprocesses 8 --dist loadgroup
 # The core: equations, columns, the fit, targets, heads, settings, files.
 QUICK := tests/data tests/storage tests/projections tests/teacher/test_class_order.py tests/training/test_targets.py \
   tests/training/test_student_inputs.py tests/student/test_heads.py tests/project/test_rooms.py \
