@@ -17,7 +17,7 @@ from hf_lelp.data.columns import LOGITS_COLUMN, PROJECTIONS_COLUMN, TEACHER_COLU
 from hf_lelp.data.encoding import Processor
 from hf_lelp.data.labels import NO_LABEL
 from hf_lelp.data.text import set_pad_token
-from hf_lelp.losses import distillation_loss, label_loss, subclass_loss, subclass_targets
+from hf_lelp.losses import distillation_loss, label_loss, subclass_loss, subclass_targets, widen
 from hf_lelp.projections.class_projections import ClassProjections
 from hf_lelp.projections.subclass_scores import SubclassScores
 from hf_lelp.student.heads import AuxiliaryHead, StudentHead, all_logits, place_student_head, student_head, take_classes
@@ -76,7 +76,8 @@ class LELPTrainer(DataloadingMixin, SavingMixin):
         model: the student: Hub id, folder, or a model. An id or folder is loaded in float32, with a classification
             layer for the data's classes.
         args: settings; see `LELPConfig`.
-        data_collator: as in Trainer; must let the teacher's columns through.
+        data_collator: as in Trainer; must keep the rows and their order. It does not see the teacher's columns of a
+            `datasets.Dataset`, which are added after it. Those of other datasets it must let through.
         train_dataset: raw (`datasets.Dataset` with text, images or sound), or prepared (any kind of dataset).
         eval_dataset: raw or prepared, or a dictionary of such. The teacher is not run over it. Its loss is the
             cross-entropy with the labels, or the training loss where it has the teacher's columns.
@@ -235,7 +236,8 @@ class LELPTrainer(DataloadingMixin, SavingMixin):
         args = self.args
         inputs = dict(inputs)
         labels = inputs.pop("labels", None)
-        columns = {name: inputs.pop(name, None) for name in TEACHER_COLUMNS}
+        stored = {name: inputs.pop(name, None) for name in TEACHER_COLUMNS}
+        columns: dict[str, Any] = {name: None if values is None else widen(values) for name, values in stored.items()}
         missing = [name for name in self._loss_columns() if columns[name] is None]
         distil = args.alpha < 1 and not missing
         if model.training and args.alpha < 1 and missing:

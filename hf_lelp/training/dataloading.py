@@ -1,5 +1,6 @@
-"""Prepares the raw datasets of a distilling Trainer for the student, and evaluates rows in the order they are in."""
+"""Prepares and reads the datasets of a distilling Trainer, and evaluates rows in the order they are in."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +11,9 @@ from transformers import Trainer
 from transformers.trainer_utils import has_length
 
 from hf_lelp.config import LELPConfig
+from hf_lelp.data.columns import TEACHER_COLUMNS
 from hf_lelp.data.rows import transform_of
+from hf_lelp.training.batches import AroundCollator, RowsAndColumns, is_readable, rows_and_columns, rows_without
 from hf_lelp.training.prepared_run import PreparedRun
 from hf_lelp.training.student_inputs import OnTheFly
 
@@ -23,17 +26,46 @@ class DataloadingMixin(Trainer):
     args: LELPConfig
     prepared: PreparedRun
 
-    def get_train_dataloader(self) -> Any:
-        """As in Trainer, but read arrays into memory once: a prepared dataset in torch format, up to 2 GiB."""
-        dataset = self.train_dataset
-        if self.processing_class is not None or not fits_in_memory(dataset):
-            return super().get_train_dataloader()
+    def _get_dataloader(
+        self,
+        dataset: Any,
+        description: str,
+        batch_size: int,
+        sampler_fn: Callable[[Any], Any] | None = None,
+        is_training: bool = False,
+        dataloader_key: str | None = None,
+    ) -> Any:
+        """As in Trainer, but the teacher's columns of a `Dataset` go around the data collator, as arrays.
+
+        What a training dataset holds in torch format, up to 2 GiB, is read into memory once.
+        """
+        rest = (description, batch_size, sampler_fn, is_training, dataloader_key)
+        if not isinstance(dataset, Dataset):
+            return super()._get_dataloader(dataset, *rest)
+        used = self._remove_unused_columns(dataset, description)
+        read = rows_and_columns(used, self._signature_columns if self.args.remove_unused_columns else None)
+        if is_training and self.processing_class is None and fits_in_memory(used):
+            read = read or RowsAndColumns(used, {}, None)
+            read.dataset = StackDataset(**read.dataset[:])
+        if read is None:
+            return super()._get_dataloader(dataset, *rest)
+        sampler = sampler_fn and (lambda _: sampler_fn(used))  # sees the dataset that holds the rows, as in Trainer
+        given: Any = self.data_collator
+        self.data_collator = AroundCollator(given)  # type: ignore[assignment]
         try:
-            tensors = self._remove_unused_columns(dataset, description="training")[:]
-            self.train_dataset = StackDataset(**tensors)
-            return super().get_train_dataloader()
+            return super()._get_dataloader(read, description, batch_size, sampler, is_training, dataloader_key)
         finally:
-            self.train_dataset = dataset
+            self.data_collator = given
+
+    def _get_collator_with_removed_columns(self, data_collator: Any, description: str | None = None) -> Any:
+        if isinstance(data_collator, AroundCollator):  # the columns are removed from its rows already
+            return data_collator
+        return super()._get_collator_with_removed_columns(data_collator, description)
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler | None:
+        # Trainer's samplers may read all rows for their lengths; the teacher's columns would take most of that time.
+        dataset = self.train_dataset if train_dataset is None else train_dataset
+        return super()._get_train_sampler(rows_without(dataset, TEACHER_COLUMNS) if is_readable(dataset) else dataset)
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
         """As in Trainer; a raw dataset is prepared first."""

@@ -172,6 +172,7 @@ class OnTheFly:
         transform: the user's own, applied to all columns first. What it gives for `columns` is encoded, unless it
             gives the model's input itself.
         wanted: names of the model's arguments, to let through; `None` lets all but `columns` through.
+        apart: columns that are read apart from the rows, and stay out of them.
     """
 
     processing_class: Processor | None
@@ -180,12 +181,13 @@ class OnTheFly:
     kept: Sequence[str]
     transform: Callable[[dict[str, Any]], dict[str, Any]] | None = None
     wanted: Collection[str] | None = None
+    apart: Collection[str] = ()
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Make the student's inputs for a batch of rows, and add the kept columns."""
         rows = dict(batch if self.transform is None else self.transform(dict(batch)))
         if self.columns and self.processing_class is not None and input_name(self.processing_class) not in rows:
             rows |= encode(self.processing_class, rows, self.columns, self.max_length)
-        rows |= {name: batch[name] for name in self.kept}
+        rows |= {name: batch[name] for name in self.kept if name not in self.apart}
         wanted = {*rows} - {*self.columns} if self.wanted is None else {*self.wanted, *self.kept}
-        return {name: values for name, values in rows.items() if name in wanted}
+        return {name: values for name, values in rows.items() if name in wanted and name not in self.apart}

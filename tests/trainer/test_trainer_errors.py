@@ -258,7 +258,9 @@ def test_prepared_data_without_the_teacher_s_columns(tmp_path: Path) -> None:
 
 
 def test_a_collator_that_drops_the_teacher_s_columns(tmp_path: Path) -> None:
-    run = runs.trainer(runs.config(tmp_path))
+    columns, projections = runs.prepared()
+    stream = columns.remove_columns("teacher_embedding").to_iterable_dataset()  # its columns go through the collator
+    run = runs.trainer(runs.config(tmp_path), train_dataset=stream, teacher_model=None, projections=projections)
     collate = run.data_collator
     for column in ("teacher_logits", "teacher_projections"):
         run.data_collator = lambda rows, column=column: collate(

@@ -1,17 +1,21 @@
 """Datasets that LELPTrainer is given: prepared for the student whatever their columns, kind and format."""
 
+import pickle
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import runs
 import tasks
 import tiny
 import torch
-from datasets import Dataset, IterableDataset, Value
+from datasets import Dataset, Features, IterableDataset, List, Value, concatenate_datasets
 
-from hf_lelp import ClassProjections
+from hf_lelp import ClassProjections, LELPTrainer
+from hf_lelp.data.arrays import ColumnArrays
+from hf_lelp.training.batches import rows_and_columns
 
 
 def test_text_labels_and_other_column_names(tmp_path: Path) -> None:
@@ -69,7 +73,8 @@ def test_arrays_in_torch_format_train_like_lists(alpha: float, tmp_path: Path) -
             projections=projections,
         )
         loader = run.get_train_dataloader()
-        assert isinstance(loader.dataset, Dataset) == (form is None)  # the other is in memory
+        rows = loader.dataset.dataset  # without the teacher's columns
+        assert isinstance(rows, Dataset) == (form is None)  # the other is in memory
         batches.append({name: (values.shape, values.dtype) for name, values in next(iter(loader)).items()})
         run.train()
         assert isinstance(run.train_dataset, Dataset)
@@ -144,3 +149,118 @@ def test_a_torch_dataset_of_prepared_rows(tmp_path: Path) -> None:
 
     other = runs.trained(tmp_path, alpha=0.5, arguments={**arguments, "train_dataset": Rows(usual.train_dataset)})
     runs.assert_same(runs.weights(other.model), runs.weights(usual.model))
+
+
+def columns_of(rows: int = 40) -> tuple[Dataset, dict[str, Any]]:
+    """Prepared rows of lists from Python, and arguments of a trainer for them."""
+    columns, projections = runs.prepared(runs.data(rows))
+    return columns.remove_columns("teacher_embedding"), {"teacher_model": None, "projections": projections}
+
+
+def check_batches(run: LELPTrainer, loader: Any, columns: Dataset) -> list[dict[str, Any]]:
+    """Each row of the batches has the teacher's columns of its own text."""
+    assert run.processing_class is not None
+    tokens = run.processing_class(list(columns["text"]))["input_ids"]
+    stored = columns.with_format(None)[:]
+    batches = list(loader)
+    for batch in batches:
+        for number, ids in enumerate(batch["input_ids"]):
+            row = tokens.index(ids[batch["attention_mask"][number] == 1].tolist())
+            for name in ("teacher_logits", "teacher_projections"):
+                torch.testing.assert_close(batch[name][number], torch.tensor(stored[name][row]), rtol=0, atol=0)
+    return batches
+
+
+def pieces(columns: Dataset) -> Dataset:
+    """The same rows in several chunks, in another order."""
+    parts = [columns.select(range(start, start + 8)) for start in range(0, 40, 8)]
+    return concatenate_datasets(parts).shuffle(seed=0)
+
+
+@pytest.mark.parametrize("change", [lambda rows: rows, pieces, lambda rows: rows.select(range(5, 30))])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"dataloader_num_workers": 2},
+        {"train_sampling_strategy": "group_by_length"},
+        {"remove_unused_columns": False},
+    ],
+)
+def test_rows_keep_their_teacher(change: Any, settings: dict[str, Any], tmp_path: Path) -> None:
+    columns, arguments = columns_of()
+    args = runs.config(tmp_path, num_train_epochs=1, max_steps=-1, **settings)
+    run = runs.trainer(args, train_dataset=change(columns), eval_dataset=change(columns), **arguments)
+    for loader in (run.get_train_dataloader(), run.get_eval_dataloader()):
+        batches = check_batches(run, loader, columns)
+        assert sum(len(batch["input_ids"]) for batch in batches) == len(change(columns))
+        assert "teacher_embedding" not in batches[0]
+
+
+def test_a_collator_sees_the_student_s_columns_alone(tmp_path: Path) -> None:
+    columns, arguments = columns_of()
+    seen: set[str] = set()
+    run = runs.trainer(runs.config(tmp_path), train_dataset=columns, **arguments)
+    usual = run.data_collator
+
+    def strict(rows: list[dict[str, Any]]) -> Any:
+        seen.update(*rows)
+        return usual([{name: row[name] for name in ("input_ids", "attention_mask", "labels")} for row in rows])
+
+    run.data_collator = strict
+    check_batches(run, run.get_train_dataloader(), columns)
+    assert seen and not {"teacher_logits", "teacher_projections"} & seen and run.data_collator is strict
+
+
+@pytest.mark.parametrize("change", [lambda rows: rows[::-1], lambda rows: rows[1:]])
+def test_a_collator_that_reorders_or_drops_rows(change: Any, tmp_path: Path) -> None:
+    run = runs.trainer(runs.config(tmp_path))
+    usual = run.data_collator
+    run.data_collator = lambda rows: usual(change(rows))
+    with pytest.raises(ValueError, match="Let it keep all rows in their order"):
+        run.train()
+
+
+def test_columns_in_float16_and_of_numbers_from_python() -> None:
+    values = np.arange(24, dtype=np.float16).reshape(6, 2, 2)
+    nested = List(List(Value("float16"), length=2), length=2)
+    stored = Dataset.from_dict({"teacher_projections": values}, features=Features({"teacher_projections": nested}))
+    lists = Dataset.from_dict({"teacher_projections": values.tolist()})
+    for dataset, dtype in ((stored, torch.float16), (lists, torch.float32)):
+        rows = rows_and_columns(dataset.add_column("labels", [0] * 6), None)
+        assert rows is not None
+        batch = pickle.loads(pickle.dumps(rows)).__getitems__([4, 0, -1]).columns["teacher_projections"]
+        assert batch.dtype == dtype
+        np.testing.assert_array_equal(batch.numpy(), values[[4, 0, 5]])
+        assert torch.equal(rows[4]["teacher_projections"], batch[0])
+
+
+@pytest.mark.parametrize("values", [[[1.0], [1.0, 2.0]], [[1.0, 2.0], None], [[1.0, None], [1.0, 2.0]]])
+def test_columns_that_are_no_array_stay_in_the_rows(values: list[Any]) -> None:
+    dataset = Dataset.from_dict({"teacher_logits": values, "labels": [0, 1]})
+    assert ColumnArrays.of(dataset.data, "teacher_logits") is None
+    assert rows_and_columns(dataset, None) is None
+
+
+def test_resuming_within_an_epoch_reads_the_same_batches(tmp_path: Path) -> None:
+    columns, arguments = columns_of()
+    args = runs.config(tmp_path, save_strategy="steps", save_steps=1, max_steps=3)
+    whole, again = (
+        runs.trainer(args, train_dataset=pieces(columns), model=runs.student(dropout=False), **arguments) for _ in "ab"
+    )
+    whole.train()
+    again.train(resume_from_checkpoint=str(tmp_path / "out" / "checkpoint-1"))
+    runs.assert_same(runs.weights(again.model), runs.weights(whole.model))
+
+
+def test_a_transform_of_one_s_own_may_read_the_teacher_s_columns(tmp_path: Path) -> None:
+    columns, arguments = columns_of()
+
+    def marked(batch: dict[str, Any]) -> dict[str, Any]:
+        assert len(batch["teacher_logits"]) == len(batch["text"])
+        return batch
+
+    args = runs.config(tmp_path, remove_unused_columns=False, num_train_epochs=1, max_steps=-1)
+    run = runs.trainer(args, train_dataset=columns.with_transform(marked), **arguments)
+    rows = run.get_train_dataloader().dataset.__getitems__([3, 1])
+    assert {*rows.columns} == {"teacher_logits", "teacher_projections"} and not {*rows.columns} & {*rows.rows[0]}

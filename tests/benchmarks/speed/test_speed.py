@@ -14,7 +14,7 @@ import torch
 from datasets import Dataset
 
 from benchmarks.evidence.suite.texts import Corpus, Texts
-from benchmarks.speed import common, fit, import_time, online, page, processes, step, teacher_pass
+from benchmarks.speed import common, fit, import_time, loading, online, page, processes, step, teacher_pass
 from benchmarks.speed.common import Seconds
 
 
@@ -49,6 +49,12 @@ def test_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     step.main([("BERT 2 × 128", 3)], steps=5, rounds=1, folder=tmp_path)
     (row,) = rows_of(tmp_path, "speed_step")
     assert row["classes"] == 3 and row["ratio"] > 0 and row["plain, peak MB"] > 100 < row["LELP, peak MB"]
+
+
+def test_loading(tmp_path: Path) -> None:
+    loading.main([(2, 3)], batches=(8, 20), rows=50, rounds=2, folder=tmp_path)
+    small, large = rows_of(tmp_path, "speed_loading")
+    assert small["rows a batch"] == 8 and large["rows a batch"] == 20 and large["ratio"] > 0
 
 
 def test_the_clock_leaves_out_the_first_steps() -> None:

@@ -1,0 +1,143 @@
+"""Makes batches of the student's rows, with the teacher's columns beside them: one array a batch, not lists a row."""
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from datasets import Dataset
+
+from hf_lelp.data.arrays import ColumnArrays, row_order
+from hf_lelp.data.columns import TEACHER_COLUMNS
+from hf_lelp.data.rows import transform_of
+from hf_lelp.training.student_inputs import OnTheFly
+
+
+class Batch(NamedTuple):
+    """What the data collator is given, and what goes around it.
+
+    Attributes:
+        rows: of the student.
+        columns: of the teacher, by name; one row each for `rows`, in their order.
+    """
+
+    rows: list[dict[str, Any]]
+    columns: dict[str, torch.Tensor]
+
+
+class RowsAndColumns(torch.utils.data.Dataset):
+    """Rows of the student, and columns of the teacher, which a DataLoader reads as a `Batch`.
+
+    Attributes:
+        dataset: the rows: a `Dataset`, or arrays in memory.
+        columns: by name; they are read as they are stored.
+        order: the stored row of each row, where these differ.
+    """
+
+    def __init__(self, dataset: Any, columns: dict[str, ColumnArrays], order: ColumnArrays | None) -> None:
+        self.dataset = dataset
+        self.columns = columns
+        self.order = order
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, row: int) -> dict[str, Any]:
+        columns = self._columns_of([row])
+        return {**self.dataset[row], **{name: values[0] for name, values in columns.items()}}
+
+    def __getitems__(self, rows: list[int]) -> Batch:
+        """Return a batch; torch's DataLoader calls this with the rows of one."""
+        return Batch(self.dataset.__getitems__(rows), self._columns_of(rows))
+
+    def _columns_of(self, rows: list[int]) -> dict[str, torch.Tensor]:
+        numbers = np.asarray(rows) % len(self)  # as datasets counts
+        stored = numbers if self.order is None else self.order(numbers)
+        return {name: as_floats(gather(stored)) for name, gather in self.columns.items()}
+
+
+def as_floats(values: np.ndarray) -> torch.Tensor:
+    """Return a tensor in float16 or float32 as they come; all other numbers become float32, as from Python lists."""
+    tensor = torch.from_numpy(values)
+    return tensor if tensor.dtype in (torch.float16, torch.float32) else tensor.float()
+
+
+@dataclass(frozen=True)
+class AroundCollator:
+    """Collates a `Batch`: the rows by the run's collator, and the teacher's columns as they are.
+
+    Attributes:
+        collate: from rows to a batch, as in Trainer. It must keep the rows and their order.
+    """
+
+    collate: Callable[[list[dict[str, Any]]], Any]
+
+    def __call__(self, batch: Batch) -> Any:
+        """Return what the collator makes of the rows, with the teacher's columns added.
+
+        Raises:
+            ValueError: if the labels show that the collator dropped, repeated or reordered rows.
+        """
+        given = [row.get("labels") for row in batch.rows]
+        collated = self.collate(batch.rows)
+        if batch.columns:
+            check_order(given, collated.get("labels"))
+            collated.update(batch.columns)
+        return collated
+
+
+def check_order(given: list[Any], collated: Any) -> None:
+    """Refuse a collator that drops, repeats or reorders rows, where labels show it. It may change the labels.
+
+    Args:
+        given: the rows' labels.
+        collated: those of the batch, (n,); anything else is not checked.
+
+    Raises:
+        ValueError: if the rows of the teacher would not be those of the student.
+    """
+    if not isinstance(collated, torch.Tensor) or collated.ndim != 1 or given == (after := collated.tolist()):
+        return
+    if len(given) != len(after) or (None not in given and sorted(map(int, given)) == sorted(after)):
+        raise ValueError(
+            f"The data collator was given {len(given)} rows and returned {len(after)}, or in another order: their"
+            " labels differ. The teacher's columns are added after it, in the order of the rows that it was given. Let"
+            " it keep all rows in their order."
+        )
+
+
+def rows_and_columns(dataset: Dataset, wanted: Collection[str] | None) -> RowsAndColumns | None:
+    """Take the teacher's columns out of a prepared dataset's rows.
+
+    A column with a missing row, or with rows of several shapes, stays in the rows for the collator to handle.
+
+    Args:
+        dataset: prepared for the student.
+        wanted: the columns to read; `None` is all.
+
+    Returns:
+        `None` if there is nothing to take out.
+    """
+    if not is_readable(dataset):
+        return None
+    present = [name for name in TEACHER_COLUMNS if name in dataset.column_names]
+    arrays = {name: ColumnArrays.of(dataset.data, name) for name in present if wanted is None or name in wanted}
+    columns = {name: found for name, found in arrays.items() if found is not None}
+    apart = [name for name in present if name in columns or name not in arrays]
+    return RowsAndColumns(rows_without(dataset, apart), columns, row_order(dataset)) if apart else None
+
+
+def is_readable(dataset: Any) -> bool:
+    """Whether rows of a dataset can be read without some of its columns: no transform but ours makes them."""
+    return isinstance(dataset, Dataset) and isinstance(transform_of(dataset), OnTheFly | None)
+
+
+def rows_without(dataset: Dataset, apart: Collection[str]) -> Dataset:
+    """Return a dataset whose rows lack some columns; a transform of the user's own still sees them."""
+    transform = transform_of(dataset)
+    if isinstance(transform, OnTheFly):
+        dataset = dataset.with_transform(replace(transform, apart=apart))
+        if transform.transform is not None:
+            return dataset
+    return dataset.remove_columns([name for name in apart if name in dataset.column_names])
