@@ -11,7 +11,15 @@ from datasets import Dataset, concatenate_datasets
 from numpy.typing import NDArray
 
 from hf_lelp.data.rows import mapped_anew, split_rows
-from hf_lelp.storage.shards import DIGEST_BYTES, RECORD_NAME, check_shard, make_missing_shards, open_shards, write_shard
+from hf_lelp.storage.shards import (
+    DIGEST_BYTES,
+    RECORD_NAME,
+    Progress,
+    check_shard,
+    make_missing_shards,
+    open_shards,
+    write_shard,
+)
 
 ROWS = [3, 3, 1]
 
@@ -27,7 +35,7 @@ class Maker:
     def __init__(self) -> None:
         self.made: list[int] = []
 
-    def __call__(self, place: int) -> dict[str, NDArray]:
+    def __call__(self, place: int, progress: Progress) -> dict[str, NDArray]:
         self.made.append(place)
         return values(place)
 
@@ -162,7 +170,7 @@ def test_half_a_shard_is_never_seen_and_leftovers_go(tmp_path: Path) -> None:
         (folder / name).write_bytes(b"half")
         os.utime(folder / name, times=(time.time() - age,) * 2)
 
-    def fail(place: int) -> dict[str, NDArray]:
+    def fail(place: int, progress: Progress) -> dict[str, NDArray]:
         if place == 1:
             raise KeyboardInterrupt
         return values(place)
