@@ -130,13 +130,11 @@ def row_keys(part: Dataset) -> NDArray[np.uint64]:
         (n, 2), the halves of 128 bits. Rows of equal keys hold the same values in columns of the same names and types.
     """
     table, media = _content(part), media_columns(part)
-    columns = [_value_digests(table[name], f"{name} {media.get(name, '')}") for name in table.column_names]
-    digests = (
-        columns[0]
-        if len(columns) == 1
-        else [xxhash.xxh3_128_digest(b"".join(row)) for row in zip(*columns, strict=True)]
-    )
-    return np.frombuffer(b"".join(digests), dtype=np.uint64).reshape(-1, 2)
+    columns = [
+        [digest for chunk in table[name].chunks for digest in _digests(chunk, f"{name} {media.get(name, '')}")]
+        for name in table.column_names
+    ]
+    return np.frombuffer(b"".join(_joined(columns)), dtype=np.uint64).reshape(-1, 2)
 
 
 def _content(part: Dataset) -> pa.Table:
@@ -151,19 +149,30 @@ def _content(part: Dataset) -> pa.Table:
     return table
 
 
-def _value_digests(column: pa.ChunkedArray, kind: str) -> list[bytes]:
+def _digests(array: pa.Array, kind: str) -> list[bytes]:
     """Hash each value; `kind` says what column it is of, and seeds the hash together with the values' type."""
-    digests: list[bytes] = []
-    for chunk in filter(len, column.chunks):
-        array = chunk.storage if isinstance(chunk, pa.ExtensionArray) else chunk
+    if not len(array):
+        return []
+    if isinstance(array, pa.ExtensionArray):
+        array = array.storage
+    if pa.types.is_struct(array.type) and array.type.num_fields:
+        fields = zip(array.type, array.flatten(), strict=True)
+        own, seed = _joined([_digests(values, f"{kind} {field.name}") for field, values in fields]), 0
+    else:
         bounds, content, form = _buffer(array) or _written_out(array)
         seed = xxhash.xxh3_64_intdigest(f"{kind} {form}".encode())
         own = [xxhash.xxh3_128_digest(content[start:end], seed) for start, end in pairwise(bounds)]
-        if array.null_count:
-            none = xxhash.xxh3_128_digest(b"", seed ^ 1)
-            own = [digest if valid else none for digest, valid in zip(own, array.is_valid().to_pylist(), strict=True)]
-        digests += own
-    return digests
+    if not array.null_count:
+        return own
+    none = xxhash.xxh3_128_digest(b"", seed ^ 1)
+    return [digest if valid else none for digest, valid in zip(own, array.is_valid().to_pylist(), strict=True)]
+
+
+def _joined(columns: Sequence[list[bytes]]) -> list[bytes]:
+    """Make one hash of several a row."""
+    if len(columns) == 1:
+        return columns[0]
+    return [xxhash.xxh3_128_digest(b"".join(row)) for row in zip(*columns, strict=True)]
 
 
 def _buffer(array: pa.Array) -> tuple[list[int], memoryview, str] | None:

@@ -30,7 +30,7 @@ def has_sidecar(file: Path) -> bool:
     """Tell whether a shard has a whole sidecar."""
     try:
         check_shard(file.with_suffix(SIDECAR))
-    except FileNotFoundError:
+    except OSError:
         return False
     except ValueError as error:
         logger.warning(f"{file.with_suffix(SIDECAR)} is made again: {error}.")
@@ -65,18 +65,16 @@ class RowIndex:
         for keyed in sorted([*folder.glob(f"[!.]*{SIDECAR}"), *folder.glob(f"[!.]*{PART}")]):
             try:
                 check_shard(keyed)
-                high, low = (np.array(read_columns(keyed)[name]) for name in KEY_COLUMNS)
+                high, low = (read_columns(keyed)[name] for name in KEY_COLUMNS)
             except (OSError, ValueError, KeyError) as error:
                 logger.info(f"{keyed} is passed over: {error}.")
                 continue
             file = keyed.with_suffix(".arrow") if keyed.suffix == SIDECAR else keyed
             if file.exists():
-                self._append(file, low)
+                self._append(file, low.copy())
                 highs.append(high)
         if highs:
-            high = np.concatenate(highs)
-            del highs  # or there would be three copies while they are sorted
-            self._runs.append(_Run.of(high, np.arange(self._count, dtype=np.uint32)))
+            self._runs.append(_Run.of(np.concatenate(highs)))
 
     def add(self, file: Path, keys: NDArray[np.uint64]) -> None:
         """Add the rows of a shard, by their keys, (n, 2)."""
@@ -167,7 +165,8 @@ class _Run(NamedTuple):
     number: NDArray[np.uint32]
 
     @classmethod
-    def of(cls, high: NDArray[np.uint64], number: NDArray[np.uint32]) -> "_Run":
+    def of(cls, high: NDArray[np.uint64], number: NDArray[np.uint32] | None = None) -> "_Run":
+        """Sort `high` in place; without numbers its rows are the first ones, in their order."""
         order = np.argsort(high)
         high.sort()
-        return cls(high, number[order])
+        return cls(high, order.astype(np.uint32) if number is None else number[order])
