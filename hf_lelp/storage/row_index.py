@@ -71,10 +71,11 @@ class RowIndex:
                 continue
             file = keyed.with_suffix(".arrow") if keyed.suffix == SIDECAR else keyed
             if file.exists():
-                self._append(file, low.copy())
+                self._append(file, low)
                 highs.append(high)
         if highs:
             self._runs.append(_Run.of(np.concatenate(highs)))
+        self._lows = [low.copy() for low in self._lows]  # not mapped any more, and not while the others are sorted
 
     def add(self, file: Path, keys: NDArray[np.uint64]) -> None:
         """Add the rows of a shard, by their keys, (n, 2)."""

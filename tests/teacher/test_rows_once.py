@@ -16,6 +16,7 @@ import tiny_media
 from datasets import Dataset, Image, concatenate_datasets
 
 from hf_lelp import Teacher
+from hf_lelp.cli.options import errors_as_one_line
 from hf_lelp.teacher.columns import merge_shares, run_teacher, teacher_columns
 
 SHARD_ROWS = 20
@@ -225,10 +226,17 @@ def test_ctrl_c_keeps_all_and_tells(tmp_path: Path) -> None:
     assert rows_run(first, guide, tmp_path) == 32
 
 
+def test_a_program_ends_with_these_two_lines_alone(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    told = interrupt(runs.teacher(batch_size=8), RAW.select(range(20)), tmp_path, after=1)
+    with pytest.raises(SystemExit) as ended, errors_as_one_line():
+        raise told
+    assert ended.value.code == 130 and capsys.readouterr().err.splitlines() == told.__notes__
+    with pytest.raises(KeyboardInterrupt), errors_as_one_line():
+        raise KeyboardInterrupt
+
+
 @pytest.mark.parametrize("batch_size", [4, 3])
-def test_images_go_on_with_the_same_bytes(
-    batch_size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_images_go_on_with_the_same_bytes(batch_size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hf_lelp.teacher.columns.DECODED_ROWS", 8)
     guide = Teacher(tiny_media.cnn(), tiny_media.image_processor(), input_columns=["img"], batch_size=batch_size)
     pictures = Dataset.from_dict({"img": tiny_media.pictures(20)}).cast_column("img", Image())
