@@ -38,7 +38,8 @@ from hf_lelp.data.rows import column_values
 from hf_lelp.losses import subclass_targets
 from hf_lelp.projections.cache import fit_projections, projection_columns
 from hf_lelp.storage.files import write_atomically
-from hf_lelp.teacher.columns import teacher_columns
+from hf_lelp.storage.row_index import RowIndex
+from hf_lelp.teacher.columns import teacher_columns, teacher_folder
 
 RESULT = RESULTS / "scale.json"
 SIZE, CLASSES, DIRECTIONS = 768, 2, 8
@@ -107,6 +108,8 @@ def stage(name: str, folder: Path) -> Callable[[], object]:
         return lambda: train_on_stream(texts, teacher, folder)
     if name in ("teacher", "find"):
         return lambda: teacher_columns(texts, teacher, cache)
+    if name == "index":
+        return lambda: RowIndex(teacher_folder(teacher, cache))
     columns = teacher_columns(texts, teacher, cache)
     if name == "fit":
         return lambda: fit_projections(columns, labels, teacher.head, DIRECTIONS, cache_dir=cache)
@@ -143,6 +146,7 @@ def train(folder: Path, **arguments: Any) -> None:
 
 
 STAGES = ("teacher", "find", "fit", "project", "train")
+INDEX = "index"  # of all rows, which is loaded where a shard is missing; its memory comes on top of the process's own
 
 
 class Memory:
@@ -175,6 +179,9 @@ class Memory:
 def run_stage(name: str, folder: Path) -> dict[str, float]:
     """Seconds and memory of one stage, in this process."""
     work = stage(name, folder)
+    before = Memory()
+    with before:
+        pass
     with Memory() as memory:
         start, processor = time.perf_counter(), time.process_time()
         work()
@@ -183,6 +190,7 @@ def run_stage(name: str, folder: Path) -> dict[str, float]:
         "seconds": seconds,
         "processor_seconds": processor,
         "anonymous_mb": memory.peak["RssAnon"],
+        "more_anonymous_mb": memory.peak["RssAnon"] - before.peak["RssAnon"],
         "resident_mb": memory.peak["VmRSS"],
     }
 
@@ -221,7 +229,7 @@ def measure(rows: int, folder: Path) -> dict[str, Any]:
     """All stages at one size, each in its own process."""
     write_texts(folder / "texts.arrow", rows)
     figures: dict[str, Any] = {"rows": rows}
-    for name in [*STAGES, *(["stream"] if rows <= STREAM_ROWS else [])]:
+    for name in [*STAGES, INDEX, *(["stream"] if rows <= STREAM_ROWS else [])]:
         command = [sys.executable, "-m", "benchmarks.speed.scale", "--stage", name, "--folder", str(folder)]
         one_thread = os.environ | {"OMP_NUM_THREADS": "1"}
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=one_thread)
@@ -246,7 +254,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, nargs="+", default=[25_000, 100_000, 400_000, 1_600_000])
     parser.add_argument("--folder", type=Path, help="for the files, which are removed (default: a temporary one)")
     parser.add_argument("--result", type=Path, default=RESULT)
-    parser.add_argument("--stage", choices=[*STAGES, "stream"], help=argparse.SUPPRESS)
+    parser.add_argument("--stage", choices=[*STAGES, INDEX, "stream"], help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.stage is not None:
         resource.setrlimit(resource.RLIMIT_DATA, (PRIVATE_BYTES, PRIVATE_BYTES))

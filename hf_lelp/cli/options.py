@@ -1,6 +1,7 @@
 """Parses the options of the library's programs, from the command line and from a YAML file with the same names."""
 
 import logging
+import signal
 import sys
 import traceback
 from argparse import SUPPRESS, Action, ArgumentDefaultsHelpFormatter, ArgumentParser, Namespace
@@ -96,9 +97,17 @@ def configure_logging() -> None:
 
 @contextmanager
 def errors_as_one_line() -> Iterator[None]:
-    """End the program with the message alone, without a traceback, if this library raises an error in the block."""
+    """End the program with the message alone, without a traceback, if this library raises an error in the block.
+
+    The same for Ctrl-C where this library has noted what is kept.
+    """
     try:
         yield
+    except KeyboardInterrupt as stop:
+        if not getattr(stop, "__notes__", None):
+            raise
+        print(*stop.__notes__, sep="\n", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
     except (ValueError, OSError, RuntimeError, ImportError) as error:
         if not is_library_error(error):
             raise

@@ -2,12 +2,15 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import xxhash
 from datasets import Audio, Dataset, Features, Image, IterableDataset, concatenate_datasets
 from datasets.table import ConcatenationTable, MemoryMappedTable, Table, embed_table_storage
+from numpy.typing import NDArray
 
 Transform = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -109,19 +112,99 @@ def media_columns(dataset: Dataset) -> dict[str, Image | Audio]:
 
 def content_hash(part: Dataset) -> str:
     """Hash the rows themselves, whatever file, order of operations or library version they came through."""
-    table = part.with_format("arrow")[:]
-    # `take` copies: the buffers of a slice also hold the rows outside it.
-    table = table.take(pa.array(range(len(table))))
     key = xxhash.xxh3_128()
-    for name, feature in media_columns(part).items():
-        # The files' bytes, not their paths; and how they are decoded.
-        schema = Features({name: feature}).arrow_schema
-        files = embed_table_storage(table.select([name]).cast(schema))[name].combine_chunks().field("bytes")
-        table = table.set_column(table.schema.get_field_index(name), name, files)
+    for feature in media_columns(part).values():
         key.update(repr(feature).encode())
-    table = table.combine_chunks().replace_schema_metadata(None)
+    table = _content(part).combine_chunks().replace_schema_metadata(None)
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table)
     key.update(sink.getvalue())
     return key.hexdigest()
+
+
+def row_keys(part: Dataset) -> NDArray[np.uint64]:
+    """Hash each row by its content alone: the same row has the same key in every dataset.
+
+    Returns:
+        (n, 2), the halves of 128 bits. Rows of equal keys hold the same values in columns of the same names and types.
+    """
+    table, media = _content(part), media_columns(part)
+    columns = [
+        [digest for chunk in table[name].chunks for digest in _digests(chunk, f"{name} {media.get(name, '')}")]
+        for name in table.column_names
+    ]
+    return np.frombuffer(b"".join(_joined(columns)), dtype=np.uint64).reshape(-1, 2)
+
+
+def _content(part: Dataset) -> pa.Table:
+    """Return the rows in buffers of their own; of a file its bytes, not its path."""
+    table = part.with_format("arrow")[:]
+    # `take` copies: the buffers of a slice also hold the rows outside it.
+    table = table.take(pa.array(range(len(table))))
+    for name, feature in media_columns(part).items():
+        schema = Features({name: feature}).arrow_schema
+        files = embed_table_storage(table.select([name]).cast(schema))[name].combine_chunks().field("bytes")
+        table = table.set_column(table.schema.get_field_index(name), name, files)
+    return table
+
+
+def _digests(array: pa.Array, kind: str) -> list[bytes]:
+    """Hash each value; `kind` says what column it is of, and seeds the hash together with the values' type."""
+    if not len(array):
+        return []
+    if isinstance(array, pa.ExtensionArray):
+        array = array.storage
+    if pa.types.is_struct(array.type) and array.type.num_fields:
+        fields = zip(array.type, array.flatten(), strict=True)
+        own, seed = _joined([_digests(values, f"{kind} {field.name}") for field, values in fields]), 0
+    else:
+        bounds, content, form = _buffer(array) or _written_out(array)
+        seed = xxhash.xxh3_64_intdigest(f"{kind} {form}".encode())
+        own = [xxhash.xxh3_128_digest(content[start:end], seed) for start, end in pairwise(bounds)]
+    if not array.null_count:
+        return own
+    none = xxhash.xxh3_128_digest(b"", seed ^ 1)
+    return [digest if valid else none for digest, valid in zip(own, array.is_valid().to_pylist(), strict=True)]
+
+
+def _joined(columns: Sequence[list[bytes]]) -> list[bytes]:
+    """Make one hash of several a row."""
+    if len(columns) == 1:
+        return columns[0]
+    return [xxhash.xxh3_128_digest(b"".join(row)) for row in zip(*columns, strict=True)]
+
+
+def _buffer(array: pa.Array) -> tuple[list[int], memoryview, str] | None:
+    """Return where each value begins and ends in a buffer, the buffer, and the values' type; `None` for nested ones.
+
+    Arrow keeps texts, bytes, numbers and lists of numbers so.
+    """
+    kind, count, (first, last) = array.type, len(array), (array.offset, array.offset + len(array))
+    texts = pa.types.is_string(kind) or pa.types.is_large_string(kind)
+    if texts or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+        large = pa.types.is_large_string(kind) or pa.types.is_large_binary(kind)
+        _, places, content = array.buffers()
+        bounds = np.frombuffer(places, dtype=np.int64 if large else np.int32)[first : last + 1]
+        return bounds.tolist(), memoryview(content or b""), "text" if texts else "bytes"
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        values, bounds = array.values, array.offsets.to_numpy()
+    elif pa.types.is_fixed_size_list(kind):
+        values, bounds = array.values, np.arange(first, last + 1) * kind.list_size
+    else:
+        values, bounds = array, np.arange(count + 1)
+    if not pa.types.is_primitive(values.type) or (values is not array and values.null_count):
+        return None
+    form = f"{'a number' if values is array else 'numbers'} {values.type}"
+    if pa.types.is_boolean(values.type):  # bits
+        values = values.cast(pa.uint8())
+    width = values.type.bit_width // 8
+    content = memoryview(values.buffers()[1] or b"")[values.offset * width :]
+    return (bounds * width).tolist(), content, form
+
+
+def _written_out(array: pa.Array) -> tuple[list[int], memoryview, str]:
+    """Return what `_buffer` does, of the values as Python writes them: slow, for values of any type."""
+    written = [repr(value).encode() for value in array.to_pylist()]
+    bounds = np.cumsum([0, *map(len, written)])
+    return bounds.tolist(), memoryview(b"".join(written)), f"written {array.type}"

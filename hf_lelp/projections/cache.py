@@ -18,7 +18,14 @@ from hf_lelp.data.rows import mapped_anew, split_rows
 from hf_lelp.projections.class_projections import ClassProjections
 from hf_lelp.projections.principal_directions import Moments
 from hf_lelp.storage.files import remove_leftovers
-from hf_lelp.storage.shards import SHARD_ROWS, default_cache_dir, make_missing_shards, narrowed, open_shards
+from hf_lelp.storage.shards import (
+    SHARD_ROWS,
+    Progress,
+    default_cache_dir,
+    make_missing_shards,
+    narrowed,
+    open_shards,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -142,13 +149,15 @@ def projection_columns(
     folder = Path(cache_dir or default_cache_dir()) / "projected" / key
     parts = split_rows(columns.select_columns([EMBEDDING_COLUMN]), PROJECTED_ROWS)
 
-    def project(place: int) -> dict[str, NDArray]:
+    def project(place: int, progress: Progress) -> dict[str, NDArray]:
         shape = (len(parts[place]), projections.num_classes, projections.num_directions)
         values = np.empty(shape, dtype=np.float32)
         part = mapped_anew(parts[place]).with_format("numpy")
         for number, batch in enumerate(part.iter(PROJECTED_BATCH)):
             first = number * PROJECTED_BATCH
-            values[first : first + PROJECTED_BATCH] = projections(batch)[PROJECTIONS_COLUMN]
+            scores = projections(batch)[PROJECTIONS_COLUMN]
+            values[first : first + PROJECTED_BATCH] = scores
+            progress(len(scores))
         return {PROJECTIONS_COLUMN: narrowed(values, dtype, PROJECTIONS_COLUMN)}
 
     files = [folder / f"{place:05}.arrow" for place in range(len(parts))]

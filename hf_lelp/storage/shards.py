@@ -2,13 +2,15 @@
 
 A shard is whole or not there. Several processes or machines can make them. A shard is an Arrow stream. Its last 16
 bytes are the hash of those before them, and readers of Arrow skip them. A file that is cut short or has a wrong bit is
-made again: it is only a cache. Each file is checked once, and again when its size or modification time has changed.
+made again: it is only a cache. Each file is checked once, and again when its size, its modification time or the format
+version has changed.
 """
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import datasets
 import numpy as np
@@ -29,6 +31,8 @@ logger = logging.getLogger(__name__)
 FORMAT_VERSION = "1"
 DIGEST_BYTES = 16
 RECORD_NAME = "verified.json"
+
+Progress = Callable[[int], object]  # takes the number of rows that are done
 
 
 def write_shard(file: Path, columns: Mapping[str, NDArray]) -> None:
@@ -62,22 +66,32 @@ def check_shard(file: Path) -> None:
         raise ValueError(f"it was written as {found}, and {expected} was expected in this place")
 
 
+def read_columns(file: Path) -> dict[str, NDArray]:
+    """Return the columns of a shard, (n, …) each, mapped from disk: pages come into memory as they are read."""
+    table = pa.ipc.open_stream(pa.memory_map(str(file))).read_all()
+    return {name: _flat(table[name].combine_chunks()) for name in table.column_names}
+
+
 def make_missing_shards(
     files: Sequence[Path],
-    make: Callable[[int], Mapping[str, NDArray]],
+    make: Callable[[int, Progress], Mapping[str, NDArray]],
     rows: Sequence[int],
     *,
     description: str,
     share: tuple[int, int] = (0, 1),
+    whole: Callable[[int], object] | None = None,
 ) -> int:
     """Make the files that are missing or damaged; in several processes, each makes its part of them.
 
     Args:
         files: all in one folder; a file that is named several times is made once.
-        make: returns the columns of a file, by its place among `files`.
+        make: returns the columns of a file, by its place among `files`; calls its second argument with the number of
+            rows that are done, as often as it likes, to move the bar.
         rows: of each file.
         description: of the progress bar.
         share: (i, n): only every n-th file from the i-th on, for one of n machines.
+        whole: called with the place of each file of this process when it is there, found or made: first for all that
+            were found.
 
     Returns:
         The number of rows that this process made.
@@ -91,20 +105,24 @@ def make_missing_shards(
     # Divide all files, not just those still missing: another process may have finished one by now.
     of_share = [*dict.fromkeys(files)][share[0] :: share[1]]
     mine = of_share[state.process_index :: state.num_processes]
-    record = _read_record(folder)
-    missing = [places[file] for file in mine if not _is_whole(file, record)]
+    record = read_record(folder)
+    missing = [places[file] for file in mine if not is_whole(file, record)]
+    if whole is not None:
+        for place in {places[file] for file in mine} - {*missing}:
+            whole(place)
     total = sum(rows[place] for place in missing)
     quiet = not (missing and state.is_main_process)
     with tqdm(total=total, desc=description, unit="row", disable=quiet, delay=1) as progress:
         for place in missing:
-            write_shard(files[place], make(place))
-            progress.update(rows[place])
+            write_shard(files[place], make(place, progress.update))
+            if whole is not None:
+                whole(place)
     state.wait_for_everyone()
     if state.is_main_process:
         stamps = {file.name: _stamp(file) for file in of_share}
         if not stamps.items() <= record.items():
             with suppress(OSError):  # the record only saves time, and a cache may be read-only
-                write_json(folder / RECORD_NAME, _read_record(folder) | stamps, indent=0)
+                write_json(folder / RECORD_NAME, read_record(folder) | stamps, indent=0)
     return total
 
 
@@ -113,6 +131,15 @@ def open_shards(files: Sequence[Path]) -> Dataset:
     names = " ".join(file.name for file in files)
     fingerprint = xxhash.xxh3_128_hexdigest(f"{files[0].parent.name} {names}".encode())
     return Dataset(concat_tables([MemoryMappedTable.from_file(str(file)) for file in files]), fingerprint=fingerprint)
+
+
+def _flat(array: pa.Array) -> NDArray:
+    """Return an array as `_nested` took it."""
+    shape = [len(array)]
+    while pa.types.is_fixed_size_list(array.type):
+        shape.append(array.type.list_size)
+        array = array.flatten()
+    return array.to_numpy().reshape(shape)
 
 
 def _nested(values: NDArray) -> pa.Array:
@@ -128,7 +155,8 @@ def _metadata(file: Path) -> dict[bytes, bytes]:
     return {key.encode(): value.encode() for key, value in entries.items()}
 
 
-def _is_whole(file: Path, record: Mapping[str, list[int]]) -> bool:
+def is_whole(file: Path, record: Mapping[str, Any]) -> bool:
+    """Tell whether a file is there and whole; it is read through unless `read_record` knows it as it is."""
     if not file.exists():
         return False
     if record.get(file.name) == _stamp(file):
@@ -141,13 +169,13 @@ def _is_whole(file: Path, record: Mapping[str, list[int]]) -> bool:
     return True
 
 
-def _stamp(file: Path) -> list[int]:
+def _stamp(file: Path) -> list[Any]:
     status = file.stat()
-    return [status.st_size, status.st_mtime_ns]
+    return [status.st_size, status.st_mtime_ns, FORMAT_VERSION]
 
 
-def _read_record(folder: Path) -> dict[str, list[int]]:
-    """Return the size and modification time of each file when it was last known to be whole."""
+def read_record(folder: Path) -> dict[str, Any]:
+    """Return the size, modification time and format version of each file when it was last known to be whole."""
     try:
         return read_json(folder / RECORD_NAME)
     except (FileNotFoundError, ValueError):

@@ -1,40 +1,41 @@
 """Runs the teacher over a dataset once, and keeps its columns.
 
 The pass is cut into shards of rows (`hf_lelp.storage.shards`). The teacher and the rows give a shard's file its name.
-So a second run finds every shard, and a killed run goes on where it stopped. Another dataset with the same rows shares
-them. Several processes or machines can share the work; the result is the same.
+So a second run finds every shard, and a killed run goes on where it stopped. Rows of another dataset, order or sample
+are copied from the shards that have them (`hf_lelp.teacher.rows_once`). Several processes or machines can share the
+work; the result is the same.
 """
 
 import logging
 import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 from accelerate import PartialState
 from datasets import Dataset
 from numpy.typing import NDArray
 
-from hf_lelp.data.columns import EMBEDDING_COLUMN, LOGITS_COLUMN
 from hf_lelp.data.rows import content_hash, media_columns, split_rows
 from hf_lelp.storage.files import write_atomically
+from hf_lelp.storage.row_index import SIDECAR, has_sidecar
 from hf_lelp.storage.shards import (
     SHARD_ROWS,
+    Progress,
     check_shard,
     default_cache_dir,
     make_missing_shards,
-    narrowed,
     open_shards,
 )
 from hf_lelp.teacher.protocol import TeacherLike
+from hf_lelp.teacher.rows_once import RowsOnce, rows_in_part
 
 logger = logging.getLogger(__name__)
 
 MOST_SHARDS = 256  # per dataset: every operation of datasets takes milliseconds per file
-MOST_SHARD_ROWS = 8 * SHARD_ROWS  # or a killed pass would lose too much
-DECODED_ROWS = 256  # images or sounds in memory at once
+MOST_SHARD_ROWS = 8 * SHARD_ROWS  # in memory until they are written
+DECODED_ROWS = 256  # of one call: images or sounds in memory at once, or rows of a teacher of another kind
 
 
 def teacher_folder(teacher: TeacherLike, cache_dir: str | Path | None = None, dtype: str = "float32") -> Path:
@@ -50,10 +51,11 @@ def teacher_columns(
     *,
     dtype: str = "float32",
 ) -> Dataset:
-    """Run the teacher over every row that it has not seen yet.
+    """Run the teacher over every row that it has not seen yet, in whatever dataset, order or sample it saw others.
 
     In several processes (`accelerate launch`), each takes every n-th shard, and all return the whole. They must all
-    see `cache_dir`. For machines that share no folder, see `hf_lelp.teacher_pass`.
+    see `cache_dir`. For machines that share no folder, see `hf_lelp.teacher_pass`. After Ctrl-C, two notes of the
+    `KeyboardInterrupt` say what is kept, and that the same call goes on.
 
     Args:
         dataset: with the teacher's input columns, N rows.
@@ -99,25 +101,50 @@ def run_teacher(
     Returns:
         The shards of all rows, in the rows' order. With n > 1, those of other shares may be missing.
     """
-    parts = _parts(dataset, teacher)
+    parts, files = _parts(dataset, teacher), []
     folder = teacher_folder(teacher, cache_dir, dtype)
-    files = [folder / name for name in _names(parts)]
-
-    def run(place: int) -> dict[str, NDArray]:
-        try:
-            return _run_part(parts[place], teacher, dtype)
-        except Exception as error:
-            rows, reason = _fault(error, parts[place], place * shard_rows(len(dataset)), teacher)
-            if reason is None:
-                raise
-            raise ValueError(f"{rows} of the dataset: {reason}") from error
-
-    rows = make_missing_shards(
-        files, run, [len(part) for part in parts], description="Running the teacher", share=share
-    )
+    try:
+        files += [folder / name for name in _names(parts)]
+        rows = _make_missing(parts, files, teacher, dtype, share)
+    except KeyboardInterrupt as stop:
+        _note_what_is_kept(stop, parts, files, folder)
+        raise
     process = PartialState().process_index
     logger.info(f"teacher: {rows} of {len(dataset)} rows run by process {process}, columns in {folder}")
     return files
+
+
+def _make_missing(
+    parts: list[Dataset], files: list[Path], teacher: TeacherLike, dtype: str, share: tuple[int, int]
+) -> int:
+    """Make the missing shards, and return over how many rows the teacher was run."""
+    rows = RowsOnce(parts, files, teacher, dtype, DECODED_ROWS)
+
+    def make(place: int, progress: Progress) -> Mapping[str, NDArray]:
+        try:
+            return rows.make(place, progress)
+        except Exception as error:
+            named, reason = _fault(error, parts[place], place * len(parts[0]), teacher)
+            if reason is None:
+                raise
+            raise ValueError(f"{named} of the dataset: {reason}") from error
+
+    sizes = [len(part) for part in parts]
+    make_missing_shards(files, make, sizes, description="Running the teacher", share=share, whole=rows.whole)
+    return rows.rows_run
+
+
+def _note_what_is_kept(stop: KeyboardInterrupt, parts: list[Dataset], files: list[Path], folder: Path) -> None:
+    """Say in two lines below the traceback of Ctrl-C what need not be run again."""
+    if not PartialState().is_main_process:
+        return
+    total = sum(len(part) for part in parts)
+    kept = [len(part) if file.exists() else rows_in_part(file) for part, file in zip(parts, files, strict=False)]
+    if files:
+        stop.add_note(f"Stopped: {sum(kept):,} of {total:,} rows are kept in {folder}.")
+    else:
+        stop.add_note(f"Stopped before the first of {total:,} rows: those of earlier passes stay kept in {folder}.")
+    stop.add_note("The same command goes on from there.")
 
 
 def shard_rows(rows: int) -> int:
@@ -145,22 +172,6 @@ def _names(parts: list[Dataset]) -> list[str]:
         ) from error
 
 
-def _run_part(part: Dataset, teacher: TeacherLike, dtype: str) -> dict[str, NDArray]:
-    """Return the columns of one shard's rows, (n, C) and (n, D). Its folder, not every row, says who made them."""
-    batches = part.iter(DECODED_ROWS if media_columns(part) else len(part))
-    results = [teacher(batch) for batch in batches]
-    columns = {}
-    for name, size in zip((LOGITS_COLUMN, EMBEDDING_COLUMN), teacher.head.weight.shape, strict=True):
-        values = np.concatenate([np.asarray(result[name], dtype=np.float32) for result in results])
-        if values.shape != (len(part), size):
-            raise ValueError(
-                f"{type(teacher).__name__} gave {name} of shape {values.shape} for {len(part)} rows, and its final"
-                f" layer has {tuple(teacher.head.weight.shape)}."
-            )
-        columns[name] = narrowed(values, dtype, name)
-    return columns
-
-
 def _fault(error: Exception, part: Dataset, first: int, teacher: TeacherLike) -> tuple[str, str | None]:
     """Return which rows an error is about, and what it says; `None` if no row is at fault."""
     if media_columns(part) and not isinstance(error, ImportError):
@@ -177,7 +188,18 @@ def _fault(error: Exception, part: Dataset, first: int, teacher: TeacherLike) ->
                 return f"Row {first + row}", str(alone)
             except Exception:  # the teacher's own fault, and not the row's
                 continue
-    return f"Rows {first} to {first + len(part) - 1}", str(error) if isinstance(error, ValueError) else None
+    named = f"Rows {first} to {first + len(part) - 1}"
+    return named, str(_of_all_rows(error, part, teacher)) if isinstance(error, ValueError) else None
+
+
+def _of_all_rows(error: ValueError, part: Dataset, teacher: TeacherLike) -> ValueError:
+    """Return the error of a shard's texts together: those that were run alone have other numbers in a batch."""
+    if not media_columns(part) and str(error).startswith("Row "):
+        try:
+            teacher(part[:])
+        except ValueError as of_all:
+            return of_all
+    return error
 
 
 def merge_shares(
@@ -234,4 +256,7 @@ def merge_shares(
     for name, path in found.items():
         if path.parent != target:
             write_atomically(target / name, partial(shutil.copyfile, path))
+            sidecar = path.with_suffix(SIDECAR)
+            if has_sidecar(path):
+                write_atomically(target / sidecar.name, partial(shutil.copyfile, sidecar))
     print(f"{len(names)} shards are whole and of this teacher and data; they are in {target}")

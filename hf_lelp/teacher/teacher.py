@@ -181,12 +181,28 @@ class Teacher:
         num_classes, size = self.head.weight.shape
         logits = np.empty((count, num_classes), dtype=np.float32)
         embedding = np.empty((count, size), dtype=np.float32)
-        for rows, inputs in self._batches(batch, count):
-            hidden = self._embed({name: on_device(value, self.model) for name, value in inputs.items()})
-            embedding[rows] = hidden.numpy()
-            logits[rows] = torch.nn.functional.linear(hidden, self.head.weight, self.head.bias).numpy()
+        for rows, columns in self.in_batches(batch):
+            logits[rows], embedding[rows] = columns[LOGITS_COLUMN], columns[EMBEDDING_COLUMN]
         mark = [self.head.fingerprint] * len(logits)
         return {LOGITS_COLUMN: logits, EMBEDDING_COLUMN: embedding, TEACHER_MARK: mark}
+
+    def in_batches(
+        self, batch: dict[str, list[Any]]
+    ) -> Iterator[tuple[NDArray[np.integer], dict[str, NDArray[np.float32]]]]:
+        """Run the teacher as a call does, and yield the results of each forward pass when it is done.
+
+        Texts come longest first. So the rows without those of the first passes make the same further passes.
+
+        Args:
+            batch: see `__call__`, n rows, as for the errors.
+
+        Yields:
+            The numbers of some rows, (k,), and their `teacher_logits`, (k, C), and `teacher_embedding`, (k, D).
+        """
+        for rows, inputs in self._batches(batch, len(batch[self.input_columns[0]])):
+            hidden = self._embed({name: on_device(value, self.model) for name, value in inputs.items()})
+            logits = torch.nn.functional.linear(hidden, self.head.weight, self.head.bias)
+            yield rows, {LOGITS_COLUMN: logits.numpy(), EMBEDDING_COLUMN: hidden.numpy()}
 
     def _batches(
         self, batch: dict[str, list[Any]], count: int

@@ -1,10 +1,17 @@
 """Rows of a dataset: reading, joining and what its format says."""
 
+import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
 import runs
-from datasets import Dataset
+from datasets import Array2D, Dataset, Features, Value
 from streams import stream
 
-from hf_lelp.data.rows import column_names, shown_columns, transform_of, with_columns
+from hf_lelp.data.rows import column_names, row_keys, shown_columns, transform_of, with_columns
 
 
 def test_transform_of() -> None:
@@ -44,3 +51,56 @@ def test_a_transform_of_some_columns_sees_those_alone() -> None:
         assert transform is not None and transform(dataset[:]) == dict(formatted[:])
         # The same, set on all columns: as a run sets it again on a dataset with further columns.
         assert dict(dataset.with_transform(transform)[:]) == dict(formatted[:])
+
+
+VALUES: dict[str, list[Any]] = {
+    "texts": ["good", "", "bad", "good\0", "é"],
+    "missing texts": ["good", None, "", "None", "none"],
+    "bytes": [b"good", b"", b"bad", b"\0", b"\0\0"],
+    "numbers": [0.0, 1.5, -1.5, 2.0, 1e300],
+    "missing numbers": [0, None, 1, -1, 255],
+    "truths": [True, False, None],
+    "lists": [[1.0, 2.0], [], [1.0], [2.0, 1.0], [0.0]],
+    "lists that miss numbers": [[1.0, None], [0.0], [None], [None, None], [1.0, 0.0]],
+    "lists of texts": [["a", "b"], ["ab"], [], ["a"], ["a, b"]],
+    "lists of lists": [[[1], [2]], [[1, 2]], [[1, 2], []], [], [[]]],
+    "fields": [{"a": 1, "b": "x"}, {"a": 1, "b": ""}, {"a": 0, "b": "x"}, {"a": 10, "b": "x"}, {"a": 1, "b": "1"}],
+    "sounds": [{"array": [0.5, 1.0], "rate": 8}, {"array": [0.5], "rate": 8}, {"array": [0.5], "rate": 9}],
+    "days": [datetime.date(2026, 1, day) for day in (1, 2, 3, 4, 5)],
+}
+
+
+@pytest.mark.parametrize("values", VALUES.values(), ids=VALUES)
+def test_a_row_has_one_key_wherever_it_is(values: list[Any], tmp_path: Path) -> None:
+    rows = Dataset.from_dict({"x": values, "y": [7] * len(values)})
+    keys = row_keys(rows.select_columns("x"))
+    assert keys.shape == (len(values), 2) and keys.dtype == np.uint64
+    assert len({key.tobytes() for key in keys}) == len(values)
+    order = [2, 0, 1, 2]
+    np.testing.assert_array_equal(row_keys(rows.select_columns("x").select(order)), keys[order])
+    np.testing.assert_array_equal(row_keys(rows.select_columns("x").select(range(1, 3))), keys[1:3])
+    rows.save_to_disk(tmp_path / "rows", num_shards=2)
+    np.testing.assert_array_equal(row_keys(Dataset.load_from_disk(str(tmp_path / "rows")).select_columns("x")), keys)
+    both = row_keys(rows)
+    assert len({key.tobytes() for key in both}) == len(values) and not (both == keys).all()
+
+
+def test_two_columns_are_not_run_together() -> None:
+    keys = row_keys(Dataset.from_dict({"a": ["x", "xy", "y"], "b": ["yz", "z", "x"]}))
+    other = row_keys(Dataset.from_dict({"b": ["x", "xy", "y"], "a": ["yz", "z", "x"]}))
+    assert len({key.tobytes() for key in [*keys, *other]}) == 6
+
+
+def test_texts_have_the_same_key_whatever_their_offsets_are_and_numbers_by_type() -> None:
+    texts = [
+        row_keys(Dataset(pa.table({"x": pa.array(["good", "bad"], kind)}))) for kind in (pa.string(), pa.large_string())
+    ]
+    np.testing.assert_array_equal(*texts)
+    numbers = [row_keys(Dataset.from_dict({"x": [1, 2]}, Features({"x": Value(kind)}))) for kind in ("int32", "int64")]
+    assert not (numbers[0] == numbers[1]).any()
+
+
+def test_matrices_have_keys() -> None:
+    features = Features({"x": Array2D((2, 2), "float32")})
+    keys = row_keys(Dataset.from_dict({"x": [[[1, 2], [3, 4]], [[1, 2], [3, 5]]]}, features))
+    assert (keys[0] != keys[1]).any()

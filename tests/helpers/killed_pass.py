@@ -1,6 +1,7 @@
-"""A teacher pass in a process of its own, to be killed: `python killed_pass.py CACHE` over the rows of `data`.
+"""A teacher pass in a process of its own, to be killed: `python killed_pass.py CACHE [PASSES]` over the rows of `data`.
 
-After `SHARDS` shards it waits, so that it cannot end before it is killed.
+After `SHARDS` shards it waits, so that it cannot end before it is killed; with PASSES, before the next forward pass
+after so many, of `BATCH` rows each, which are kept one by one.
 """
 
 import signal
@@ -12,9 +13,11 @@ import runs
 from datasets import Dataset
 
 import hf_lelp.teacher.columns
+import hf_lelp.teacher.rows_once
 
 SHARD_ROWS = 16
 SHARDS = 5
+BATCH = 4
 
 
 def data() -> Dataset:
@@ -22,13 +25,19 @@ def data() -> Dataset:
 
 
 if __name__ == "__main__":
-    folder, teacher = Path(sys.argv[1]), runs.teacher()
+    folder, batch = Path(sys.argv[1]), {"batch_size": BATCH} if sys.argv[2:] else {}
+    teacher, passes = runs.teacher(**batch), []
+    teacher._checked = True  # else the first pass is made twice
 
     def wait(*args: Any) -> None:
-        if len(list(folder.rglob("[!.]*.arrow"))) == SHARDS:
+        if len(list(folder.rglob("[!.]*.arrow"))) == SHARDS or [len(passes)] == [*map(int, sys.argv[2:])]:
+            print("waiting", flush=True)
             signal.alarm(300)  # its end, should nobody kill it
             signal.pause()
+        passes.append(args)
 
     teacher.model.register_forward_pre_hook(wait)
     hf_lelp.teacher.columns.SHARD_ROWS = SHARD_ROWS
+    if sys.argv[2:]:
+        hf_lelp.teacher.rows_once.KEEP_SECONDS = 0.0
     hf_lelp.teacher.columns.teacher_columns(data(), teacher, folder)

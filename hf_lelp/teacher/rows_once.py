@@ -1,0 +1,177 @@
+"""Makes shards of the teacher's columns: copies the rows that were run before, and runs the others, each once."""
+
+import logging
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+from numpy.typing import NDArray
+
+from hf_lelp.data.columns import EMBEDDING_COLUMN, LOGITS_COLUMN
+from hf_lelp.data.rows import media_columns, row_keys
+from hf_lelp.storage.row_index import PART, RowIndex, has_sidecar, key_columns, write_sidecar
+from hf_lelp.storage.shards import Progress, narrowed, read_columns, write_shard
+from hf_lelp.teacher.protocol import TeacherLike
+from hf_lelp.teacher.teacher import Teacher
+
+logger = logging.getLogger(__name__)
+
+KEEP_SECONDS = 30.0  # what was run is on the disk after this time
+
+
+class RowsOnce:
+    """Makes the shards of a dataset's rows, as `make_missing_shards` asks for them.
+
+    A shard's rows that another shard has, or that a killed pass left in a part, are copied. The index of these is
+    loaded with the first shard that is missing. The others are run in the order of the dataset, each once. Every
+    `KEEP_SECONDS` they go to the shard's part, which goes away when the shard is there.
+
+    Args:
+        parts: the rows of each shard, the teacher's input columns alone.
+        files: of the shards.
+        teacher: the classifier.
+        dtype: of the columns.
+        decoded_rows: rows of a call where one call for a shard would take too much memory or time: images and sounds,
+            and teachers that do not give their results in batches.
+
+    Attributes:
+        rows_run: how many the teacher was run over.
+    """
+
+    def __init__(
+        self, parts: Sequence[Dataset], files: Sequence[Path], teacher: TeacherLike, dtype: str, decoded_rows: int
+    ) -> None:
+        self.rows_run = 0
+        self._parts, self._files, self._teacher, self._dtype = parts, files, teacher, dtype
+        self._decoded_rows = decoded_rows
+        self._index: RowIndex | None = None
+        self._keys = lru_cache(maxsize=1)(lambda place: row_keys(parts[place]))
+        self._writable = True
+
+    def make(self, place: int, progress: Progress) -> Mapping[str, NDArray]:
+        """Return the columns of one shard's rows, (n, C) and (n, D). Its folder, not every row, says who made them."""
+        part = self._parts[place]
+        if self._index is None:
+            self._index = RowIndex(self._files[place].parent)
+        # The first row of each key stands for all.
+        _, first, same = np.unique(_as_bytes(self._keys(place)), return_index=True, return_inverse=True)
+        shard = _Shard(self._files[place], self._keys(place), self._teacher, self._dtype)
+        left = shard.copy(self._index, np.sort(first))
+        progress(len(part) - len(left))
+        if len(left):
+            self._run(shard, part, left, progress)
+        if len(first) == len(part):
+            return shard.columns
+        return {name: values[first[same]] for name, values in shard.columns.items()}
+
+    def whole(self, place: int) -> None:
+        """Give a shard its sidecar, if it has none, and remove its part."""
+        file = self._files[place]
+        file.with_suffix(PART).unlink(missing_ok=True)
+        if self._writable and not has_sidecar(file):
+            try:
+                write_sidecar(file, self._keys(place))
+            except OSError as error:  # a cache may be read-only: then do not hash its rows either
+                logger.warning(f"The rows of {file.parent} will not be found again in other datasets: {error}.")
+                self._writable = False
+        if self._index is not None:
+            self._index.add(file, self._keys(place))
+
+    def _run(self, shard: "_Shard", part: Dataset, left: NDArray[np.integer], progress: Progress) -> None:
+        """Run the teacher over the rows of a shard that are left, and keep them in its part now and then."""
+        kept = time.monotonic()
+        try:
+            for places, columns in self._results(part, left, int(shard.own.sum())):
+                shard.fill(left[places], columns)
+                self.rows_run += len(places)
+                progress(len(places))
+                if time.monotonic() - kept >= KEEP_SECONDS:
+                    shard.keep()
+                    kept = time.monotonic()
+        except BaseException:
+            shard.keep()
+            raise
+
+    def _results(
+        self, part: Dataset, left: NDArray[np.integer], done: int
+    ) -> Iterator[tuple[NDArray[np.integer], Mapping[str, Any]]]:
+        """Yield places in `left`, (k,), and the teacher's results for these rows, after each forward pass.
+
+        With `done` rows of an earlier, interrupted pass, the passes are those that it would have made next.
+        """
+        rows = part if len(left) == len(part) else part.select(left)
+        in_batches = isinstance(self._teacher, Teacher)
+        size = self._decoded_rows if media_columns(part) or not in_batches else len(left) + done
+        starts = [0, *range(size - done % size, len(left), size)]
+        for start, end in zip(starts, [*starts[1:], len(left)], strict=True):
+            batch = rows[start:end]
+            if isinstance(self._teacher, Teacher):
+                for places, columns in self._teacher.in_batches(batch):
+                    yield start + places, columns
+            else:
+                yield np.arange(start, end), self._teacher(batch)
+
+
+def rows_in_part(file: Path) -> int:
+    """Return how many rows of a shard that is not there are in its part."""
+    try:
+        return len(read_columns(file.with_suffix(PART))[LOGITS_COLUMN])
+    except (OSError, ValueError, KeyError):
+        return 0
+
+
+class _Shard:
+    """The columns of a shard in the making; `own` says which of its rows were run for it."""
+
+    def __init__(self, file: Path, keys: NDArray[np.uint64], teacher: TeacherLike, dtype: str) -> None:
+        self.own = np.zeros(len(keys), dtype=bool)
+        self.columns = {
+            name: np.zeros((len(keys), size), dtype=dtype)
+            for name, size in zip((LOGITS_COLUMN, EMBEDDING_COLUMN), teacher.head.weight.shape, strict=True)
+        }
+        self._part, self._keys, self._maker = file.with_suffix(PART), keys, type(teacher).__name__
+        self._weight = teacher.head.weight
+        self._dtype = dtype
+
+    def copy(self, index: RowIndex, rows: NDArray[np.integer]) -> NDArray[np.integer]:
+        """Fill those of the rows that the index has, and return the others."""
+        wanted = {name: np.empty_like(values[rows]) for name, values in self.columns.items()}
+        found, sources = index.copy(self._keys[rows], wanted)
+        for name, values in wanted.items():
+            self.columns[name][rows[found]] = values[found]
+        self.own[rows[found]] = [source == self._part for source in sources]
+        return rows[~found]
+
+    def fill(self, rows: NDArray[np.integer], results: Mapping[str, Any]) -> None:
+        """Put in the teacher's results for some rows.
+
+        Raises:
+            ValueError: if they have another shape than its head tells, or a value is too large for the data type.
+        """
+        for name, column in self.columns.items():
+            values = np.asarray(results[name], dtype=np.float32)
+            if values.shape != (len(rows), column.shape[1]):
+                raise ValueError(
+                    f"{self._maker} gave {name} of shape {values.shape} for {len(rows)} rows, and its final"
+                    f" layer has {tuple(self._weight.shape)}."
+                )
+            column[rows] = narrowed(values, self._dtype, name)
+        self.own[rows] = True
+
+    def keep(self) -> None:
+        """Write the rows that were run for this shard to its part."""
+        if not self.own.any():
+            return
+        columns = {name: values[self.own] for name, values in self.columns.items()}
+        try:
+            write_shard(self._part, columns | key_columns(self._keys[self.own]))
+        except OSError as error:  # the shard may yet fit on the disk, and says so if it does not
+            logger.warning(f"{len(columns[LOGITS_COLUMN])} rows could not be kept in {self._part}: {error}.")
+
+
+def _as_bytes(keys: NDArray[np.uint64]) -> NDArray[np.void]:
+    return np.ascontiguousarray(keys).view(np.dtype((np.void, 16))).ravel()
