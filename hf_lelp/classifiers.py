@@ -162,7 +162,11 @@ def logits_of(outputs: Any) -> Tensor:
     return outputs["logits"] if isinstance(outputs, dict) and "logits" in outputs else outputs[0]
 
 
-@torch.inference_mode()
+def tolerance(dtype: torch.dtype) -> float:
+    """Return what rounding may change of logits, as a share of the largest."""
+    return 1e-3 if dtype == torch.float32 else 5e-2
+
+
 def check_embedding(model: PreTrainedModel, names: Iterable[str], embedding: Tensor, inputs: dict[str, Tensor]) -> None:
     """Check that the final layer applied to `embedding` gives the logits of the whole model.
 
@@ -176,25 +180,34 @@ def check_embedding(model: PreTrainedModel, names: Iterable[str], embedding: Ten
         ValueError: if the two differ by more than rounding.
     """
     names = list(names)
+    gap = embedding_gap(model, names, embedding, inputs)
+    if not gap <= tolerance(embedding.dtype):
+        raise ValueError(
+            f"{type(model).__name__}: its layer {' and '.join(map(repr, names))} applied to the captured embedding does"
+            f" not give the model's logits (largest difference {gap:.3g}, as a share of the largest logit; infinite if"
+            " the shapes differ). The model does more after its last linear layer; LELP cannot use it as a teacher."
+        )
+
+
+@torch.inference_mode()
+def embedding_gap(model: PreTrainedModel, names: Iterable[str], embedding: Tensor, inputs: dict[str, Tensor]) -> float:
+    """Return how far the final layer's outputs on `embedding` are from the logits that the model gives for `inputs`.
+
+    It is a share of the largest logit, infinite where the shapes differ, NaN where the outputs are. Rows whose logits
+    are not finite are skipped.
+    """
     logits = logits_of(model(**inputs))
     layers = [layer for name in names if isinstance(layer := model.get_submodule(name), nn.Linear)]
     # A student's own head does not go through joint_layer: its class logits are no linear map.
     rebuilt = layers[0](embedding) if len(layers) == 1 else nn.functional.linear(embedding, *joint_layer(layers))
-    tolerance = 1e-3 if logits.dtype == torch.float32 else 5e-2
-    worst = float("inf")
-    if logits.shape == rebuilt.shape:
-        finite = logits.isfinite().all(-1)
-        if not finite.any():
-            return
-        logits, rebuilt = logits[finite], rebuilt[finite]
-        worst = (logits - rebuilt).abs().max().item()
-    if not worst <= tolerance * max(1.0, logits.abs().max().item()):
-        raise ValueError(
-            f"{type(model).__name__}: its layer {' and '.join(map(repr, names))} applied to the captured embedding does"
-            f" not give the model's logits (shape {tuple(rebuilt.shape)} against {tuple(logits.shape)}, largest"
-            f" difference {worst:.3g}). The model does more after its last linear layer; LELP cannot use it as a"
-            " teacher."
-        )
+    if logits.shape != rebuilt.shape:
+        return float("inf")
+    finite = logits.isfinite().all(-1)
+    if not finite.any():
+        return 0.0
+    logits, rebuilt = logits[finite], rebuilt[finite]
+    gap = (logits - rebuilt).abs().max() / logits.abs().max().clamp(min=1.0)
+    return gap.item()
 
 
 def auto_class(config: Any) -> Any:

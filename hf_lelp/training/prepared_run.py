@@ -15,6 +15,7 @@ from hf_lelp.data.encoding import Processor
 from hf_lelp.data.labels import Classes
 from hf_lelp.data.rows import transform_of
 from hf_lelp.data.text import max_tokens, set_pad_token
+from hf_lelp.padding import tell_of_padding, with_fitting_side
 from hf_lelp.projections.class_projections import ClassProjections
 from hf_lelp.student.card import hub_id
 from hf_lelp.student.loading import new_student
@@ -127,6 +128,9 @@ def prepare_run(
         if hasattr(example, "config"):
             set_pad_token(processing_class, example)
         max_length = max_tokens(processing_class, example, args.max_length)
+    if processing_class is not None and hasattr(example, "config"):
+        processing_class = with_fitting_side(processing_class, example)
+        tell_of_padding(processing_class, example)
     evaluated = eval_dataset if isinstance(eval_dataset, dict) else {"": eval_dataset}
     if not collated and example is not None:
         if processing_class is None:
