@@ -269,8 +269,38 @@ def load_processor(name_or_path: str, **hub: Any) -> Processor:
 
 
 def class_names(config: Any) -> list[str] | None:
-    """Read a model's class names from its configuration, in order; `None` for the default LABEL_0, LABEL_1, …."""
+    """Read a model's class names from its configuration, in order; `None` where they are only 0, 1, … or LABEL_0, ….
+
+    Raises:
+        ValueError: see `shown_names`.
+    """
     if not config.id2label:
         return None
-    names = [config.id2label[index] for index in range(config.num_labels)]
-    return None if names == [f"LABEL_{index}" for index in range(len(names))] else names
+    names = shown_names(config)
+    defaults = ([f"LABEL_{index}" for index in range(len(names))], [str(index) for index in range(len(names))])
+    return None if names in defaults else names
+
+
+def shown_names(config: Any) -> list[str]:
+    """Return the name of each class of a model, in order, as text.
+
+    `id2label` may be a list, and have text for its keys, or numbers or truth values for its names. Where it has only
+    LABEL_0, LABEL_1, …, the names are those of `label2id`.
+
+    Raises:
+        ValueError: if its keys are not 0 to C − 1.
+    """
+    given = config.id2label or {}
+    named = dict(enumerate(given)) if isinstance(given, list | tuple) else {str(key): given[key] for key in given}
+    by_index = {str(index): str(name) for index, name in named.items()}
+    order = [str(index) for index in range(len(by_index))]
+    if {*by_index} != {*order}:
+        raise ValueError(
+            f"The configuration's id2label has the keys {', '.join(by_index)}, and {len(by_index)} classes are numbered"
+            f" 0 to {len(by_index) - 1}. Set model.config.id2label to the name of each output of the final layer."
+        )
+    names = [by_index[index] for index in order]
+    if all(name == f"LABEL_{index}" for index, name in enumerate(names)):
+        other = {str(index): str(name) for name, index in (config.label2id or {}).items()}
+        names = [other[index] for index in order] if {*other} == {*order} else names
+    return names

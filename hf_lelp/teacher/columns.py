@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 from accelerate import PartialState
-from datasets import Dataset
+from datasets import Dataset, Value
 from numpy.typing import NDArray
 
 from hf_lelp.data.columns import EMBEDDING_COLUMN, LOGITS_COLUMN
@@ -35,6 +35,7 @@ logger = logging.getLogger(__name__)
 MOST_SHARDS = 256  # per dataset: every operation of datasets takes milliseconds per file
 MOST_SHARD_ROWS = 8 * SHARD_ROWS  # or a killed pass would lose too much
 DECODED_ROWS = 256  # images or sounds in memory at once
+MOST_CRASHES = 8  # rows alone, after which the teacher itself is at fault
 
 
 def teacher_folder(teacher: TeacherLike, cache_dir: str | Path | None = None, dtype: str = "float32") -> Path:
@@ -163,7 +164,10 @@ def _run_part(part: Dataset, teacher: TeacherLike, dtype: str) -> dict[str, NDAr
 
 def _fault(error: Exception, part: Dataset, first: int, teacher: TeacherLike) -> tuple[str, str | None]:
     """Return which rows an error is about, and what it says; `None` if no row is at fault."""
-    if media_columns(part) and not isinstance(error, ImportError):
+    texts = all(feature == Value("string") for feature in part.features.values())  # their errors name the row
+    if not texts and not isinstance(error, ImportError):
+        crashed: dict[int, Exception] = {}
+        answered = 0
         # Files are decoded many at a time: only reading each alone tells which one failed.
         for row in range(len(part)):
             try:
@@ -173,10 +177,17 @@ def _fault(error: Exception, part: Dataset, first: int, teacher: TeacherLike) ->
                 return f"Row {first + row}", reason
             try:
                 teacher(values)
+                answered += 1
             except ValueError as alone:
                 return f"Row {first + row}", str(alone)
-            except Exception:  # the teacher's own fault, and not the row's
-                continue
+            except Exception as alone:
+                crashed[row] = alone
+            if crashed and answered:
+                row, alone = next(iter(crashed.items()))
+                reason = f"the teacher cannot read it ({type(alone).__name__}: {alone}). Too short, or empty?"
+                return f"Row {first + row}", f"{reason} Repair or drop it."
+            if len(crashed) > MOST_CRASHES:  # the teacher's own fault, and not a row's
+                break
     return f"Rows {first} to {first + len(part) - 1}", str(error) if isinstance(error, ValueError) else None
 
 

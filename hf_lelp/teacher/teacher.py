@@ -26,7 +26,8 @@ from hf_lelp.classifiers import (
 )
 from hf_lelp.data.columns import EMBEDDING_COLUMN, LOGITS_COLUMN, TEACHER_MARK
 from hf_lelp.data.encoding import Processor, encode, lengths_of, longest, on_device, pad, taken
-from hf_lelp.data.text import set_pad_token
+from hf_lelp.data.rows import check_batched
+from hf_lelp.data.text import check_vocabulary, set_pad_token, vocabulary_size
 from hf_lelp.padding import warn_once, with_fitting_side
 from hf_lelp.teacher.fingerprint import fingerprints, plain_parts
 
@@ -180,9 +181,11 @@ class Teacher:
             `teacher_fingerprint`, n copies of that of `head`.
 
         Raises:
-            ValueError: if the captured embedding does not give the model's logits (checked on the first rows).
+            ValueError: if the captured embedding does not give the model's logits (checked on the first rows), or a
+                row cannot be read; or if it is one row and no batch.
             KeyError: if an input column is missing.
         """
+        check_batched(batch, self.input_columns[0], "teacher")
         count = len(batch[self.input_columns[0]])
         num_classes, size = self.head.weight.shape
         logits = np.empty((count, num_classes), dtype=np.float32)
@@ -201,6 +204,7 @@ class Teacher:
         starts = range(0, count, self.batch_size)
         if isinstance(self.processing_class, PreTrainedTokenizerBase):
             tokens = encode(self.processing_class, batch, self.input_columns, self.max_length)
+            check_vocabulary(self.processing_class, tokens["input_ids"], vocabulary_size(self.model))
             # Longest first: a batch that does not fit in memory fails at once.
             order = np.argsort(lengths_of(tokens), kind="stable")[::-1]
             for start in starts:

@@ -1,5 +1,6 @@
 """Rows of a dataset: reading, joining and what its format says."""
 
+import pytest
 import runs
 from datasets import Dataset
 from streams import stream
@@ -44,3 +45,17 @@ def test_a_transform_of_some_columns_sees_those_alone() -> None:
         assert transform is not None and transform(dataset[:]) == dict(formatted[:])
         # The same, set on all columns: as a run sets it again on a dataset with further columns.
         assert dict(dataset.with_transform(transform)[:]) == dict(formatted[:])
+
+
+def test_one_row_is_no_batch() -> None:
+    guide = runs.teacher()
+    data = runs.data(6)
+    words = r"One row was given, and batches of rows are expected: dataset.map\({}, batched=True\)"
+    for dataset in (data, data.to_iterable_dataset()):
+        with pytest.raises(ValueError, match=words.format("teacher")):
+            next(iter(dataset.map(guide)))
+    columns, projections = runs.prepared()
+    embeddings = columns.select_columns(["teacher_embedding"])
+    for dataset in (embeddings, embeddings.to_iterable_dataset()):
+        with pytest.raises(ValueError, match=words.format("projections")):
+            next(iter(dataset.map(projections)))
