@@ -162,7 +162,11 @@ def logits_of(outputs: Any) -> Tensor:
     return outputs["logits"] if isinstance(outputs, dict) and "logits" in outputs else outputs[0]
 
 
-@torch.inference_mode()
+def tolerance(dtype: torch.dtype) -> float:
+    """Return what rounding may change of logits, as a share of the largest."""
+    return 1e-3 if dtype == torch.float32 else 5e-2
+
+
 def check_embedding(model: PreTrainedModel, names: Iterable[str], embedding: Tensor, inputs: dict[str, Tensor]) -> None:
     """Check that the final layer applied to `embedding` gives the logits of the whole model.
 
@@ -176,25 +180,34 @@ def check_embedding(model: PreTrainedModel, names: Iterable[str], embedding: Ten
         ValueError: if the two differ by more than rounding.
     """
     names = list(names)
+    gap = embedding_gap(model, names, embedding, inputs)
+    if not gap <= tolerance(embedding.dtype):
+        raise ValueError(
+            f"{type(model).__name__}: its layer {' and '.join(map(repr, names))} applied to the captured embedding does"
+            f" not give the model's logits (largest difference {gap:.3g}, as a share of the largest logit; infinite if"
+            " the shapes differ). The model does more after its last linear layer; LELP cannot use it as a teacher."
+        )
+
+
+@torch.inference_mode()
+def embedding_gap(model: PreTrainedModel, names: Iterable[str], embedding: Tensor, inputs: dict[str, Tensor]) -> float:
+    """Return how far the final layer's outputs on `embedding` are from the logits that the model gives for `inputs`.
+
+    It is a share of the largest logit, infinite where the shapes differ, NaN where the outputs are. Rows whose logits
+    are not finite are skipped.
+    """
     logits = logits_of(model(**inputs))
     layers = [layer for name in names if isinstance(layer := model.get_submodule(name), nn.Linear)]
     # A student's own head does not go through joint_layer: its class logits are no linear map.
     rebuilt = layers[0](embedding) if len(layers) == 1 else nn.functional.linear(embedding, *joint_layer(layers))
-    tolerance = 1e-3 if logits.dtype == torch.float32 else 5e-2
-    worst = float("inf")
-    if logits.shape == rebuilt.shape:
-        finite = logits.isfinite().all(-1)
-        if not finite.any():
-            return
-        logits, rebuilt = logits[finite], rebuilt[finite]
-        worst = (logits - rebuilt).abs().max().item()
-    if not worst <= tolerance * max(1.0, logits.abs().max().item()):
-        raise ValueError(
-            f"{type(model).__name__}: its layer {' and '.join(map(repr, names))} applied to the captured embedding does"
-            f" not give the model's logits (shape {tuple(rebuilt.shape)} against {tuple(logits.shape)}, largest"
-            f" difference {worst:.3g}). The model does more after its last linear layer; LELP cannot use it as a"
-            " teacher."
-        )
+    if logits.shape != rebuilt.shape:
+        return float("inf")
+    finite = logits.isfinite().all(-1)
+    if not finite.any():
+        return 0.0
+    logits, rebuilt = logits[finite], rebuilt[finite]
+    gap = (logits - rebuilt).abs().max() / logits.abs().max().clamp(min=1.0)
+    return gap.item()
 
 
 def auto_class(config: Any) -> Any:
@@ -256,8 +269,38 @@ def load_processor(name_or_path: str, **hub: Any) -> Processor:
 
 
 def class_names(config: Any) -> list[str] | None:
-    """Read a model's class names from its configuration, in order; `None` for the default LABEL_0, LABEL_1, …."""
+    """Read a model's class names from its configuration, in order; `None` where they are only 0, 1, … or LABEL_0, ….
+
+    Raises:
+        ValueError: see `shown_names`.
+    """
     if not config.id2label:
         return None
-    names = [config.id2label[index] for index in range(config.num_labels)]
-    return None if names == [f"LABEL_{index}" for index in range(len(names))] else names
+    names = shown_names(config)
+    defaults = ([f"LABEL_{index}" for index in range(len(names))], [str(index) for index in range(len(names))])
+    return None if names in defaults else names
+
+
+def shown_names(config: Any) -> list[str]:
+    """Return the name of each class of a model, in order, as text.
+
+    `id2label` may be a list, and have text for its keys, or numbers or truth values for its names. Where it has only
+    LABEL_0, LABEL_1, …, the names are those of `label2id`.
+
+    Raises:
+        ValueError: if its keys are not 0 to C − 1.
+    """
+    given = config.id2label or {}
+    named = dict(enumerate(given)) if isinstance(given, list | tuple) else {str(key): given[key] for key in given}
+    by_index = {str(index): str(name) for index, name in named.items()}
+    order = [str(index) for index in range(len(by_index))]
+    if {*by_index} != {*order}:
+        raise ValueError(
+            f"The configuration's id2label has the keys {', '.join(by_index)}, and {len(by_index)} classes are numbered"
+            f" 0 to {len(by_index) - 1}. Set model.config.id2label to the name of each output of the final layer."
+        )
+    names = [by_index[index] for index in order]
+    if all(name == f"LABEL_{index}" for index, name in enumerate(names)):
+        other = {str(index): str(name) for name, index in (config.label2id or {}).items()}
+        names = [other[index] for index in order] if {*other} == {*order} else names
+    return names

@@ -15,7 +15,7 @@ from hf_lelp.classifiers import logits_of
 from hf_lelp.config import LELPConfig, check_launch, what_changes
 from hf_lelp.data.columns import LOGITS_COLUMN, PROJECTIONS_COLUMN, TEACHER_COLUMNS
 from hf_lelp.data.encoding import Processor
-from hf_lelp.data.labels import NO_LABEL
+from hf_lelp.data.labels import NO_LABEL, check_single
 from hf_lelp.data.text import set_pad_token
 from hf_lelp.losses import distillation_loss, label_loss, subclass_loss, subclass_targets, widen
 from hf_lelp.projections.class_projections import ClassProjections
@@ -46,6 +46,11 @@ def check_arguments(args: Any, compute_metrics: Any, kwargs: dict[str, Any]) -> 
         raise ValueError(f"args is a {type(args).__name__}; LELPTrainer takes a LELPConfig, with all its settings.")
     if kwargs.get("compute_loss_func") is not None:
         raise ValueError("LELPTrainer computes its own loss: compute_loss_func has no place in it. Use Trainer for it.")
+    if args.label_names and args.label_names != ["labels"]:
+        raise ValueError(
+            f"label_names={args.label_names}: LELPTrainer knows one column of labels, which it calls 'labels'. Name the"
+            " data's own in label_column, and leave label_names out."
+        )
     if args.batch_eval_metrics and compute_metrics is few_class_compute_metrics:
         raise ValueError("batch_eval_metrics needs a compute_metrics that adds up batches; the default does not.")
     if args.auto and args.alpha < 1 and any(kwargs.get("optimizers") or ()):
@@ -231,11 +236,14 @@ class LELPTrainer(DataloadingMixin, SavingMixin):
         In evaluation without the teacher's columns, the loss is CE(y, class logits). Without labels too, it is `None`.
 
         Raises:
-            ValueError: in training, if the batch lacks the teacher's columns, or labels that α gives weight to.
+            ValueError: in training, if the batch lacks the teacher's columns, or labels that α gives weight to. Also
+                if a label is no class index (`check_single`).
         """
         args = self.args
         inputs = dict(inputs)
         labels = inputs.pop("labels", None)
+        if labels is not None:
+            check_single(labels, "A batch")
         stored = {name: inputs.pop(name, None) for name in TEACHER_COLUMNS}
         columns: dict[str, Any] = {name: None if values is None else widen(values) for name, values in stored.items()}
         missing = [name for name in self._loss_columns() if columns[name] is None]

@@ -1,5 +1,7 @@
 """The final linear layer of tiny models of five architectures: found, taken out, put back, and checked."""
 
+from typing import Any
+
 import pytest
 import tiny
 import torch
@@ -13,7 +15,7 @@ from transformers import (
     RobertaForSequenceClassification,
 )
 
-from hf_lelp.classifiers import check_embedding, find_heads, headless, replace_module
+from hf_lelp.classifiers import check_embedding, class_names, find_heads, headless, replace_module
 
 HEAD_NAMES = {
     "bert": "classifier",
@@ -173,3 +175,39 @@ def test_an_embedding_that_is_not_finite_is_refused() -> None:
 def test_half_precision_passes() -> None:
     model, inputs = model_of("bert").to(torch.bfloat16), inputs_of([5, 3])
     check_embedding(model, ["classifier"], embed(model, "classifier", inputs), inputs)
+
+
+@pytest.mark.parametrize(
+    ("given", "names"),
+    [
+        ({0: "no", 1: "yes"}, ["no", "yes"]),
+        ({1: "yes", 0: "no"}, ["no", "yes"]),
+        ({"0": "no", "1": "yes"}, ["no", "yes"]),
+        (["no", "yes"], ["no", "yes"]),
+        ({0: 1, 1: 2}, ["1", "2"]),
+        ({0: False, 1: True}, ["False", "True"]),
+        ({0: "0", 1: "1"}, None),
+        ({0: 0, 1: 1}, None),
+        ({0: "LABEL_0", 1: "LABEL_1"}, None),
+    ],
+)
+def test_names_of_classes_however_they_are_written(given: Any, names: list[str] | None) -> None:
+    config = tiny.classifier().config
+    config.id2label = given
+    assert class_names(config) == names
+
+
+def test_label2id_alone_names_the_classes() -> None:
+    config = tiny.classifier().config
+    config.label2id = {"yes": 1, "no": 0}
+    assert class_names(config) == ["no", "yes"]
+    config.label2id = {"yes": 1}
+    assert class_names(config) is None
+
+
+@pytest.mark.parametrize("given", [{1: "no", 2: "yes"}, {0: "no", 5: "yes"}, {"no": 0, "yes": 1}])
+def test_classes_that_are_not_numbered_from_0_are_refused(given: Any) -> None:
+    config = tiny.classifier().config
+    config.id2label = given
+    with pytest.raises(ValueError, match=r"id2label has the keys .*, and 2 classes are numbered 0 to 1"):
+        class_names(config)

@@ -11,6 +11,7 @@ from datasets.exceptions import DatasetGenerationError
 logger = logging.getLogger(__name__)
 
 FILE_FORMATS = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet", ".txt": "text"}
+SEPARATORS = (";", "\t", "|", ",")  # of columns, when another one was expected
 
 
 @dataclass(kw_only=True)
@@ -98,7 +99,15 @@ def _load_file(name: str) -> Dataset:
     options = {"sep": "\t"} if path.suffix == ".tsv" else {}
     kind = FILE_FORMATS[path.suffix]
     try:
-        return load_dataset(kind, data_files=str(path), split="train", **options)
+        dataset = load_dataset(kind, data_files=str(path), split="train", **options)
     except (DatasetGenerationError, ValueError) as error:
         reason = str(error.__cause__ or error).strip()
         raise ValueError(f"{name} cannot be read as {kind}: {reason}") from error
+    (first, *others) = dataset.column_names or [""]
+    separator = next((sign for sign in SEPARATORS if sign in first), None) if kind == "csv" and not others else None
+    if separator is not None:
+        raise ValueError(
+            f"{name} has one column, {first!r}: its columns seem to be separated by {separator!r}. Write it with"
+            " commas, or with tabs as a .tsv file."
+        )
+    return dataset

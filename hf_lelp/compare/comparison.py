@@ -27,7 +27,8 @@ from hf_lelp.config import LELPConfig
 from hf_lelp.data.columns import EMBEDDING_COLUMN, LOGITS_COLUMN, RunColumns
 from hf_lelp.data.encoding import longest
 from hf_lelp.data.rows import column_values, with_columns
-from hf_lelp.data.text import set_pad_token
+from hf_lelp.data.text import set_pad_token, vocabulary_size
+from hf_lelp.padding import with_fitting_side
 from hf_lelp.storage.files import check_writable
 from hf_lelp.student.loading import new_student
 from hf_lelp.teacher.class_order import load_aligned_teacher
@@ -133,10 +134,13 @@ def load_task(arguments: CompareArguments, config: LELPConfig, size: int | None 
     name = expand(str(arguments.student_model))
     processing_class = load_processor(name)
     student = partial(_student, name, classes.num_labels)
+    example = student()
+    processing_class = with_fitting_side(processing_class, example)
     settings: dict[str, Any] = {
         "columns": RunColumns.of((train, evaluation), config.input_columns, config.label_column, processing_class),
-        "max_length": longest(processing_class, student(), config.max_length),
+        "max_length": longest(processing_class, example, config.max_length),
         "classes": classes,
+        "vocabulary": vocabulary_size(example),
     }
     tokens = [student_columns(dataset, processing_class, **settings) for dataset in (train, evaluation)]
     columns = [

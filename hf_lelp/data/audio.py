@@ -7,6 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import SequenceFeatureExtractor
 
+PCM_RANGE = 2**15  # of samples of 16 bits
+LOUDEST = 100.0  # standardised samples may go far beyond 1, but not so far
+
 
 def process_audio(
     processing_class: SequenceFeatureExtractor, sounds: Sequence[Any], max_length: int | None
@@ -38,8 +41,11 @@ def to_samples(sound: Any, sampling_rate: int) -> NDArray[np.float32]:
             channels.
         sampling_rate: the expected one, in Hz.
 
+    Whole numbers are samples of 16 bits (PCM), and become fractions from −1 to 1.
+
     Raises:
-        ValueError: if it is no sound, has no samples, or has another sampling rate.
+        ValueError: if it is no sound, has no samples, or has another sampling rate; or if its samples are not finite,
+            or of a unit that is unknown.
     """
     if isinstance(sound, Mapping) and "array" not in sound:
         raise ValueError(
@@ -55,9 +61,10 @@ def to_samples(sound: Any, sampling_rate: int) -> NDArray[np.float32]:
             " an Audio column (it needs torchcodec)."
         )
     try:
-        samples = np.asarray(sound["array"] if decoded else sound, dtype=np.float32)
+        given = np.asarray(sound["array"] if decoded else sound)
+        samples = given.astype(np.float32)
     except (TypeError, ValueError):
-        samples = np.empty((0, 0, 0), dtype=np.float32)
+        given = samples = np.empty((0, 0, 0), dtype=np.float32)
     if samples.ndim == 2:
         samples = samples.mean(axis=int(np.argmin(samples.shape)))
     if samples.ndim != 1 or not len(samples):
@@ -65,4 +72,20 @@ def to_samples(sound: Any, sampling_rate: int) -> NDArray[np.float32]:
             f"A sound was expected, and this is {type(sound).__name__}"
             f"{' without samples' if samples.ndim == 1 else ''}. Sounds are numbers, (samples,) or (channels, samples)."
         )
-    return samples
+    return samples * _unit(given)
+
+
+def _unit(samples: NDArray[Any]) -> np.float32:
+    """Return what samples are multiplied by to go from −1 to 1: 1 for fractions, 2⁻¹⁵ for whole numbers of 16 bits."""
+    loudest = float(np.abs(samples.astype(np.float64)).max())
+    if not np.isfinite(loudest):
+        raise ValueError("A sound has samples that are not finite (NaN or infinite). Repair or drop it.")
+    whole = samples.dtype.kind in "iu"
+    unsigned = samples.dtype.kind == "u" or (loudest > 1 and samples.min() >= 0)
+    if (unsigned or loudest > PCM_RANGE) if whole else loudest > LOUDEST:
+        raise ValueError(
+            f"A sound has samples of type {samples.dtype} from {samples.min():g} to {samples.max():g}; expected are"
+            " fractions from −1 to 1, or whole numbers of 16 bits with a sign. Scale it first: divide by the largest"
+            " value that the format can hold."
+        )
+    return np.float32(1 / PCM_RANGE if whole else 1)

@@ -11,7 +11,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import Dataset
 from numpy.typing import NDArray
-from transformers import PreTrainedModel
 
 PIECE_ROWS = 4096
 
@@ -156,8 +155,12 @@ def require_columns(present: list[str], *names: str) -> None:
         )
 
 
-def check_tokens(dataset: Any, model: PreTrainedModel) -> None:
-    """Check that the `input_ids` of a dataset are in the model's vocabulary. Data without them passes.
+def check_tokens(dataset: Any, size: int | None) -> None:
+    """Check that the `input_ids` of a dataset are in the student's vocabulary. Data without them passes.
+
+    Args:
+        dataset: of any kind.
+        size: see `vocabulary_size`.
 
     Raises:
         ValueError: if the column holds something else, or tokens outside the vocabulary.
@@ -169,7 +172,6 @@ def check_tokens(dataset: Any, model: PreTrainedModel) -> None:
     ):
         return
     check_type(dataset, "input_ids", 1, whole=True)
-    size = getattr(model.config.get_text_config(), "vocab_size", None)
     start = 0
     for table in dataset.select_columns(["input_ids"]).with_format("arrow").iter(PIECE_ROWS):
         tokens = table["input_ids"].combine_chunks()

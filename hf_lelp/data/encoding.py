@@ -1,6 +1,6 @@
 """Encodes texts, images and sounds as a model's inputs, the same way for teacher and student."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -40,14 +40,22 @@ def encode(
         raise ValueError(f"Column {columns[0]!r}: {error}") from error
 
 
-def pad(processing_class: Processor, encoded: dict[str, list[Any]]) -> dict[str, torch.Tensor]:
+def pad(
+    processing_class: Processor, encoded: dict[str, list[Any]], length: int | None = None
+) -> dict[str, torch.Tensor]:
     """Collate encoded rows into the tensors of one batch.
+
+    Args:
+        processing_class: that encoded them.
+        encoded: see `encode`.
+        length: tokens, samples or frames to pad to; `None` pads to the longest row.
 
     Raises:
         ValueError: if the image processor left images of different sizes.
     """
     if not isinstance(processing_class, BaseImageProcessor):
-        return dict(processing_class.pad(encoded, return_tensors="pt"))
+        padding = "longest" if length is None else "max_length"
+        return dict(processing_class.pad(encoded, padding=padding, max_length=length, return_tensors="pt"))
     sizes = sorted({value.shape for value in encoded[input_name(processing_class)]})
     if len(sizes) > 1:
         raise ValueError(
@@ -55,6 +63,17 @@ def pad(processing_class: Processor, encoded: dict[str, list[Any]]) -> dict[str,
             " Give it a size with height and width, or a crop_size."
         )
     return {name: torch.from_numpy(np.stack(values)) for name, values in encoded.items()}
+
+
+def lengths_of(encoded: Mapping[str, Sequence[Any]]) -> list[int]:
+    """Return the tokens, samples or frames of each encoded row: the length of its first input."""
+    return [len(values) for values in next(iter(encoded.values()))]
+
+
+def taken(values: Mapping[str, Sequence[Any]], rows: Iterable[int]) -> dict[str, list[Any]]:
+    """Return some rows of lists by name."""
+    rows = list(rows)
+    return {name: [column[row] for row in rows] for name, column in values.items()}
 
 
 def batches(

@@ -1,6 +1,7 @@
 """Converts a dataset's images into pixel values, however they were stored."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from os import PathLike
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,11 @@ def to_image(image: Any, mode: str) -> Image.Image:
     Raises:
         ValueError: if it is no such image, or has more than 8 bits a channel.
     """
+    if isinstance(image, str | PathLike) or (isinstance(image, Mapping) and {*image} == {"bytes", "path"}):
+        raise ValueError(
+            f"An image was expected, and this is an undecoded file ({type(image).__name__}). Let datasets decode it:"
+            " dataset.cast_column(column, Image())."
+        )
     if not isinstance(image, Image.Image):
         try:
             pixels = np.asarray(image)

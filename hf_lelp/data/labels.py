@@ -1,12 +1,12 @@
 """Settles the classes of a run: whether data and teacher share them, and in which order."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from datasets import ClassLabel, Dataset, Value
+from datasets import ClassLabel, Dataset, IterableDataset, Value
 from numpy.typing import NDArray
 
 from hf_lelp.data.columns import LOGITS_COLUMN
@@ -87,7 +87,8 @@ def resolve_classes(
     """Settle the classes and their order between data and teacher.
 
     The data's order wins. Names are matched without regard to case: in full, else by the start of one (neg and
-    NEGATIVE). Where either side has no names, the orders are assumed to be the same.
+    NEGATIVE). Where either side has no names, the orders are assumed to be the same. Labels of text may lack some of
+    the teacher's classes.
 
     Args:
         dataset: labelled training data; `None`, or data without the column, leaves the teacher's classes.
@@ -104,6 +105,20 @@ def resolve_classes(
         if num_labels is None:
             raise UnknownClasses(f"Neither a teacher nor labels in a column {label_column!r}: the classes are unknown.")
         return Classes(num_labels, data_names, None)
+    if (
+        num_labels is not None
+        and num_labels < num_teacher_classes
+        and data_names
+        and teacher_names
+        and teacher_class_order is None
+        and dataset is not None
+        and not isinstance(dataset.features[label_column], ClassLabel)
+    ):  # labels of text, of which some classes have none
+        found = _candidates(data_names, teacher_names)
+        spelling = {indices[0]: name for indices, name in zip(found, data_names, strict=True) if len(indices) == 1}
+        if len(spelling) == num_labels:
+            names = [spelling.get(index, name) for index, name in enumerate(teacher_names)]
+            return Classes(num_teacher_classes, names, list(range(num_teacher_classes)))
     if num_labels is not None and num_labels != num_teacher_classes:
         raise ValueError(
             f"The teacher has {num_teacher_classes} classes ({_listed(teacher_names)}) and the data {num_labels}"
@@ -162,6 +177,44 @@ def _data_classes(dataset: Dataset, label_column: str) -> tuple[list[str] | None
     return None, len(classes)
 
 
+def check_labels(dataset: Any, label_column: str) -> None:
+    """Refuse labels that are no single class, in data that is not looked through before it is trained on.
+
+    Args:
+        dataset: of another library, whose first row is read; or a stream, whose columns may tell.
+        label_column: of a stream.
+
+    Raises:
+        ValueError: see `check_single`.
+    """
+    if isinstance(dataset, IterableDataset):
+        feature = (dataset.features or {}).get(label_column)
+        if feature is not None and not isinstance(feature, ClassLabel | Value):
+            check_single([[0]], f"The column {label_column!r}")
+    elif hasattr(dataset, "__getitem__") and not isinstance(dataset, Dataset | str | Mapping) and len(dataset):
+        first = dataset[0]
+        for name in {"labels", "label", "label_ids"} & ({*first} if isinstance(first, Mapping) else set()):
+            check_single(first[name][None] if hasattr(first[name], "dtype") else [first[name]], "The first row")
+
+
+def check_single(labels: Any, where: str) -> None:
+    """Refuse labels of which each is several numbers, or a fraction: a model would be trained on them with softmax.
+
+    Args:
+        labels: of some rows, a tensor or a list.
+        where: they were found; begins the message.
+
+    Raises:
+        ValueError: naming shape and type.
+    """
+    values = labels if hasattr(labels, "dtype") else np.asarray(labels)
+    if values.ndim != 1 or "float" in str(values.dtype):
+        raise ValueError(
+            f"{where} has labels of shape {tuple(values.shape[1:])} and type {values.dtype}: one class index per row is"
+            " expected. Several labels per row, soft labels and regression targets are other problems than LELP's."
+        )
+
+
 def _check_several(classes: Sequence[Any], label_column: str) -> None:
     """Refuse labels of one class: they mostly come from a part cut from data that is sorted by class."""
     if len(classes) == 1:
@@ -188,23 +241,27 @@ def match_names(data_names: list[str], teacher_names: list[str]) -> list[int]:
     Raises:
         ValueError: if they cannot be matched one to one.
     """
+    order = [found[0] for found in _candidates(data_names, teacher_names) if len(found) == 1]
+    if sorted(order) != list(range(len(teacher_names))):
+        raise ValueError(
+            f"The data's classes ({_listed(data_names)}) and the teacher's ({_listed(teacher_names)}) cannot be matched"
+            " by name, so their order is unknown. Rename them, or set teacher_class_order: the teacher's index of"
+            f" each of the data's classes, {list(range(len(teacher_names)))} if the order is the same."
+        )
+    return order
+
+
+def _candidates(data_names: list[str], teacher_names: list[str]) -> list[list[int]]:
+    """Return the teacher's indices that each of the data's names may stand for."""
     ours, theirs = (
-        [re.sub(r"[\W_]+", " ", name).strip().casefold() for name in n] for n in (data_names, teacher_names)
+        [re.sub(r"[\W_]+", " ", name).strip().casefold() for name in names] for names in (data_names, teacher_names)
     )
 
     def candidates(name: str) -> list[int]:
         exact = [index for index, other in enumerate(theirs) if other == name]
         return exact or [i for i, other in enumerate(theirs) if other.startswith(name) or name.startswith(other)]
 
-    matches = [candidates(name) for name in ours]
-    order = [found[0] for found in matches if len(found) == 1]
-    if sorted(order) != list(range(len(theirs))):
-        raise ValueError(
-            f"The data's classes ({_listed(data_names)}) and the teacher's ({_listed(teacher_names)}) cannot be matched"
-            " by name, so their order is unknown. Rename them, or set teacher_class_order: the teacher's index of"
-            f" each of the data's classes, {list(range(len(theirs)))} if the order is the same."
-        )
-    return order
+    return [candidates(name) for name in ours]
 
 
 def _listed(names: Sequence[Any] | None, most: int = 10) -> str:

@@ -1,14 +1,16 @@
 """Reads, joins, splits and hashes the rows of a dataset."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from numbers import Number
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import xxhash
 from datasets import Audio, Dataset, Features, Image, IterableDataset, concatenate_datasets
+from datasets.formatting.formatting import LazyRow
 from datasets.table import ConcatenationTable, MemoryMappedTable, Table, embed_table_storage
 from numpy.typing import NDArray
 
@@ -57,6 +59,23 @@ def column_names(dataset: Dataset | IterableDataset) -> list[str]:
     """Return the column names of a dataset; a stream that does not know them is asked for its first row."""
     names: list[str] | None = dataset.column_names
     return names or list(next(iter(dataset), {}))
+
+
+def check_batched(batch: Any, column: str, given: str) -> None:
+    """Refuse one row where a batch is expected: `Dataset.map` without `batched=True` gives one.
+
+    Args:
+        batch: what `map` gave.
+        column: one that is read.
+        given: what was mapped; for the message.
+
+    Raises:
+        ValueError: if it is a row.
+    """
+    value: Any = None if isinstance(batch, LazyRow) else batch[column]
+    is_row = isinstance(value, str | Mapping) or not hasattr(value, "__len__")
+    if is_row or (len(value) and isinstance(value[0], Number)):
+        raise ValueError(f"One row was given, and batches of rows are expected: dataset.map({given}, batched=True).")
 
 
 def column_values(dataset: Dataset, column: str) -> Any:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 # A tokenizer without a limit reports a model_max_length of this size or more.
@@ -39,7 +40,7 @@ def set_pad_token(processing_class: PreTrainedTokenizerBase, model: PreTrainedMo
     Decoder classifiers read the logits of the last token that is not padding, so model and tokenizer must agree.
 
     Raises:
-        ValueError: if the tokenizer has neither token.
+        ValueError: if the tokenizer has neither token, or the model does not embed the padding token.
     """
     if processing_class.pad_token is None:
         if processing_class.eos_token is None:
@@ -51,6 +52,45 @@ def set_pad_token(processing_class: PreTrainedTokenizerBase, model: PreTrainedMo
     # Multimodal models read it from the configuration of the part that reads texts.
     for config in (model.config, model.config.get_text_config()):
         config.pad_token_id = processing_class.pad_token_id
+    check_vocabulary(processing_class, [[processing_class.pad_token_id]], vocabulary_size(model), "Padding")
+
+
+def vocabulary_size(model: Any) -> int | None:
+    """Return how many tokens a model embeds; `None` where it does not tell, or reads no tokens."""
+    try:
+        embeddings = model.get_input_embeddings()
+    except (AttributeError, NotImplementedError):
+        embeddings = None
+    if isinstance(embeddings, nn.Embedding):
+        return embeddings.num_embeddings
+    return getattr(model.config.get_text_config(), "vocab_size", None)
+
+
+def check_vocabulary(
+    processing_class: PreTrainedTokenizerBase, tokens: Sequence[Sequence[int]], size: int | None, where: str = ""
+) -> None:
+    """Refuse tokens that a model has no embedding for.
+
+    Args:
+        processing_class: made the tokens.
+        tokens: of each row of a batch.
+        size: see `vocabulary_size`.
+        where: what the tokens are; by default the row of the batch.
+
+    Raises:
+        ValueError: naming the first such token.
+    """
+    if size is None:
+        return
+    row = next((row for row, ids in enumerate(tokens) if ids and max(ids) >= size), None)
+    if row is not None:
+        token = max(tokens[row])
+        name = processing_class.convert_ids_to_tokens(token)
+        raise ValueError(
+            f"{where or f'Row {row} of a batch'} has the token {name!r} of number"
+            f" {token}, and the model embeds {size} tokens, 0 to {size - 1}. Use the model's own tokenizer; or call"
+            f" model.resize_token_embeddings({len(processing_class)}), and train or load weights for the new rows."
+        )
 
 
 def tokenize(

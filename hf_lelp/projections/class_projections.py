@@ -25,7 +25,7 @@ from hf_lelp.classifiers import LinearHead
 from hf_lelp.data.checks import as_array, check_directions, check_finite, check_mark, check_type, require_columns
 from hf_lelp.data.columns import EMBEDDING_COLUMN, LOGITS_COLUMN, PROJECTIONS_COLUMN, PROJECTIONS_MARK, TEACHER_MARK
 from hf_lelp.data.labels import NO_LABEL, Classes
-from hf_lelp.data.rows import column_names, mapped_anew, split_rows
+from hf_lelp.data.rows import check_batched, column_names, mapped_anew, split_rows
 from hf_lelp.markdown import escape, template
 from hf_lelp.projections.principal_directions import Moments, orthonormal, principal_directions, row_space
 from hf_lelp.storage.files import new_files, read_json, write_atomically, write_json
@@ -179,8 +179,9 @@ class ClassProjections(
             `projections_fingerprint`, n copies of that of these projections.
 
         Raises:
-            ValueError: if the embeddings come from another teacher than those of the fit.
+            ValueError: if the embeddings come from another teacher than those of the fit, or it is one row.
         """
+        check_batched(batch, EMBEDDING_COLUMN, "projections")
         if TEACHER_MARK in batch:
             check_mark(set(batch[TEACHER_MARK]), self.teacher, "teacher")
         embedding = torch.as_tensor(np.asarray(batch[EMBEDDING_COLUMN], dtype=np.float32))

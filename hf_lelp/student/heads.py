@@ -15,7 +15,7 @@ import transformers
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from hf_lelp.classifiers import AUTO_CLASSES, class_names, find_heads, replace_module
+from hf_lelp.classifiers import AUTO_CLASSES, class_names, find_heads, replace_module, shown_names
 from hf_lelp.data.labels import match_names
 from hf_lelp.student.modeling_lelp import SubclassHead, with_subclass_head
 
@@ -162,6 +162,7 @@ def take_classes(model: PreTrainedModel, num_labels: int, names: list[str] | Non
         config.problem_type = "single_label_classification"  # else `pipeline` may apply a sigmoid
     own = class_names(config)
     if names is None or own == names:
+        _name_classes(config, names or shown_names(config))
         return
     try:
         order = match_names(names, own or names)
@@ -175,6 +176,10 @@ def take_classes(model: PreTrainedModel, num_labels: int, names: list[str] | Non
             for parameter in layer.parameters():
                 if len(parameter) in (num_labels, rows):  # the others belong to another method's module
                     parameter.copy_(parameter.unflatten(0, (num_labels, -1))[order].flatten(0, 1))
+    _name_classes(config, names)
+
+
+def _name_classes(config: Any, names: list[str]) -> None:
     config.id2label = dict(enumerate(names))
     config.label2id = {name: index for index, name in enumerate(names)}
 

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from accelerate import PartialState
-from datasets import Dataset
+from datasets import Dataset, Value
 from numpy.typing import NDArray
 
 from hf_lelp.data.rows import content_hash, media_columns, split_rows
@@ -36,6 +36,7 @@ logger = logging.getLogger(__name__)
 MOST_SHARDS = 256  # per dataset: every operation of datasets takes milliseconds per file
 MOST_SHARD_ROWS = 8 * SHARD_ROWS  # in memory until they are written
 DECODED_ROWS = 256  # of one call: images or sounds in memory at once, or rows of a teacher of another kind
+MOST_CRASHES = 8  # rows alone, after which the teacher itself is at fault
 
 
 def teacher_folder(teacher: TeacherLike, cache_dir: str | Path | None = None, dtype: str = "float32") -> Path:
@@ -174,7 +175,10 @@ def _names(parts: list[Dataset]) -> list[str]:
 
 def _fault(error: Exception, part: Dataset, first: int, teacher: TeacherLike) -> tuple[str, str | None]:
     """Return which rows an error is about, and what it says; `None` if no row is at fault."""
-    if media_columns(part) and not isinstance(error, ImportError):
+    texts = all(feature == Value("string") for feature in part.features.values())  # their errors name the row
+    if not texts and not isinstance(error, ImportError):
+        crashed: dict[int, Exception] = {}
+        answered = 0
         # Files are decoded many at a time: only reading each alone tells which one failed.
         for row in range(len(part)):
             try:
@@ -184,10 +188,17 @@ def _fault(error: Exception, part: Dataset, first: int, teacher: TeacherLike) ->
                 return f"Row {first + row}", reason
             try:
                 teacher(values)
+                answered += 1
             except ValueError as alone:
                 return f"Row {first + row}", str(alone)
-            except Exception:  # the teacher's own fault, and not the row's
-                continue
+            except Exception as alone:
+                crashed[row] = alone
+            if crashed and answered:
+                row, crash = next(iter(crashed.items()))
+                reason = f"the teacher cannot read it ({type(crash).__name__}: {crash}). Too short, or empty?"
+                return f"Row {first + row}", f"{reason} Repair or drop it."
+            if len(crashed) > MOST_CRASHES:  # the teacher's own fault, and not a row's
+                break
     named = f"Rows {first} to {first + len(part) - 1}"
     return named, str(_of_all_rows(error, part, teacher)) if isinstance(error, ValueError) else None
 

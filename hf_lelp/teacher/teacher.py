@@ -16,18 +16,23 @@ from hf_lelp.classifiers import (
     check_embedding,
     check_weights,
     class_names,
+    embedding_gap,
     find_heads,
     headless,
     joint_layer,
     load_processor,
     logits_of,
+    tolerance,
 )
 from hf_lelp.data.columns import EMBEDDING_COLUMN, LOGITS_COLUMN, TEACHER_MARK
-from hf_lelp.data.encoding import Processor, batches, encode, longest, on_device, pad
-from hf_lelp.data.text import set_pad_token
+from hf_lelp.data.encoding import Processor, encode, lengths_of, longest, on_device, pad, taken
+from hf_lelp.data.rows import check_batched
+from hf_lelp.data.text import check_vocabulary, set_pad_token, vocabulary_size
+from hf_lelp.padding import warn_once, with_fitting_side
 from hf_lelp.teacher.fingerprint import fingerprints, plain_parts
 
 CHECKED_ROWS = 2  # rows on which the captured embedding is compared with the model's logits
+MORE_PADDING = 8  # tokens by which rows of one length are padded to see whether that tells
 
 
 class Teacher:
@@ -79,13 +84,13 @@ class Teacher:
                 f"class_order={self.class_order} is no permutation of the teacher's {num_labels} classes:"
                 f" it must hold each of 0 to {num_labels - 1} once."
             )
-        self.processing_class = processing_class
         self.input_columns = list(input_columns)
         self.max_length = longest(processing_class, model, max_length)
         self.batch_size = batch_size
         if isinstance(processing_class, PreTrainedTokenizerBase):
             set_pad_token(processing_class, model)
         self.model = model.eval().to(device if device is not None else PartialState().device)
+        self.processing_class = processing_class = with_fitting_side(processing_class, self.model)
         heads = find_heads(model, num_labels)
         self._head_names = list(heads)
         for name, layer in heads.items():
@@ -95,7 +100,9 @@ class Teacher:
                     " trained. Name it in modules_to_not_convert of the quantization_config (of bitsandbytes:"
                     " llm_int8_skip_modules)."
                 )
-        self._checked = False
+        # Whether the embedding was compared with the model's logits; and also whether padding changes it.
+        self._compared = self._checked = False
+        self._unpadded = False  # whether rows run beside rows of their own length alone
         weight, shift = joint_layer(heads.values())
         weight = weight.detach().float().cpu()
         bias = torch.zeros(num_labels) if shift is None else shift.detach().float().cpu()
@@ -174,9 +181,11 @@ class Teacher:
             `teacher_fingerprint`, n copies of that of `head`.
 
         Raises:
-            ValueError: if the captured embedding does not give the model's logits (checked on the first rows).
+            ValueError: if the captured embedding does not give the model's logits (checked on the first rows), or a
+                row cannot be read; or if it is one row and no batch.
             KeyError: if an input column is missing.
         """
+        check_batched(batch, self.input_columns[0], "teacher")
         count = len(batch[self.input_columns[0]])
         num_classes, size = self.head.weight.shape
         logits = np.empty((count, num_classes), dtype=np.float32)
@@ -199,38 +208,77 @@ class Teacher:
         Yields:
             The numbers of some rows, (k,), and their `teacher_logits`, (k, C), and `teacher_embedding`, (k, D).
         """
-        for rows, inputs in self._batches(batch, len(batch[self.input_columns[0]])):
-            hidden = self._embed({name: on_device(value, self.model) for name, value in inputs.items()})
+        for rows, encoded in self._batches(batch, len(batch[self.input_columns[0]])):
+            hidden = self._embed_rows(encoded)
             logits = torch.nn.functional.linear(hidden, self.head.weight, self.head.bias)
             yield rows, {LOGITS_COLUMN: logits.numpy(), EMBEDDING_COLUMN: hidden.numpy()}
 
     def _batches(
         self, batch: dict[str, list[Any]], count: int
-    ) -> Iterator[tuple[NDArray[np.integer], dict[str, torch.Tensor]]]:
-        """Yield numbers of some rows and the model's inputs for them, until every row had its turn."""
+    ) -> Iterator[tuple[NDArray[np.integer], dict[str, list[Any]]]]:
+        """Yield numbers of some rows and these rows encoded, until every row had its turn."""
         starts = range(0, count, self.batch_size)
         if isinstance(self.processing_class, PreTrainedTokenizerBase):
             tokens = encode(self.processing_class, batch, self.input_columns, self.max_length)
+            check_vocabulary(self.processing_class, tokens["input_ids"], vocabulary_size(self.model))
             # Longest first: a batch that does not fit in memory fails at once.
-            order = np.argsort([len(ids) for ids in tokens["input_ids"]], kind="stable")[::-1]
+            order = np.argsort(lengths_of(tokens), kind="stable")[::-1]
             for start in starts:
                 rows = order[start : start + self.batch_size]
-                some = {name: [values[row] for row in rows] for name, values in tokens.items()}
-                yield rows, pad(self.processing_class, some)
+                yield rows, taken(tokens, rows)
             return
         # Pixels and samples of all rows at once may not fit in memory.
-        made = batches(self.processing_class, batch, self.input_columns, self.max_length, self.batch_size)
-        for start, inputs in zip(starts, made, strict=True):
-            yield np.arange(start, min(start + self.batch_size, count)), inputs
+        for start in starts:
+            rows = np.arange(start, min(start + self.batch_size, count))
+            some = taken({name: batch[name] for name in self.input_columns}, rows)
+            yield rows, encode(self.processing_class, some, self.input_columns, self.max_length)
 
-    @torch.inference_mode()
+    def _embed_rows(self, encoded: dict[str, list[Any]]) -> torch.Tensor:
+        """Return the embeddings of encoded rows, (n, D), float32, on the CPU; check the first ones."""
+        lengths = np.asarray(lengths_of(encoded))
+        several = len({*lengths}) > 1
+        if not (self._unpadded and several):
+            hidden = self._embed(self._padded(encoded))
+            if not self._checked and (several or not self._compared):
+                self._check(encoded, lengths, hidden)
+            if not (self._unpadded and several):
+                return hidden
+        hidden = torch.empty((len(lengths), self.head.weight.shape[1]))
+        for length in np.unique(lengths):
+            rows = np.flatnonzero(lengths == length)
+            hidden[rows] = self._embed(self._padded(taken(encoded, rows)))
+        return hidden
+
+    def _padded(self, encoded: dict[str, list[Any]], length: int | None = None) -> dict[str, torch.Tensor]:
+        inputs = pad(self.processing_class, encoded, length)
+        return {name: on_device(value, self.model) for name, value in inputs.items()}
+
     def _embed(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
         """Return the input of the final linear layer, (n, D), float32, on the CPU."""
-        with headless(self.model, self._head_names):
-            embedding = logits_of(self.model(**inputs))
-        if not self._checked:
-            # A few of the longest rows, which come first: to check all would run the costliest batch twice.
-            few = {name: value[:CHECKED_ROWS] for name, value in inputs.items()}
-            check_embedding(self.model, self._head_names, embedding[:CHECKED_ROWS], few)
-            self._checked = True
-        return embedding.float().cpu()
+        with torch.inference_mode(), headless(self.model, self._head_names):
+            return logits_of(self.model(**inputs)).float().cpu()
+
+    def _check(self, encoded: dict[str, list[Any]], lengths: NDArray[np.integer], hidden: torch.Tensor) -> None:
+        """Check that the embeddings of rows give the model's logits, and that these do not depend on padding.
+
+        Two rows are run again: to check all would run the costliest batch twice. They are the shortest ones, without
+        the padding that they had; or, where all have one length, with more of it.
+        """
+        rows = np.argsort(lengths, kind="stable")[:CHECKED_ROWS]
+        several = lengths.min() < lengths.max()
+        length = int(lengths.max()) + MORE_PADDING
+        pads = isinstance(self.processing_class, PreTrainedTokenizerBase) and length <= (self.max_length or length)
+        few = taken(encoded, rows)
+        inputs = self._padded(few, None if several or not pads else length)
+        embedding = hidden[rows].to(self.model.get_submodule(self._head_names[-1]).weight)
+        self._compared, self._checked = True, several or pads
+        gap = embedding_gap(self.model, self._head_names, embedding, inputs)
+        if gap <= max(tolerance(embedding.dtype), tolerance(self.model.dtype)):
+            return
+        embedded = self._embed(inputs).to(embedding)
+        check_embedding(self.model, self._head_names, embedded, inputs)
+        self._unpadded = True
+        warn_once(
+            f"{type(self.model).__name__} sees padding: it changes the logits by up to {gap:.1%} of the largest. Each"
+            " row is run beside rows of its own length alone, which takes longer."
+        )

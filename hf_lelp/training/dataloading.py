@@ -1,13 +1,13 @@
 """Prepares and reads the datasets of a distilling Trainer, and evaluates rows in the order they are in."""
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from datasets import Dataset
 from torch.utils.data import StackDataset
-from transformers import Trainer
+from transformers import Trainer, default_data_collator
 from transformers.trainer_utils import has_length
 
 from hf_lelp.config import LELPConfig
@@ -88,13 +88,63 @@ class DataloadingMixin(Trainer):
 
     def _remove_unused_columns(self, dataset: Any, description: str | None = None) -> Any:
         transform = transform_of(dataset)
-        if not isinstance(transform, OnTheFly) or not self.args.remove_unused_columns:
+        if not isinstance(transform, OnTheFly):
             return super()._remove_unused_columns(dataset, description)
+        stacked = self.data_collator is default_data_collator
+        if not self.args.remove_unused_columns:
+            return NamedRows(dataset, stacked)
         # The columns that inputs are made of at reading are no arguments of the model, but must stay until then.
         self._set_signature_columns_if_needed()
         # The data's own columns of these two names are not encoded.
         arguments: set[str] = {*(self._signature_columns or ())} - {"label", "label_ids"}
-        return dataset.with_transform(replace(transform, wanted=arguments))
+        return NamedRows(dataset.with_transform(replace(transform, wanted=arguments)), stacked)
+
+
+@dataclass(frozen=True)
+class NamedRows(torch.utils.data.Dataset):
+    """Rows that become inputs when they are read; an error names the row that it is about.
+
+    Attributes:
+        dataset: of images, sounds or augmented texts.
+        stacked: whether the inputs of a batch must have one shape, as nothing pads them.
+    """
+
+    dataset: Dataset
+    stacked: bool = False
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, row: int) -> dict[str, Any]:
+        return self.__getitems__([row])[0]
+
+    def __getitems__(self, rows: Sequence[int]) -> list[dict[str, Any]]:
+        """Return the inputs of some rows.
+
+        Raises:
+            ValueError: naming a row that cannot be read, or whose inputs have another shape than those of the others.
+        """
+        try:
+            read: list[dict[str, Any]] = self.dataset.__getitems__(list(rows))
+        except Exception as error:
+            for row in rows:
+                try:
+                    self.dataset.__getitems__([row])
+                except Exception as alone:
+                    reason = str(alone) if isinstance(alone, ValueError) else f"{type(alone).__name__}: {alone}"
+                    raise ValueError(f"Row {row} of the dataset cannot be read: {reason}") from error
+            raise
+        for row, values in zip(rows, read, strict=True):
+            shapes = [
+                {name: value.shape for name, value in some.items() if hasattr(value, "shape")}
+                for some in (values, read[0])
+            ]
+            if self.stacked and shapes[0] != shapes[1]:
+                raise ValueError(
+                    f"Row {row} of the dataset has inputs of the shapes {shapes[0]}, and row {rows[0]} {shapes[1]}."
+                    " Give the student's processor a size, or a crop_size; or pass a data_collator."
+                )
+        return read
 
 
 def fits_in_memory(dataset: Any) -> bool:

@@ -12,9 +12,10 @@ from hf_lelp.config import LELPConfig
 from hf_lelp.data.checks import check_rows, check_tokens
 from hf_lelp.data.columns import RunColumns
 from hf_lelp.data.encoding import Processor
-from hf_lelp.data.labels import Classes
+from hf_lelp.data.labels import Classes, check_labels
 from hf_lelp.data.rows import transform_of
-from hf_lelp.data.text import max_tokens, set_pad_token
+from hf_lelp.data.text import max_tokens, set_pad_token, vocabulary_size
+from hf_lelp.padding import tell_of_padding, with_fitting_side
 from hf_lelp.projections.class_projections import ClassProjections
 from hf_lelp.student.card import hub_id
 from hf_lelp.student.loading import new_student
@@ -37,6 +38,8 @@ class PreparedRun:
         processing_class: of the student.
         max_length: tokens, or samples, after which the student's inputs are cut.
         student: as given, or as loaded; `None` where `model_init` makes it.
+        collated: whether the user's own data collator makes the batches; it may then make inputs too.
+        vocabulary: how many tokens the student embeds, where known.
         train: with the student's inputs, labels and the teacher's columns.
         evaluation: with the student's inputs and labels; a dataset, several by name, or none.
         targets: training data with the teacher's columns, made or given; `None` with `alpha` 1, or where the training
@@ -52,6 +55,8 @@ class PreparedRun:
     processing_class: Processor | None
     max_length: int | None
     student: PreTrainedModel | None
+    collated: bool
+    vocabulary: int | None
     train: Any
     evaluation: Any
     targets: Targets | None
@@ -63,17 +68,21 @@ class PreparedRun:
         """Give a dataset the student's inputs and encoded labels; a dataset of another library counts as prepared.
 
         Raises:
-            ValueError: see `student_columns`, `check_marks` and `check_rows`.
+            ValueError: see `student_columns`, `check_marks`, `check_rows`, `check_tokens` and `check_labels`.
         """
+        check_rows(dataset)
+        check_labels(dataset, self.columns.label_of(dataset))
         if not isinstance(dataset, Dataset | IterableDataset):
-            check_rows(dataset)
             return dataset
+        if not self.collated:
+            check_tokens(dataset, self.vocabulary)
         return student_columns(
             check_marks(dataset, None, self.projections),
             self.processing_class,
             columns=self.columns,
             max_length=self.max_length,
             classes=self.classes,
+            vocabulary=self.vocabulary,
         )
 
 
@@ -127,12 +136,12 @@ def prepare_run(
         if hasattr(example, "config"):
             set_pad_token(processing_class, example)
         max_length = max_tokens(processing_class, example, args.max_length)
+    if processing_class is not None and hasattr(example, "config"):
+        processing_class = with_fitting_side(processing_class, example)
+        tell_of_padding(processing_class, example)
     evaluated = eval_dataset if isinstance(eval_dataset, dict) else {"": eval_dataset}
-    if not collated and example is not None:
-        if processing_class is None:
-            check_prepared(train, example.main_input_name)
-        for dataset in (train, *evaluated.values()):
-            check_tokens(dataset, example)
+    if not collated and example is not None and processing_class is None:
+        check_prepared(train, example.main_input_name)
     run = PreparedRun(
         args=args,
         classes=classes,
@@ -142,6 +151,8 @@ def prepare_run(
         student=student,
         train=None,
         evaluation=None,
+        collated=collated,
+        vocabulary=vocabulary_size(example) if hasattr(example, "config") else None,
         targets=targets,
         projections=projections,
         teacher=_fingerprint_of(teacher, projections),

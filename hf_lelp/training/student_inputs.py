@@ -12,6 +12,7 @@ from hf_lelp.data.columns import TEACHER_COLUMNS, RunColumns, is_prepared
 from hf_lelp.data.encoding import Processor, encode, input_name
 from hf_lelp.data.labels import Classes, in_order_of
 from hf_lelp.data.rows import column_names, column_values, shown_columns, transform_of, with_columns
+from hf_lelp.data.text import check_vocabulary
 from hf_lelp.training.targets import AnyDataset
 
 
@@ -22,6 +23,7 @@ def student_columns(
     columns: RunColumns,
     max_length: int | None,
     classes: Classes,
+    vocabulary: int | None = None,
 ) -> AnyDataset:
     """Make the student's inputs and `labels` (class indices); the teacher's columns stay, all others go.
 
@@ -30,9 +32,17 @@ def student_columns(
     each time. A dataset that holds inputs already keeps its columns, and only its labels are encoded. The same holds
     for any dataset where there is nothing to make inputs with. Columns that its format hides are not read.
 
+    Args:
+        dataset: raw or prepared.
+        processing_class: of the student; `None` where there is nothing to make inputs with.
+        columns: of the run.
+        max_length: see `encode`.
+        classes: of the run.
+        vocabulary: how many tokens the student embeds, where known.
+
     Raises:
-        ValueError: if it is unclear which column to read, a text is no string, a label is no class, or two columns of
-            labels differ.
+        ValueError: if it is unclear which column to read, a text is no string or has a token that the student does not
+            embed, a label is no class, or two columns of labels differ.
     """
     transform = transform_of(dataset)
     if isinstance(transform, OnTheFly):
@@ -48,7 +58,7 @@ def student_columns(
     if isinstance(dataset, Dataset) and transform is None:
         dataset, label_column = _with_one_label_column(dataset, label_column, classes)
     encode_labels = _label_encoder(dataset, label_column, classes)
-    encode_rows = _row_encoder(processing_class, inputs, max_length, label_column, encode_labels)
+    encode_rows = _row_encoder(processing_class, inputs, max_length, vocabulary, label_column, encode_labels)
     present = column_names(dataset)
     removed = [label_column] if prepared else [name for name in present if name not in TEACHER_COLUMNS]
     removed = [name for name in removed if name in present]
@@ -73,7 +83,9 @@ def student_columns(
     kept: list[str] = [name for name in ("labels", *TEACHER_COLUMNS) if name in dataset.column_names]
     if transform is None:
         dataset = dataset.select_columns([*inputs, *kept])
-    return dataset.with_transform(OnTheFly(processing_class, inputs, max_length, kept, transform))
+    return dataset.with_transform(
+        OnTheFly(processing_class, inputs, max_length, kept, transform, vocabulary=vocabulary)
+    )
 
 
 def _shown(dataset: AnyDataset) -> AnyDataset:
@@ -95,10 +107,25 @@ def _label_encoder(dataset: Any, label_column: str, classes: Classes) -> Callabl
     return encode_labels
 
 
+def _encode(
+    processing_class: Processor,
+    batch: dict[str, Any],
+    columns: Sequence[str],
+    max_length: int | None,
+    vocabulary: int | None,
+) -> dict[str, list[Any]]:
+    """Encode a batch as the student's inputs; refuse tokens that it does not embed."""
+    encoded = encode(processing_class, batch, columns, max_length)
+    if isinstance(processing_class, PreTrainedTokenizerBase):
+        check_vocabulary(processing_class, encoded["input_ids"], vocabulary)
+    return encoded
+
+
 def _row_encoder(
     processing_class: Processor | None,
     inputs: Sequence[str],
     max_length: int | None,
+    vocabulary: int | None,
     label_column: str,
     encode_labels: Callable[[Iterable[Any]], list[int]],
 ) -> Callable[[dict[str, Any], list[int]], dict[str, Any]]:
@@ -109,7 +136,7 @@ def _row_encoder(
         encoded: dict[str, Any] = {}
         if inputs and processing_class is not None:
             try:
-                encoded = encode(processing_class, batch, inputs, max_length)
+                encoded = _encode(processing_class, batch, inputs, max_length, vocabulary)
             except ValueError as error:
                 raise ValueError(f"Rows {rows[0]} to {rows[-1]} of the dataset: {error}") from error
         return encoded | ({"labels": encode_labels(batch[label_column])} if label_column in batch else {})
@@ -173,6 +200,7 @@ class OnTheFly:
             gives the model's input itself.
         wanted: names of the model's arguments, to let through; `None` lets all but `columns` through.
         apart: columns that are read apart from the rows, and stay out of them.
+        vocabulary: how many tokens the student embeds, where known.
     """
 
     processing_class: Processor | None
@@ -182,12 +210,13 @@ class OnTheFly:
     transform: Callable[[dict[str, Any]], dict[str, Any]] | None = None
     wanted: Collection[str] | None = None
     apart: Collection[str] = ()
+    vocabulary: int | None = None
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Make the student's inputs for a batch of rows, and add the kept columns."""
         rows = dict(batch if self.transform is None else self.transform(dict(batch)))
         if self.columns and self.processing_class is not None and input_name(self.processing_class) not in rows:
-            rows |= encode(self.processing_class, rows, self.columns, self.max_length)
+            rows |= _encode(self.processing_class, rows, self.columns, self.max_length, self.vocabulary)
         rows |= {name: batch[name] for name in self.kept if name not in self.apart}
         wanted = {*rows} - {*self.columns} if self.wanted is None else {*self.wanted, *self.kept}
         return {name: values for name, values in rows.items() if name in wanted and name not in self.apart}

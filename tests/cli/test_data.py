@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import pytest
@@ -76,3 +77,12 @@ def test_load_data_refuses_an_unknown_format_and_no_rows(tmp_path: Path) -> None
 def test_the_data_is_named_once(names: dict[str, str]) -> None:
     with pytest.raises(ValueError, match="either dataset_name or train_file"):
         DataArguments(**names)
+
+
+@pytest.mark.parametrize("separator", [";", "|", "\t"])
+def test_a_file_of_another_separator_is_named(separator: str, tmp_path: Path) -> None:
+    file = tmp_path / "train.csv"
+    file.write_text("\n".join(separator.join(row) for row in (("text", "label"), ("good film", "1"), ("bad", "0"))))
+    words = f"has one column, .*: its columns seem to be separated by {re.escape(repr(separator))}. Write it with"
+    with pytest.raises(ValueError, match=words):
+        load_data(DataArguments(train_file=str(file)), 0)

@@ -1,5 +1,6 @@
 """Sound of every kind becomes the same samples."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -51,11 +52,26 @@ def test_sound_in_any_form_is_one_channel_of_samples(sound: Any) -> None:
         (None, "this is NoneType"),
         ("a.wav", "this is str"),
         (np.zeros((2, 3, 4)), "this is ndarray"),
+        (np.where(WAVE > 0.9, np.nan, WAVE), "samples that are not finite"),
+        ({"array": [0.1, math.inf], "sampling_rate": 8000}, "samples that are not finite"),
+        ([0.1, None], "samples that are not finite"),
+        (np.arange(0, 256, 5, dtype=np.uint8), "type uint8 from 0 to 255; expected are fractions from −1 to 1"),
+        (list(range(0, 256, 5)), "type int64 from 0 to 255"),
+        ((WAVE * 2**31).astype(np.int64), "whole numbers of 16 bits with a sign. Scale it first"),
+        (WAVE * 32767, "type float64 from -32767 to 32767"),
     ],
 )
 def test_what_is_no_sound_is_refused(sound: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         to_samples(sound, 8000)
+
+
+@pytest.mark.parametrize("form", [np.int16, np.int64, list])
+def test_whole_numbers_are_samples_of_16_bits(form: Any) -> None:
+    pcm = (WAVE * 32767).astype(np.int16)
+    sound = pcm.tolist() if form is list else pcm.astype(form)
+    np.testing.assert_allclose(to_samples({"array": sound, "sampling_rate": 8000}, 8000), WAVE, atol=1e-4)
+    np.testing.assert_array_equal(to_samples([0] * 50, 8000), np.zeros(50))  # silence
 
 
 def test_sounds_are_cut_and_not_padded() -> None:

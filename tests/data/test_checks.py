@@ -9,6 +9,7 @@ import tiny
 from datasets import Array2D, Dataset, Features, List, Value
 
 from hf_lelp.data.checks import check_numbers, check_tokens
+from hf_lelp.data.text import vocabulary_size
 
 GOOD = [[0.5, 1.0], [2.0, -3.0], [0.0, 7.0]]
 
@@ -69,13 +70,13 @@ def test_no_rows() -> None:
 
 
 def test_tokens_of_the_students_vocabulary() -> None:
-    student = tiny.classifier()
-    size = int(student.config.vocab_size)
+    size = vocabulary_size(tiny.classifier())
+    assert size == 20
     rows = [[2, size - 1, 3], [], [0]]
-    check_tokens(Dataset.from_dict({"input_ids": rows}), student)
-    check_tokens(Dataset.from_dict({"text": ["a"]}), student)
+    check_tokens(Dataset.from_dict({"input_ids": rows}), size)
+    check_tokens(Dataset.from_dict({"text": ["a"]}), size)
     for bad in (size, -1):
         with pytest.raises(ValueError, match=rf"input_ids of row 3 go from .* vocabulary from 0 to {size - 1}"):
-            check_tokens(Dataset.from_dict({"input_ids": [*rows, [1, bad]]}), student)
+            check_tokens(Dataset.from_dict({"input_ids": [*rows, [1, bad]]}), size)
     with pytest.raises(ValueError, match="lists of whole numbers are expected"):
-        check_tokens(Dataset.from_dict({"input_ids": ["text"]}), student)
+        check_tokens(Dataset.from_dict({"input_ids": ["text"]}), size)

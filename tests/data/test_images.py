@@ -42,7 +42,8 @@ def test_the_alpha_channel_is_left_out() -> None:
     ("image", "message"),
     [
         (None, "this is object of shape"),
-        ("a.png", "this is <U5 of shape"),
+        ("a.png", "this is an undecoded file .str.. Let datasets decode it: dataset.cast_column"),
+        ({"bytes": b"PNG", "path": None}, "this is an undecoded file .dict."),
         ([[1, 2], [3]], "this is list"),
         (GREY / 255, "this is float64 of shape .4, 5."),
         (GREY.astype(int) - 50, "whole numbers from 0 to 255"),

@@ -160,6 +160,14 @@ class TestWithATeacher:
         with pytest.raises(ValueError, match=message):
             resolve(dataset, ["bad", "good"])
 
+    def test_labels_of_text_may_lack_a_class_of_the_teacher(self) -> None:
+        classes = resolve(data(["pos", "neg", "pos"]), ["Negative", "Neutral", "Positive"])
+        assert classes == Classes(3, ["neg", "Neutral", "pos"], [0, 1, 2])
+        assert classes.encode(["pos", "Neutral", None]) == [2, 1, -100]
+        for unclear in (["pos", "no"], ["ne", "pos"]):
+            with pytest.raises(ValueError, match=r"teacher has 3 classes .* and the data 2"):
+                resolve(data(unclear), ["Negative", "Neutral", "Positive"])
+
     def test_many_names_are_cut_short(self) -> None:
         names = [f"n{index}" for index in range(30)]
         with pytest.raises(ValueError, match=r"\(n0, .*n9, … 20 more\)"):

@@ -104,3 +104,17 @@ def test_matrices_have_keys() -> None:
     features = Features({"x": Array2D((2, 2), "float32")})
     keys = row_keys(Dataset.from_dict({"x": [[[1, 2], [3, 4]], [[1, 2], [3, 5]]]}, features))
     assert (keys[0] != keys[1]).any()
+
+
+def test_one_row_is_no_batch() -> None:
+    guide = runs.teacher()
+    data = runs.data(6)
+    words = r"One row was given, and batches of rows are expected: dataset.map\({}, batched=True\)"
+    for dataset in (data, data.to_iterable_dataset()):
+        with pytest.raises(ValueError, match=words.format("teacher")):
+            next(iter(dataset.map(guide)))
+    columns, projections = runs.prepared()
+    embeddings = columns.select_columns(["teacher_embedding"])
+    for dataset in (embeddings, embeddings.to_iterable_dataset()):
+        with pytest.raises(ValueError, match=words.format("projections")):
+            next(iter(dataset.map(projections)))

@@ -332,3 +332,15 @@ class TestDamage:
         (folder / "config.json").write_text(json.dumps({**config, "architectures": [name]}))
         with pytest.raises(ValueError, match=f"names the architecture '{name}', which is no classifier"):
             load_student(str(folder))
+
+
+@pytest.mark.parametrize("given", [["no", "yes"], {"0": "no", "1": "yes"}, {0: "LABEL_0", 1: "LABEL_1"}, {0: 1, 1: 2}])
+@pytest.mark.parametrize("names", [None, ["no", "yes"]])
+def test_what_is_saved_names_its_classes_well(given: Any, names: list[str] | None) -> None:
+    model = tiny.classifier()
+    model.config.id2label = given
+    take_classes(model, 2, names)
+    named = model.config.id2label
+    assert [*named] == [0, 1] and all(isinstance(name, str) for name in named.values())
+    assert model.config.label2id == {name: index for index, name in named.items()}
+    assert names is None or [*named.values()] == names

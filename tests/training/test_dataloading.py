@@ -264,3 +264,40 @@ def test_a_transform_of_one_s_own_may_read_the_teacher_s_columns(tmp_path: Path)
     run = runs.trainer(args, train_dataset=columns.with_transform(marked), **arguments)
     rows = run.get_train_dataloader().dataset.__getitems__([3, 1])
     assert {*rows.columns} == {"teacher_logits", "teacher_projections"} and not {*rows.columns} & {*rows.rows[0]}
+
+
+NO_CLASS = {
+    "lists": lambda label: [label, 1 - label],
+    "lists of fractions": lambda label: [float(label), 1.0 - label],
+    "fractions": float,
+    "tensors": lambda label: torch.eye(2)[label],
+}
+
+
+@pytest.mark.parametrize(
+    ("form", "kind"),
+    [*(("list", kind) for kind in NO_CLASS), ("stream", "lists"), ("stream", "fractions"), ("known stream", "lists")],
+)
+def test_labels_that_are_no_single_class_are_refused_in_data_of_any_kind(form: str, kind: str, tmp_path: Path) -> None:
+    columns, projections = runs.prepared()
+    arguments = {"teacher_model": None, "projections": projections}
+    usual = runs.trainer(runs.config(tmp_path, alpha=0.5), train_dataset=columns, **arguments)
+    rows = [{**row, "labels": NO_CLASS[kind](row["labels"])} for row in usual.train_dataset]
+    data: Any = rows
+    if form == "stream":
+        data = IterableDataset.from_generator(lambda: iter(rows))
+    elif form != "list":
+        data = Dataset.from_list(rows).to_iterable_dataset()
+    model = runs.student()
+    with pytest.raises(ValueError, match=r"has labels of shape .* and type .*: one class index per row is expected"):
+        runs.trained(tmp_path, alpha=0.5, arguments={**arguments, "model": model, "train_dataset": data})
+    assert form != "list" or model.config.problem_type is None
+    if form == "list":
+        with pytest.raises(ValueError, match="The first row has labels of shape"):
+            usual.evaluate(data)
+
+
+def test_a_second_column_of_labels_has_no_place(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"label_names=\['labels', 'group'\]: LELPTrainer knows one column of labels"):
+        runs.trainer(runs.config(tmp_path, label_names=["labels", "group"]))
+    runs.trainer(runs.config(tmp_path, label_names=["labels"])).evaluate(runs.data())
