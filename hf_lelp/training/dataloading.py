@@ -3,13 +3,15 @@
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from datasets import Dataset
 from torch.utils.data import StackDataset
 from transformers import Trainer
-from transformers.trainer_utils import has_length
+from transformers.trainer_utils import EvalLoopOutput, has_length
 
 from hf_lelp.config import LELPConfig
+from hf_lelp.data.labels import NO_LABEL
 from hf_lelp.data.rows import transform_of
 from hf_lelp.training.prepared_run import PreparedRun
 from hf_lelp.training.student_inputs import OnTheFly
@@ -48,11 +50,29 @@ class DataloadingMixin(Trainer):
         """As in Trainer; a raw dataset is prepared first."""
         return super().get_test_dataloader(self.prepared.inputs_of(test_dataset))
 
+    def _get_dataloader(self, *args: Any, **kwargs: Any) -> Any:
+        # Trainer drops the last rows of evaluations and predictions too, which belong to other rows by their position.
+        dropped = self.args.dataloader_drop_last
+        self.args.dataloader_drop_last = dropped and kwargs.get("is_training", False)
+        try:
+            return super()._get_dataloader(*args, **kwargs)
+        finally:
+            self.args.dataloader_drop_last = dropped
+
     def _get_eval_sampler(self, eval_dataset: Any) -> torch.utils.data.Sampler | None:
         # Where Trainer groups training rows by length, it groups evaluation rows too, and predicts in that order.
         if not has_length(eval_dataset) or self.args.world_size > 1:
             return None
         return torch.utils.data.SequentialSampler(eval_dataset)
+
+    def evaluation_loop(self, dataloader: Any, *args: Any, **kwargs: Any) -> EvalLoopOutput:
+        """As in Trainer, without a loss where no row has a label: it would be NaN."""
+        output = super().evaluation_loop(dataloader, *args, **kwargs)
+        labels = output.label_ids if isinstance(output.label_ids, list) else [output.label_ids]
+        if all(isinstance(part, np.ndarray) and (part == NO_LABEL).all() for part in labels):
+            known = {name: value for name, value in (output.metrics or {}).items() if value == value}
+            return output._replace(metrics=known)
+        return output
 
     def _remove_unused_columns(self, dataset: Any, description: str | None = None) -> Any:
         transform = transform_of(dataset)
