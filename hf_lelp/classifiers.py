@@ -13,11 +13,12 @@ from typing import Any
 import torch
 import transformers
 from torch import Tensor, nn
-from transformers import AutoConfig, PreTrainedModel
+from transformers import AutoConfig, PreTrainedModel, ProcessorMixin
 from transformers.models.auto import modeling_auto
 
 # Up to 5.13 at least, `transformers` itself exports it only with torchvision, which is not needed.
 from transformers.models.auto.image_processing_auto import AutoImageProcessor
+from transformers.utils.peft_utils import find_adapter_config_file
 
 from hf_lelp.data.encoding import Processor
 
@@ -251,21 +252,101 @@ def check_weights(name_or_path: str, loading: Mapping[str, Any], advice: str = "
         raise ValueError(f"{name_or_path} has no weights for {', '.join(missing)}: they would be random.{advice}")
 
 
+def load_config(name_or_path: str, **hub: Any) -> Any:
+    """Load the configuration of a model.
+
+    Args:
+        name_or_path: folder or Hub id.
+        **hub: for `from_pretrained` (revision, trust_remote_code, …).
+
+    Raises:
+        ValueError: if there is an adapter of PEFT alone.
+    """
+    name_or_path = os.path.expanduser(name_or_path)
+    hub.setdefault("trust_remote_code", False)  # by default transformers asks the user
+    try:
+        return AutoConfig.from_pretrained(name_or_path, **hub)
+    except (OSError, ValueError) as error:
+        if find_adapter_config_file(name_or_path, revision=hub.get("revision")) is None:
+            raise
+        raise ValueError(
+            f"{name_or_path} holds an adapter of PEFT alone, without the model's config.json. Load the model with it,"
+            " by from_pretrained of its Auto class, and pass that object with its tokenizer or processor."
+        ) from error
+
+
+def check_model(model: Any, role: str) -> None:
+    """Refuse a model that no code of transformers made, or that is compiled already.
+
+    Args:
+        model: as the user passed it.
+        role: "teacher" or "student", for the message.
+
+    Raises:
+        ValueError: saying what it is, and what to pass.
+    """
+    if hasattr(model, "_orig_mod"):
+        raise ValueError(
+            f"The {role} is compiled already, and its final layer cannot be changed: pass the model that torch.compile"
+            " was given. torch_compile=True compiles the student for training."
+        )
+    if not isinstance(model, nn.Module) or not hasattr(model, "config"):
+        raise ValueError(
+            f"The {role} is a {type(model).__name__} without a configuration: pass a classifier of transformers, or a"
+            " PreTrainedModel of your own. A pipeline has its classifier in the attribute model."
+        )
+
+
+def processor_kind(config: Any) -> str:
+    """Say what makes a classifier's inputs: "tokenizer", "feature_extractor" or "image_processor".
+
+    Raises:
+        ValueError: if the configuration belongs to no classification model.
+    """
+    kinds = {
+        transformers.AutoModelForSequenceClassification: "tokenizer",
+        transformers.AutoModelForAudioClassification: "feature_extractor",
+    }
+    return kinds.get(auto_class(config), "image_processor")
+
+
+def processor_part(processing_class: Any, config: Any) -> Any:
+    """Take the part of a whole processor, such as CLIP's, that makes a classifier's inputs.
+
+    Args:
+        processing_class: anything else comes back as it is.
+        config: of the classifier.
+
+    Raises:
+        ValueError: if the processor has no such part.
+    """
+    if not isinstance(processing_class, ProcessorMixin):
+        return processing_class
+    kind = processor_kind(config)
+    part = getattr(processing_class, kind, None)
+    if part is None:
+        raise ValueError(
+            f"A {type(processing_class).__name__} has no {kind}, which makes the inputs of a {config.model_type}. Pass"
+            " the one that belongs to the model."
+        )
+    return part
+
+
 def load_processor(name_or_path: str, **hub: Any) -> Processor:
     """Load the tokenizer, image processor or feature extractor of a model, as its configuration asks.
 
     Args:
         name_or_path: folder or Hub id.
         **hub: for `from_pretrained` (revision, trust_remote_code, …).
+
+    Raises:
+        ValueError: see `load_config` and `auto_class`.
     """
     name_or_path = os.path.expanduser(name_or_path)
     hub.setdefault("trust_remote_code", False)  # by default transformers asks the user
-    auto = auto_class(AutoConfig.from_pretrained(name_or_path, **hub))
-    if auto is transformers.AutoModelForAudioClassification:
-        return transformers.AutoFeatureExtractor.from_pretrained(name_or_path, **hub)
-    if auto is transformers.AutoModelForSequenceClassification:
-        return transformers.AutoTokenizer.from_pretrained(name_or_path, **hub)
-    return AutoImageProcessor.from_pretrained(name_or_path, **hub)
+    loaders = {"tokenizer": transformers.AutoTokenizer, "feature_extractor": transformers.AutoFeatureExtractor}
+    loader: Any = loaders.get(processor_kind(load_config(name_or_path, **hub)), AutoImageProcessor)
+    return loader.from_pretrained(name_or_path, **hub)
 
 
 def class_names(config: Any) -> list[str] | None:

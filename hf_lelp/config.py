@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NewType, TypeAlias
 
+import numpy as np
 from transformers import TrainingArguments
 
 AUTO = "auto"
@@ -186,6 +187,9 @@ class LELPConfig(TrainingArguments):
         return copied
 
     def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if isinstance(value, np.generic | np.ndarray):
+                setattr(self, name, value.tolist())  # Python's own numbers: only they can be written as JSON
         super().__post_init__()
         # The command line gives text. YAML reads 1e-1 as text, and a single column as text instead of a list.
         for name in ("temperature", "subclass_temperature", "subclass_weight", "alpha"):
@@ -269,19 +273,67 @@ class LELPConfig(TrainingArguments):
 # Prefixes of the TrainingArguments fields that change no student: they say where a run is kept, name it and log it.
 _CHANGE_NOTHING = ("output_dir", "run_name", "project", "resume_", "logging_", "log_", "save_", "hub_")
 
-# Settings of a run whose student is not kept: it writes and logs nothing, and returns a prediction for every row.
+# The library makes trainers of its own: for the trials of "auto" and the runs of compare. The rest of this section says
+# what such a trainer does with each setting of TrainingArguments: it resets it, refuses it or takes the user's value.
+# A test fails where transformers has a setting that none of the three names.
+
+# Settings with which a prediction has a row for every row of the data.
+PREDICT_ALL_ROWS: dict[str, Any] = {
+    "prediction_loss_only": False,
+    "eval_do_concat_batches": True,
+    "batch_eval_metrics": False,
+}
+# Reset: a student that is not kept is not evaluated on the way, saved, logged or published.
 SILENT_RUN: dict[str, Any] = {
     "save_strategy": "no",
     "eval_strategy": "no",
+    "eval_on_start": False,
     "logging_strategy": "no",
     "report_to": [],
     "disable_tqdm": True,
     "push_to_hub": False,
     "load_best_model_at_end": False,
-    "prediction_loss_only": False,
-    "eval_do_concat_batches": True,
-    "batch_eval_metrics": False,
+    "enable_jit_checkpoint": False,  # after SIGTERM a student that is trained in part would count as a trained one
+    **PREDICT_ALL_ROWS,
 }
+# Refused: these values follow evaluations during training, and such a trainer makes none.
+REFUSED_IN_OWN_RUNS: dict[str, tuple[str, ...]] = {"lr_scheduler_type": ("reduce_lr_on_plateau", "greedy")}
+# Taken as they are. Those in the last lines are in some versions of transformers alone.
+_PASSED_ON = """
+    output_dir per_device_train_batch_size num_train_epochs max_steps learning_rate lr_scheduler_kwargs warmup_steps
+    optim optim_args weight_decay adam_beta1 adam_beta2 adam_epsilon optim_target_modules gradient_accumulation_steps
+    average_tokens_across_devices max_grad_norm label_smoothing_factor bf16 fp16 bf16_full_eval fp16_full_eval tf32
+    gradient_checkpointing gradient_checkpointing_kwargs torch_compile torch_compile_backend torch_compile_mode
+    use_liger_kernel liger_kernel_config use_cache neftune_noise_alpha torch_empty_cache_steps auto_find_batch_size
+    logging_steps logging_first_step log_on_each_node logging_nan_inf_filter include_num_input_tokens_seen log_level
+    log_level_replica run_name project trackio_space_id trackio_bucket_id trackio_static_space_id eval_steps eval_delay
+    per_device_eval_batch_size eval_use_gather_object eval_accumulation_steps include_for_metrics save_only_model
+    save_steps save_on_each_node save_total_limit hub_token hub_private_repo hub_model_id hub_strategy hub_always_push
+    hub_revision metric_for_best_model greater_is_better ignore_data_skip restore_callback_states_from_checkpoint
+    full_determinism seed data_seed use_cpu accelerator_config parallelism_config dataloader_drop_last
+    dataloader_num_workers dataloader_pin_memory dataloader_persistent_workers dataloader_prefetch_factor
+    remove_unused_columns label_names train_sampling_strategy length_column_name ddp_find_unused_parameters
+    ddp_bucket_cap_mb ddp_broadcast_buffers ddp_static_graph ddp_backend ddp_timeout fsdp fsdp_config deepspeed debug
+    skip_memory_metrics do_train do_eval do_predict resume_from_checkpoint local_rank
+    activation_checkpointing activation_checkpointing_kwargs dataloader_in_order dataloader_multiprocessing_context
+    logging_dir warmup_ratio
+"""
+PASSED_ON = frozenset(_PASSED_ON.split())
+
+
+def check_own_run(args: "LELPConfig") -> None:
+    """Refuse settings that mean nothing to a trainer that the library makes itself.
+
+    Raises:
+        ValueError: naming the setting.
+    """
+    for name, values in REFUSED_IN_OWN_RUNS.items():
+        value = getattr(args, name)
+        if value in values:
+            raise ValueError(
+                f"{name}={str(getattr(value, 'value', value))!r} follows evaluations during training, and the trials of"
+                ' "auto" and the runs of compare make none. Set another one, or numbers in place of "auto".'
+            )
 
 
 def what_changes(setting: str) -> str:

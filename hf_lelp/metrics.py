@@ -7,6 +7,7 @@ It gives the same numbers in three ways: `few_class_metrics` (a pure function), 
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 import datasets
@@ -17,6 +18,8 @@ from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
 if TYPE_CHECKING:
     from transformers import EvalPrediction
+
+logger = logging.getLogger(__name__)
 
 UNLABELLED = -100
 NUM_ECE_BINS = 15
@@ -105,17 +108,35 @@ def expected_calibration_error(logits: NDArray[np.float64], labels: NDArray[np.i
 def compute_metrics(eval_prediction: EvalPrediction) -> dict[str, float]:
     """Compute `few_class_metrics` of an evaluation, for `Trainer(compute_metrics=...)`.
 
+    It raises nothing: a search outlives a model that diverged. Figures that cannot be known are NaN, with a warning.
+
     Args:
         eval_prediction: `predictions` is the (N, C) class logits, or a tuple that starts with them (models that return
-            more than logits); `label_ids` is (N,) integers.
-
-    Raises:
-        ValueError: as `few_class_metrics`.
+            more than logits); `label_ids` is (N,) integers. Both may be lists of batches (`eval_do_concat_batches`).
+            Of predicted classes, (N,) integers, as `preprocess_logits_for_metrics` may give them, the figures are
+            `accuracy` and `mcc`: the others need the logits.
     """
-    predictions = eval_prediction.predictions
-    return few_class_metrics(
-        predictions[0] if isinstance(predictions, tuple | list) else predictions, eval_prediction.label_ids
-    )
+    try:
+        predictions, labels = map(_in_one_piece, (eval_prediction.predictions, eval_prediction.label_ids))
+        if predictions.ndim == 1 and np.issubdtype(predictions.dtype, np.integer):
+            scores = few_class_metrics(_one_hot(predictions, labels), labels)
+            return {name: scores[name] for name in ("accuracy", "mcc") if name in scores}
+        return few_class_metrics(predictions, labels)
+    except (TypeError, ValueError) as error:
+        logger.warning(f"The metrics of this evaluation are not known: {error}")
+        return dict.fromkeys(("accuracy", "macro_f1", "mcc", "ece"), float("nan"))
+
+
+def _in_one_piece(values: Any) -> NDArray[Any]:
+    """Join a list of batches; of a tuple of a model's outputs take the first."""
+    if isinstance(values, list):
+        return np.concatenate([_in_one_piece(value) for value in values])
+    return np.asarray(values[0] if isinstance(values, tuple) else values)
+
+
+def _one_hot(predicted: NDArray[np.integer], labels: NDArray[Any]) -> NDArray[np.float64]:
+    """Return logits, (N, C), whose top classes are the predicted ones, (N,), with C large enough for the labels."""
+    return np.eye(int(max(predicted.max(), labels.max(), 1)) + 1)[predicted]
 
 
 class FewClassMetrics(evaluate.Metric):

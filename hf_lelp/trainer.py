@@ -1,6 +1,7 @@
 """Defines `LELPTrainer`, a `transformers.Trainer` whose loss reads the teacher's columns."""
 
 import copy
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -9,10 +10,17 @@ from typing import Any, cast
 import torch
 from datasets import Dataset
 from torch import nn
-from transformers import EvalPrediction, PreTrainedModel, PreTrainedTokenizerBase, set_seed
+from transformers import (
+    EvalPrediction,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    ProcessorMixin,
+    TrainerCallback,
+    set_seed,
+)
 
 from hf_lelp.classifiers import logits_of
-from hf_lelp.config import LELPConfig, check_launch, what_changes
+from hf_lelp.config import LELPConfig, check_launch, check_own_run, what_changes
 from hf_lelp.data.columns import LOGITS_COLUMN, PROJECTIONS_COLUMN, TEACHER_COLUMNS
 from hf_lelp.data.encoding import Processor
 from hf_lelp.data.labels import NO_LABEL, check_single
@@ -36,7 +44,7 @@ def few_class_compute_metrics(eval_prediction: EvalPrediction) -> dict[str, floa
     return compute_metrics(eval_prediction)
 
 
-def check_arguments(args: Any, compute_metrics: Any, kwargs: dict[str, Any]) -> None:
+def check_arguments(args: Any, compute_metrics: Any, compute_loss_func: Any, optimizers: Any) -> None:
     """Refuse arguments of Trainer that have no place here.
 
     Raises:
@@ -44,7 +52,7 @@ def check_arguments(args: Any, compute_metrics: Any, kwargs: dict[str, Any]) -> 
     """
     if not isinstance(args, LELPConfig):
         raise ValueError(f"args is a {type(args).__name__}; LELPTrainer takes a LELPConfig, with all its settings.")
-    if kwargs.get("compute_loss_func") is not None:
+    if compute_loss_func is not None:
         raise ValueError("LELPTrainer computes its own loss: compute_loss_func has no place in it. Use Trainer for it.")
     if args.label_names and args.label_names != ["labels"]:
         raise ValueError(
@@ -53,7 +61,9 @@ def check_arguments(args: Any, compute_metrics: Any, kwargs: dict[str, Any]) -> 
         )
     if args.batch_eval_metrics and compute_metrics is few_class_compute_metrics:
         raise ValueError("batch_eval_metrics needs a compute_metrics that adds up batches; the default does not.")
-    if args.auto and args.alpha < 1 and any(kwargs.get("optimizers") or ()):
+    if args.auto and args.alpha < 1:
+        check_own_run(args)
+    if args.auto and args.alpha < 1 and any(optimizers or ()):
         raise ValueError(
             'The optimizer given belongs to one student, and settings that are "auto" are chosen with several. Use'
             " optimizer_cls_and_kwargs, or set numbers."
@@ -86,15 +96,20 @@ class LELPTrainer(DataloadingMixin, SavingMixin):
         train_dataset: raw (`datasets.Dataset` with text, images or sound), or prepared (any kind of dataset).
         eval_dataset: raw or prepared, or a dictionary of such. The teacher is not run over it. Its loss is the
             cross-entropy with the labels, or the training loss where it has the teacher's columns.
-        processing_class: the student's tokenizer, image processor or feature extractor; `None` loads the one at
-            `model`, where that is an id or folder.
+        processing_class: the student's tokenizer, image processor or feature extractor, or a whole processor that
+            holds it; `None` loads the one at `model`, where that is an id or folder.
+        model_init: makes the student in place of `model`, anew for each run of a search.
+        compute_loss_func: refused, as the loss is this class's.
+        compute_metrics: by default accuracy, macro-F1, MCC and calibration error (`hf_lelp.metrics`).
+        callbacks: as in Trainer, like the three that follow.
+        optimizers: an optimizer made of the student's parameters, and a scheduler.
+        optimizer_cls_and_kwargs: class and arguments of the optimizer.
+        preprocess_logits_for_metrics: changes the logits before they are kept for the metrics.
         teacher_model: the teacher: Hub id, folder, model, `Teacher` or anything like it (`TeacherLike`). Not needed
             with `alpha=1` or prepared columns.
         teacher_processing_class: the teacher's tokenizer, image processor or feature extractor; `None` loads the one at
             `teacher_model`.
         projections: fitted before, to use instead of fitting; needed with prepared `teacher_projections`.
-        compute_metrics: by default accuracy, macro-F1, MCC and calibration error (`hf_lelp.metrics`).
-        **kwargs: all other arguments of Trainer.
 
     Raises:
         ValueError: if teacher, data and student do not fit together; the message says how and what to do.
@@ -103,25 +118,29 @@ class LELPTrainer(DataloadingMixin, SavingMixin):
 
     def __init__(
         self,
-        model: PreTrainedModel | str | None = None,
+        model: PreTrainedModel | str | os.PathLike[str] | None = None,
         args: LELPConfig | None = None,
         data_collator: Any = None,
         train_dataset: Any = None,
         eval_dataset: Any = None,
-        processing_class: Processor | None = None,
-        *,
-        teacher_model: PreTrainedModel | TeacherLike | AlignedTeacher | str | None = None,
-        teacher_processing_class: Processor | None = None,
-        projections: ClassProjections | None = None,
+        processing_class: Processor | ProcessorMixin | None = None,
+        model_init: Callable[..., Any] | None = None,
+        compute_loss_func: Any = None,
         compute_metrics: Any = few_class_compute_metrics,
-        **kwargs: Any,
+        callbacks: list[TrainerCallback] | None = None,
+        optimizers: Any = (None, None),
+        optimizer_cls_and_kwargs: Any = None,
+        preprocess_logits_for_metrics: Any = None,
+        *,
+        teacher_model: PreTrainedModel | TeacherLike | AlignedTeacher | str | os.PathLike[str] | None = None,
+        teacher_processing_class: Processor | ProcessorMixin | None = None,
+        projections: ClassProjections | None = None,
     ) -> None:
         args = LELPConfig(output_dir="tmp_trainer") if args is None else args
-        check_arguments(args, compute_metrics, kwargs)
+        check_arguments(args, compute_metrics, compute_loss_func, optimizers)
         check_launch(args)
         args = copy.copy(args) if args.auto else args  # the choices are for this student alone
         set_seed(args.seed)  # before the student's new layers are drawn
-        model_init = kwargs.get("model_init")
         run = prepare_run(
             args,
             model=model,
@@ -136,13 +155,21 @@ class LELPTrainer(DataloadingMixin, SavingMixin):
         )
         self.auto_trials: list[dict[str, Any]] = []
         if args.auto and (model is not None or model_init is not None):
-            optimizer = kwargs.get("optimizer_cls_and_kwargs")
             self.auto_trials = self._choose_settings(
-                run, model_init, data_collator=data_collator, optimizer_cls_and_kwargs=optimizer
+                run, model_init, data_collator=data_collator, optimizer_cls_and_kwargs=optimizer_cls_and_kwargs
             )
             # Trials draw random numbers, unless they are found in the file. Go on as if the numbers had been given.
             set_seed(args.seed)
-        self._set_up(run, data_collator=data_collator, compute_metrics=compute_metrics, **kwargs)
+        self._set_up(
+            run,
+            data_collator=data_collator,
+            model_init=model_init,
+            compute_metrics=compute_metrics,
+            callbacks=callbacks,
+            optimizers=optimizers,
+            optimizer_cls_and_kwargs=optimizer_cls_and_kwargs,
+            preprocess_logits_for_metrics=preprocess_logits_for_metrics,
+        )
 
     def _set_up(self, run: PreparedRun, **kwargs: Any) -> None:
         """Place the head on a prepared run's student, and set up the Trainer with it.

@@ -169,3 +169,26 @@ def test_the_file_loads_offline_where_the_package_cannot_be_imported(
     # `evaluate` names a module by its contents: a new line keeps it from finding the one loaded above.
     copy.write_text(Path(METRICS_FILE).read_text(encoding="utf-8") + "\nCOPY = True\n", encoding="utf-8")
     assert evaluate.load(str(copy)).compute(predictions=LOGITS, references=LABELS) == pytest.approx(EXPECTED)
+
+
+class TestForTrainer:
+    """A search outlives one model: what Trainer survives, its default metrics survive."""
+
+    @pytest.mark.parametrize(
+        ("predictions", "labels"),
+        [(np.full((4, 2), np.nan), LABELS), (LOGITS[:, :1], LABELS), (LOGITS, LABELS[:3]), ({"a": LOGITS}, LABELS)],
+    )
+    def test_what_cannot_be_known_is_nan(self, predictions, labels, caplog: pytest.LogCaptureFixture) -> None:
+        scores = compute_metrics(EvalPrediction(predictions=predictions, label_ids=labels))
+        assert scores.keys() == EXPECTED.keys() and all(np.isnan(list(scores.values())))
+        assert "The metrics of this evaluation are not known: " in caplog.text
+
+    def test_predicted_classes(self) -> None:
+        scores = compute_metrics(EvalPrediction(predictions=LOGITS.argmax(-1), label_ids=LABELS))
+        assert scores == pytest.approx({name: EXPECTED[name] for name in ("accuracy", "mcc")})
+
+    @pytest.mark.parametrize("rest", [(), (np.ones((2, 3)),)])
+    def test_lists_of_batches(self, rest) -> None:
+        batches = [(LOGITS[:3], *rest), (LOGITS[3:], *rest)] if rest else [LOGITS[:3], LOGITS[3:]]
+        scores = compute_metrics(EvalPrediction(predictions=batches, label_ids=[LABELS[:3], LABELS[3:]]))
+        assert scores == pytest.approx(EXPECTED)

@@ -16,7 +16,7 @@ from hf_lelp.cli.data import FILE_FORMATS, DataArguments, expand, load_data
 from hf_lelp.cli.groups import alignment_of, group_names
 from hf_lelp.cli.options import Program
 from hf_lelp.cli.results import publish, say, size_and_speed
-from hf_lelp.config import LELPConfig, as_list
+from hf_lelp.config import PREDICT_ALL_ROWS, LELPConfig, as_list
 from hf_lelp.data.columns import LOGITS_COLUMN, resolve_input_columns
 from hf_lelp.data.encoding import Processor
 from hf_lelp.data.labels import NO_LABEL
@@ -202,6 +202,8 @@ def _train(method: str, arguments: DistillArguments, config: LELPConfig, inputs:
     card = trainer.student_card()
     went_on = "" if resume is None else f" from {Path(resume).name} on"
     say(f"{method}: trained{went_on} in {seconds:.0f} s, saved in {settings.output_dir}")
+    for name, value in PREDICT_ALL_ROWS.items():
+        setattr(trainer.args, name, value)
     prediction = trainer.predict(inputs.evaluation)
     # The total time of a resumed run is not known.
     figures = {"train_seconds": seconds} if resume is None else {}

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,13 @@ class Program:
 
 
 def configure_logging() -> None:
-    """Log as plain lines, and hide the bars of single files: the long work has bars of its own."""
+    """Log as plain lines, and hide the bars of single files: the long work has bars of its own.
+
+    What a terminal cannot show, like τ where it knows ASCII alone, is replaced: a table must not end a run.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")
     disable_progress_bar()
     logging.basicConfig(format="%(message)s")
     logging.getLogger("hf_lelp").setLevel(logging.INFO)

@@ -23,7 +23,7 @@ from hf_lelp.compare.report import publish
 from hf_lelp.compare.run import RUN_SETTINGS
 from hf_lelp.compare.runs import run_all
 from hf_lelp.compare.task import Task
-from hf_lelp.config import LELPConfig
+from hf_lelp.config import LELPConfig, check_own_run
 from hf_lelp.data.columns import EMBEDDING_COLUMN, LOGITS_COLUMN, RunColumns
 from hf_lelp.data.encoding import longest
 from hf_lelp.data.rows import column_values, with_columns
@@ -93,10 +93,11 @@ def compare(arguments: CompareArguments, config: LELPConfig) -> dict[str, Any]:
         What comparison.json holds: `summarise` of each task.
 
     Raises:
-        ValueError: see `run_all`, `load_data` and `load_aligned_teacher`.
+        ValueError: see `check_own_run`, `run_all`, `load_data` and `load_aligned_teacher`.
     """
     if config.alpha == 1:
         raise ValueError("alpha=1 leaves nothing to distil: that is the method direct, beside which others are shown.")
+    check_own_run(config)
     output_dir = Path(config.output_dir or "out")
     check_writable(output_dir)
     sizes = [None, *(arguments.train_sizes or [])]

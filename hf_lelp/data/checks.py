@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import Dataset
 from numpy.typing import NDArray
+from torch.utils.data import Subset
 
 PIECE_ROWS = 4096
 
@@ -187,15 +188,19 @@ def check_tokens(dataset: Any, size: int | None) -> None:
         start += len(tokens)
 
 
-def check_rows(dataset: Any) -> None:
+def check_rows(dataset: Any, input_name: str | None = None) -> None:
     """Refuse data that Trainer cannot read, or would read as something else.
 
     Args:
         dataset: what was passed as the dataset.
+        input_name: the model's first input, which every row of a list must have; `None` where rows may be anything.
 
     Raises:
-        ValueError: for a file name, a dictionary of splits, or a pandas DataFrame.
+        ValueError: for a file name, a dictionary of splits, a pandas DataFrame, or a list of raw rows.
     """
+    if isinstance(dataset, Subset):
+        check_rows(dataset.dataset, input_name)
+        return
     kind, advice = type(dataset).__name__, None
     if isinstance(dataset, str):
         advice = "load the file: datasets.load_dataset('csv', data_files=...)['train']"
@@ -203,6 +208,11 @@ def check_rows(dataset: Any) -> None:
         advice = f"choose one of its splits ({', '.join(map(str, dataset))})"
     elif kind == "DataFrame":
         advice = "use datasets.Dataset.from_pandas(...)"
+    elif isinstance(dataset, list) and dataset and input_name is not None:
+        if isinstance(dataset[0], str):
+            advice = "use datasets.Dataset.from_dict({'text': [...]})"
+        elif isinstance(dataset[0], Mapping) and not {input_name, "inputs_embeds"} & {*dataset[0]}:
+            advice = f"its rows have no {input_name}. Use datasets.Dataset.from_list(...)"
     if advice is not None:
         raise ValueError(f"A {kind} is no dataset of raw rows: {advice}.")
 

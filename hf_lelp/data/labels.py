@@ -144,15 +144,19 @@ def resolve_classes(
     return Classes(num_teacher_classes, data_names or teacher_names, identity)
 
 
+def given_names(feature: ClassLabel) -> list[str] | None:
+    """Return the names of the classes, or `None` for those that ClassLabel(num_classes=C) gives: "0", "1", …."""
+    names = list(feature.names)
+    return None if names == [str(index) for index in range(len(names))] else names
+
+
 def _data_classes(dataset: Dataset, label_column: str) -> tuple[list[str] | None, int | None]:
     """Return the names and the number of classes that the data's labels show; `None` for what they do not."""
     if label_column not in dataset.column_names:
         return None, None
     feature = dataset.features[label_column]
     if isinstance(feature, ClassLabel):
-        names = list(feature.names)
-        # ClassLabel(num_classes=C) names its classes "0", "1", ….
-        return (None if names == [str(index) for index in range(len(names))] else names), len(names)
+        return given_names(feature), len(feature.names)
     # `unique` takes no lists; one row is enough to refuse them.
     values = dataset.unique(label_column) if isinstance(feature, Value) else dataset[:1][label_column]
     present = [label for label in values if isinstance(label, str) or _whole(label) != NO_LABEL]

@@ -13,6 +13,7 @@ from datasets import Audio, Dataset, Features, Image, IterableDataset, concatena
 from datasets.formatting.formatting import LazyRow
 from datasets.table import ConcatenationTable, MemoryMappedTable, Table, embed_table_storage
 from numpy.typing import NDArray
+from torch.utils.data import Subset
 
 Transform = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -53,6 +54,14 @@ def shown_columns(dataset: Dataset) -> list[str]:
     """Return the columns that a dataset shows: `set_format(..., columns=…)` hides the others."""
     form = dataset.format
     return dataset.column_names if form["output_all_columns"] else list(form["columns"])
+
+
+def rows_of(dataset: Any) -> Any:
+    """Return a `torch.utils.data.Subset` of a `datasets.Dataset` as a dataset of its rows; all else comes as it is."""
+    if not isinstance(dataset, Subset):
+        return dataset
+    whole = rows_of(dataset.dataset)
+    return whole.select(dataset.indices) if isinstance(whole, Dataset) else dataset
 
 
 def column_names(dataset: Dataset | IterableDataset) -> list[str]:
@@ -129,6 +138,13 @@ def media_columns(dataset: Dataset) -> dict[str, Image | Audio]:
     return {name: feature for name, feature in dataset.features.items() if isinstance(feature, Image | Audio)}
 
 
+def _without_views(table: pa.Table) -> pa.Table:
+    """Give texts that are stored as views, as polars does, the plain type: some functions of pyarrow take no views."""
+    plain = {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}
+    fields = [field.with_type(plain.get(field.type, field.type)) for field in table.schema]
+    return table.cast(pa.schema(fields, table.schema.metadata))
+
+
 def content_hash(part: Dataset) -> str:
     """Hash the rows themselves, whatever file, order of operations or library version they came through."""
     key = xxhash.xxh3_128()
@@ -158,7 +174,7 @@ def row_keys(part: Dataset) -> NDArray[np.uint64]:
 
 def _content(part: Dataset) -> pa.Table:
     """Return the rows in buffers of their own; of a file its bytes, not its path."""
-    table = part.with_format("arrow")[:]
+    table = _without_views(part.with_format("arrow")[:])
     # `take` copies: the buffers of a slice also hold the rows outside it.
     table = table.take(pa.array(range(len(table))))
     for name, feature in media_columns(part).items():

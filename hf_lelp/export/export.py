@@ -26,8 +26,8 @@ from hf_lelp.export.measure import measure, runtimes_table
 from hf_lelp.export.plain import plain_student
 from hf_lelp.export.runtimes import save_int8, save_onnx, save_torch_export, torch_runtime
 from hf_lelp.storage.checksums import WEIGHTS, checksum, write_checksums
-from hf_lelp.storage.files import check_writable, new_files, read_json, write_json
-from hf_lelp.student.card import CARD_NAME, EvaluationData, StudentCard, add_runtimes, hub_id
+from hf_lelp.storage.files import check_writable, new_files, read_json, write_json, write_text
+from hf_lelp.student.card import CARD_NAME, EvaluationData, StudentCard, add_runtimes, hub_id, is_own_card
 from hf_lelp.student.heads import student_head
 from hf_lelp.student.loading import load_student
 from hf_lelp.student.modeling_lelp import SubclassHead
@@ -143,14 +143,24 @@ def export(arguments: ExportArguments) -> dict[str, Any]:
         }
         table = runtimes_table(results["runtimes"])
         print(f"\n{table}")
-        card = Path(student).expanduser() / CARD_NAME
-        if card.is_file():
-            threads = f"Milliseconds from tokens to logits on a CPU (threads: {torch.get_num_threads()})."
-            add_runtimes(card, f"{table}\n\nMeasured on {len(held_out):,} rows. {threads}")
-            print(f"\nThe table is on the card, {card}")
     if results:
         write_json(output_dir / RESULTS_NAME, {**earlier, **results})
+    if "runtimes" in results:
+        threads = f"Milliseconds from tokens to logits on a CPU (threads: {torch.get_num_threads()})."
+        about = f"{table}\n\nMeasured on {len(held_out):,} rows. {threads}"
+        _write_card(Path(student).expanduser() / CARD_NAME, output_dir / CARD_NAME, about)
     return results
+
+
+def _write_card(of_student: Path, card: Path, runtimes: str) -> None:
+    """Write the student's card with the runtimes beside the exported files; the student is read only.
+
+    A card that the library did not make is neither copied nor replaced.
+    """
+    if is_own_card(of_student) and (is_own_card(card) or not card.exists()):
+        write_text(card, of_student.read_text(encoding="utf-8", errors="replace"))
+        add_runtimes(card, runtimes)
+        print(f"\nThe table is on the card, {card}")
 
 
 def _labels(model: PreTrainedModel, dataset: Dataset, label_column: str) -> list[int] | None:

@@ -14,6 +14,8 @@ import xxhash
 from hf_lelp.storage.files import read_json, write_json
 
 CHECKSUMS_NAME = "checksums.json"
+# transformers puts this file into a checkpoint that it makes on SIGTERM, and removes it when all is written.
+UNFINISHED_NAME = "checkpoint-is-incomplete.txt"
 WEIGHTS = "*model*.safetensors"  # of a student; people may change its other files and save them again
 
 
@@ -50,13 +52,19 @@ def check_checksums(folder: Path) -> None:
             )
 
 
+def file_states(folder: Path) -> dict[str, tuple[int, int]]:
+    """Return size and time of every file that `write_checksums` would name, which tell whether any changed."""
+    states = {name: path.stat() for name, path in _files(folder).items()}
+    return {name: (state.st_size, state.st_mtime_ns) for name, state in states.items()}
+
+
 def _files(folder: Path) -> dict[str, Path]:
     return {
         path.relative_to(folder).as_posix(): path
         for path in sorted(folder.rglob("*"))
         # Those that start with a dot or "_new-" are temporary; see files.py.
         if path.is_file()
-        and path.name not in (CHECKSUMS_NAME, "README.md")  # a card may be edited
+        and path.name not in (CHECKSUMS_NAME, UNFINISHED_NAME, "README.md")  # a card may be edited
         and not any(part.startswith((".", "_new-")) for part in path.relative_to(folder).parts)
     }
 

@@ -4,6 +4,8 @@ What is not known is left out. Text from data, names or settings is escaped: a l
 a script on the Hub.
 """
 
+import logging
+import os
 import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,7 +18,10 @@ from huggingface_hub.utils import validate_repo_id
 from hf_lelp.markdown import escape, half_interval, markdown_table, printable, template
 from hf_lelp.storage.files import write_text
 
+logger = logging.getLogger(__name__)
+
 CARD_NAME = "README.md"
+_SIGNATURE = "Made with hf-lelp, an implementation of"  # in the template
 
 # For each Auto class: the task's tag on the Hub, and an input for the example.
 TASKS = {
@@ -67,6 +72,7 @@ class StudentCard:
         auto_class: the Auto class of transformers that loads it; `None` where none does.
         classes: names of the C classes.
         num_subclasses: S if the final layer has S·C rows, which takes code to load; 1 for a plain model.
+        adapter: whether it is saved as an adapter of PEFT, beside the model that it adapts.
         grey: whether it reads images of one channel; `pipeline` makes three.
         settings: of method and training, by name.
         results: figures by model, as `distill` makes them.
@@ -86,6 +92,7 @@ class StudentCard:
     auto_class: str | None
     classes: list[str]
     num_subclasses: int = 1
+    adapter: bool = False
     grey: bool = False
     settings: dict[str, Any] = field(default_factory=dict)
     results: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -124,6 +131,7 @@ class StudentCard:
             teacher=_known(self.teacher),
             needs_code=self.num_subclasses > 1,
             num_subclasses=self.num_subclasses,
+            adapter=self.adapter,
             grey=self.grey,
             max_length=self.max_length,
             evaluation=self._evaluated_on() if measured & {*QUALITY, "examples_per_second"} else None,
@@ -137,10 +145,17 @@ class StudentCard:
             ),
         )
 
-    def save(self, path: Path) -> None:
-        """Write the card."""
-        content = str(self.render())
-        write_text(path, content)
+    def save(self, path: Path, *, replace_any: bool = False) -> None:
+        """Write the card; a file that the library did not make stays, with a warning.
+
+        Args:
+            path: of the card.
+            replace_any: whether to replace such a file too.
+        """
+        if replace_any or not path.exists() or is_own_card(path):
+            write_text(path, str(self.render()))
+        else:
+            logger.warning(f"{path} was not made by hf-lelp, and stays. trainer.create_model_card() replaces it.")
 
     def _metadata(self, task: str | None, title: str) -> ModelCardData:
         figures = self.results.get(self.row, {})
@@ -166,7 +181,7 @@ class StudentCard:
         return ModelCardData(
             language=self.language,
             license=self.license,
-            library_name="transformers",
+            library_name="peft" if self.adapter else "transformers",
             pipeline_tag=task,
             tags=list(dict.fromkeys(["hf-lelp", *_TAGS[self.method], *self.tags])),
             base_model=base_models or None,
@@ -208,6 +223,10 @@ def _known(name: str | None) -> str | None:
     return name if name is not None and _is_repo_id(name) and not Path(name).exists() else None
 
 
+def _is_path(name: str) -> bool:
+    return os.path.isabs(os.path.expanduser(name)) or Path(name).exists()
+
+
 def _is_repo_id(name: str) -> bool:
     try:
         validate_repo_id(name)
@@ -236,6 +255,11 @@ def _table(results: dict[str, dict[str, Any]], columns: dict[str, tuple[str, Any
         if present.keys() & result.keys()
     ]
     return markdown_table(["", *(heading for heading, _ in present.values())], body) if present else None
+
+
+def is_own_card(path: Path) -> bool:
+    """Whether a file is a card that this library made, perhaps edited since."""
+    return path.is_file() and _SIGNATURE.encode() in path.read_bytes()
 
 
 def add_runtimes(path: Path, table: str) -> None:
@@ -276,11 +300,13 @@ def with_user_facts(
         model_name: if it is not the repository's name.
         finetuned_from: Hub id of the model that the student started from, if it is not the one loaded.
         tasks: unused; the model's class tells the task.
-        dataset_tags: Hub ids of the data. With at least one, the figures go into the metadata as `model-index`.
+        dataset_tags: Hub ids of the data; a path stays off the card. With at least one, the figures go into the
+            metadata as `model-index`.
         dataset: its name for readers, if that is not the Hub id.
         dataset_args: the split that the figures were measured on.
     """
-    ids, names, splits = _listed(dataset_tags), _listed(dataset), _listed(dataset_args)
+    ids, names = ([name for name in _listed(given) if not _is_path(name)] for given in (dataset_tags, dataset))
+    splits = _listed(dataset_args)
     evaluation = card.evaluation
     if evaluation is not None:
         kind = ids[0] if ids else None

@@ -16,9 +16,10 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
+from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.utils import SAFE_WEIGHTS_NAME
 
-from hf_lelp.storage.checksums import CHECKSUMS_NAME, check_checksums
+from hf_lelp.storage.checksums import CHECKSUMS_NAME, UNFINISHED_NAME, check_checksums
 from hf_lelp.storage.files import read_json, write_atomically, write_json
 from hf_lelp.student.heads import AuxiliaryHead, StudentHead
 
@@ -106,14 +107,25 @@ def check_checkpoint(folder: Path) -> None:
             f"{folder} is no whole checkpoint: {STATE_NAME}, the last file to be written, cannot be read ({error})."
             " Resume from another one."
         ) from error
+    if (folder / UNFINISHED_NAME).exists():
+        raise ValueError(
+            f"{folder} is no whole checkpoint: {UNFINISHED_NAME} is in it, so the process was killed while it wrote on"
+            " SIGTERM. Resume from another one."
+        )
     whole = [path for path in _by_steps(folder.parent) if (path / STATE_NAME).exists()]
-    if not (folder / CHECKSUMS_NAME).exists() and folder in whole[:-1]:
+    if not (folder / CHECKSUMS_NAME).exists() and folder in whole[:-1] and not _is_of_plain_trainer(folder):
         # Trainer deletes the oldest checkpoint file by file. The newest may lack checksums: they are written last.
         raise ValueError(
             f"{folder} is no whole checkpoint: {CHECKSUMS_NAME} is missing, and there is a later one. It seems that its"
             " removal was cut off. Resume from another one."
         )
     check_checksums(folder)
+
+
+def _is_of_plain_trainer(folder: Path) -> bool:
+    """Whether a plain Trainer wrote a checkpoint, which then has no checksums: its settings are not LELPConfig's."""
+    settings = folder / TRAINING_ARGS_NAME
+    return settings.exists() and b"num_subclasses" not in settings.read_bytes()  # never unpickled
 
 
 def last_checkpoint(folder: Path) -> str | None:

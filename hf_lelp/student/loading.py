@@ -6,16 +6,16 @@ from typing import Any, cast
 
 import torch
 import transformers
-from transformers import AutoConfig, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME
 
-from hf_lelp.classifiers import AUTO_CLASSES, auto_class, check_weights
+from hf_lelp.classifiers import AUTO_CLASSES, auto_class, check_weights, load_config
 from hf_lelp.storage.checksums import check_checksums
 from hf_lelp.storage.files import read_json
 from hf_lelp.student.heads import subclass_model
 
 
-def load_student(name_or_path: str, **kwargs: Any) -> PreTrainedModel:
+def load_student(name_or_path: str | os.PathLike[str], **kwargs: Any) -> PreTrainedModel:
     """Load a student of either form from a folder or the Hub; its logits are the C class logits.
 
     Args:
@@ -53,7 +53,7 @@ def _load_student(name_or_path: str, **kwargs: Any) -> PreTrainedModel:
     hub = {
         key: kwargs[key] for key in ("revision", "token", "cache_dir", "subfolder", "local_files_only") if key in kwargs
     }
-    config = AutoConfig.from_pretrained(name_or_path, trust_remote_code=False, **hub)
+    config = load_config(name_or_path, **hub)
     architecture = (config.architectures or ["none"])[0]
     base = getattr(transformers, architecture, None)
     if base is None or not any(architecture in names for names in AUTO_CLASSES.values()):
@@ -83,7 +83,7 @@ def new_student(name_or_path: str, num_labels: int) -> PreTrainedModel:
         ValueError: if it is a classifier whose number of classes is not C.
     """
     name_or_path = os.path.expanduser(name_or_path)
-    config = AutoConfig.from_pretrained(name_or_path, trust_remote_code=False)
+    config = load_config(name_or_path)
     if getattr(config, "num_subclasses", 1) > 1:
         return load_student(name_or_path, dtype=torch.float32)
     if config.num_labels != num_labels and "Classification" in (config.architectures or [""])[0]:

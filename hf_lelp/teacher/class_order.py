@@ -1,22 +1,21 @@
 """Settles the classes of a run between teacher, data and student, and loads the teacher in their order."""
 
 import logging
-import os
 from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
-from datasets import Dataset, IterableDataset
+from datasets import ClassLabel, Dataset, IterableDataset
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
-from transformers import AutoConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
-from hf_lelp.classifiers import class_names, load_processor
+from hf_lelp.classifiers import check_model, class_names, load_config, load_processor, processor_part
 from hf_lelp.config import LELPConfig
 from hf_lelp.data.checks import check_numbers
 from hf_lelp.data.columns import LOGITS_COLUMN, PROJECTIONS_COLUMN, find_label_column, resolve_input_columns
 from hf_lelp.data.encoding import Processor
-from hf_lelp.data.labels import NO_LABEL, Classes, UnknownClasses, resolve_classes
+from hf_lelp.data.labels import NO_LABEL, Classes, UnknownClasses, given_names, resolve_classes
 from hf_lelp.data.rows import column_names, transform_of
 from hf_lelp.teacher.protocol import TeacherLike
 from hf_lelp.teacher.teacher import Teacher
@@ -95,7 +94,7 @@ def _check_stream(dataset: IterableDataset, args: LELPConfig) -> None:
             "    stream = stream.map(teacher, batched=True)  # teacher = Teacher.from_pretrained(...)\n"
             "    projections = ClassProjections.fit(stream, teacher.head)\n"
             "    stream = stream.map(projections, batched=True)\n"
-            "    LELPTrainer(..., train_dataset=stream, projections=projections)"
+            "    LELPTrainer(..., train_dataset=stream, projections=projections)  # its args with max_steps"
         )
 
 
@@ -107,8 +106,13 @@ def _load_teacher(
 ) -> TeacherLike:
     if isinstance(teacher_model, TeacherLike):
         return teacher_model
-    if processing_class is None and isinstance(teacher_model, str):
-        processing_class = load_processor(teacher_model)
+    if isinstance(teacher_model, str):
+        processing_class = load_processor(teacher_model) if processing_class is None else processing_class
+        config = load_config(teacher_model)
+    else:
+        check_model(teacher_model, "teacher")
+        config = teacher_model.config
+    processing_class = processor_part(processing_class, config)
     if processing_class is None:
         raise ValueError(
             "teacher_model is a model, not an id: pass its tokenizer, image processor or feature extractor as"
@@ -133,8 +137,11 @@ def _load_teacher(
 def _settle_classes(args: LELPConfig, dataset: Any, teacher: TeacherLike | None, model: Any) -> Classes:
     """Return the classes of data and teacher; where neither tells, those of the student or the prepared columns."""
     column = find_label_column(dataset, args.label_column)
-    if column is None and isinstance(dataset, Dataset):
-        _tell_unlabelled(dataset, args)
+    if isinstance(dataset, Dataset):
+        if column is None:
+            _tell_unlabelled(dataset, args)
+        else:
+            _tell_nulls(dataset, column)
     try:
         return resolve_classes(
             dataset if column is not None and isinstance(dataset, Dataset) else None,
@@ -145,11 +152,13 @@ def _settle_classes(args: LELPConfig, dataset: Any, teacher: TeacherLike | None,
         )
     except UnknownClasses:
         if dataset is None and isinstance(model, str):
-            config = AutoConfig.from_pretrained(os.path.expanduser(model), trust_remote_code=False)
+            config = load_config(model)
             if "Classification" in (config.architectures or [""])[0]:  # to be evaluated as it is
                 return Classes(config.num_labels, class_names(config), None)
         if hasattr(model, "config"):
             return Classes(model.config.num_labels, class_names(model.config), None)
+        if isinstance(dataset, IterableDataset):
+            return _classes_of_stream(dataset, column or args.label_column)
         if isinstance(dataset, Dataset) and args.alpha == 1:
             raise ValueError(
                 f"alpha=1, the method direct, learns from labels alone, and the training data has none in"
@@ -158,6 +167,22 @@ def _settle_classes(args: LELPConfig, dataset: Any, teacher: TeacherLike | None,
         if isinstance(dataset, Dataset) and LOGITS_COLUMN in dataset.column_names:
             return Classes(check_numbers(dataset, LOGITS_COLUMN, 1)[0], None, None)
         raise
+
+
+def _classes_of_stream(stream: IterableDataset, label_column: str) -> Classes:
+    """Return the classes that a stream names, or as many as its first row has logits of the teacher."""
+    feature = (stream.features or {}).get(label_column)
+    if isinstance(feature, ClassLabel):
+        names = given_names(feature)
+        return Classes(len(feature.names), names, None)
+    first: dict[str, Any] = next(iter(stream), {})
+    if LOGITS_COLUMN in first:
+        return Classes(len(first[LOGITS_COLUMN]), None, None)
+    raise ValueError(
+        f"The training data is a stream that does not name the classes of its column {label_column!r}, and it cannot be"
+        f" looked through. Name them: stream.cast_column({label_column!r}, ClassLabel(names=[...])); or pass a model"
+        " with its num_labels."
+    )
 
 
 def _tell_unlabelled(dataset: Dataset, args: LELPConfig) -> None:
@@ -171,6 +196,16 @@ def _tell_unlabelled(dataset: Dataset, args: LELPConfig) -> None:
         _warn_once(
             f"{found}: all rows count as unlabelled, and the teacher is not checked. Set label_column if one holds"
             " labels."
+        )
+
+
+def _tell_nulls(dataset: Dataset, column: str) -> None:
+    """Warn of labels that are null: a reader of CSV makes so of "None", "NA" and the like, which may be names."""
+    nulls = sum(chunk.null_count for chunk in dataset.with_format("arrow").select_columns([column])[:][column].chunks)
+    if nulls:
+        _warn_once(
+            f"{nulls:,} of {len(dataset):,} rows have no label in {column!r}. If it came from a CSV file, texts such as"
+            " None and NA were read so: load it with keep_default_na=False if they are names of classes."
         )
 
 

@@ -8,20 +8,23 @@ import numpy as np
 import torch
 from accelerate import PartialState
 from numpy.typing import NDArray
-from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_lelp.classifiers import (
     LinearHead,
     auto_class,
     check_embedding,
+    check_model,
     check_weights,
     class_names,
     embedding_gap,
     find_heads,
     headless,
     joint_layer,
+    load_config,
     load_processor,
     logits_of,
+    processor_part,
     tolerance,
 )
 from hf_lelp.data.columns import EMBEDDING_COLUMN, LOGITS_COLUMN, TEACHER_MARK
@@ -42,7 +45,7 @@ class Teacher:
 
     Args:
         model: a fine-tuned classifier; put on `device`, set to evaluation mode, otherwise untouched.
-        processing_class: its tokenizer, image processor or feature extractor.
+        processing_class: its tokenizer, image processor or feature extractor, or a whole processor that holds it.
         input_columns: one or two text columns that it reads, or one of images or sound.
         max_length: tokens of a text, or samples of a sound, after which it is cut. For texts, `None` is the most that
             the model takes.
@@ -56,14 +59,14 @@ class Teacher:
         fingerprint: hash of all that a row's results depend on but the row: see `hf_lelp.teacher.fingerprint`.
 
     Raises:
-        ValueError: if the model is no classifier of one class per row; if its final linear layer is missing or
-            quantised; or if `class_order` is no permutation of its classes.
+        ValueError: if the model is compiled, or no classifier of one class per row; if its final linear layer is
+            missing or quantised; or if `class_order` is no permutation of its classes.
     """
 
     def __init__(
         self,
         model: PreTrainedModel,
-        processing_class: Processor,
+        processing_class: Any,
         *,
         input_columns: Sequence[str] = ("text",),
         max_length: int | None = None,
@@ -71,6 +74,7 @@ class Teacher:
         class_order: Sequence[int] | None = None,
         device: torch.device | str | None = None,
     ) -> None:
+        check_model(model, "teacher")
         num_labels = int(model.config.num_labels or 0)
         kind = getattr(model.config, "problem_type", None) or "single_label_classification"
         if num_labels < 2 or kind != "single_label_classification":
@@ -84,13 +88,14 @@ class Teacher:
                 f"class_order={self.class_order} is no permutation of the teacher's {num_labels} classes:"
                 f" it must hold each of 0 to {num_labels - 1} once."
             )
+        processor: Processor = processor_part(processing_class, model.config)
         self.input_columns = list(input_columns)
-        self.max_length = longest(processing_class, model, max_length)
+        self.max_length = longest(processor, model, max_length)
         self.batch_size = batch_size
-        if isinstance(processing_class, PreTrainedTokenizerBase):
-            set_pad_token(processing_class, model)
+        if isinstance(processor, PreTrainedTokenizerBase):
+            set_pad_token(processor, model)
         self.model = model.eval().to(device if device is not None else PartialState().device)
-        self.processing_class = processing_class = with_fitting_side(processing_class, self.model)
+        self.processing_class = processor = with_fitting_side(processor, self.model)
         heads = find_heads(model, num_labels)
         self._head_names = list(heads)
         for name, layer in heads.items():
@@ -107,14 +112,14 @@ class Teacher:
         weight = weight.detach().float().cpu()
         bias = torch.zeros(num_labels) if shift is None else shift.detach().float().cpu()
         model_hash, self.fingerprint = fingerprints(
-            self.model, self.class_order, processing_class, self.input_columns, self.max_length
+            self.model, self.class_order, processor, self.input_columns, self.max_length
         )
         self.head = LinearHead(weight[self.class_order], bias[self.class_order], model_hash)
 
     @classmethod
     def from_pretrained(
         cls,
-        name_or_path: str,
+        name_or_path: str | os.PathLike[str],
         processing_class: Processor | None = None,
         *,
         dtype: str | torch.dtype = "auto",
@@ -137,7 +142,7 @@ class Teacher:
         """
         name_or_path = os.path.expanduser(name_or_path)
         hub: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
-        config = AutoConfig.from_pretrained(name_or_path, **hub)
+        config = load_config(name_or_path, **hub)
         model, loading = auto_class(config).from_pretrained(
             name_or_path, config=config, dtype=dtype, output_loading_info=True, **hub
         )

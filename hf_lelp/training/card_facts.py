@@ -1,5 +1,6 @@
 """Collects what a trainer knows of its student, for the student's card."""
 
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +35,12 @@ def card_of(
         measured: figures of the student as it is now.
     """
     model = trainer.accelerator.unwrap_model(trainer.model)
-    if hasattr(model, "get_base_model"):  # wrapped by PEFT
+    adapter = hasattr(model, "get_base_model")  # wrapped by PEFT
+    if adapter:
         model = model.get_base_model()
     assert isinstance(model, PreTrainedModel)
     method = method_of(args)
-    figures: dict[str, Any] = {name: measured[name] for name in QUALITY if name in measured}
+    figures: dict[str, Any] = {name: float(measured[name]) for name in QUALITY if _is_figure(name, measured.get(name))}
     figures["parameters"] = saved_parameters(model)
     training_rows, rows = (
         len(dataset) if isinstance(dataset, Dataset) else None
@@ -56,6 +58,7 @@ def card_of(
         auto_class=_loaded_by(model),
         classes=[str(name) for name in (model.config.id2label or {}).values()],
         num_subclasses=getattr(model.config, "num_subclasses", 1),
+        adapter=adapter,
         grey=isinstance(processor, BaseImageProcessor) and channels_of(processor) == 1,
         settings=settings,
         results={method: figures},
@@ -64,6 +67,13 @@ def card_of(
         student=hub_id(model.name_or_path),
         teacher=teacher,
     )
+
+
+def _is_figure(name: str, value: Any) -> bool:
+    """Whether a value can be the figure of this name: a `compute_metrics` of the user's own may give anything."""
+    if type(value) is bool or not isinstance(value, Real):
+        return False
+    return (-1 if name == "mcc" else 0) <= float(value) <= 1
 
 
 def _loaded_by(model: PreTrainedModel) -> str | None:

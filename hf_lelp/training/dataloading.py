@@ -4,14 +4,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from datasets import Dataset
 from torch.utils.data import StackDataset
 from transformers import Trainer, default_data_collator
-from transformers.trainer_utils import has_length
+from transformers.trainer_utils import EvalLoopOutput, has_length
 
 from hf_lelp.config import LELPConfig
 from hf_lelp.data.columns import TEACHER_COLUMNS
+from hf_lelp.data.labels import NO_LABEL
 from hf_lelp.data.rows import transform_of
 from hf_lelp.training.batches import AroundCollator, RowsAndColumns, is_readable, rows_and_columns, rows_without
 from hf_lelp.training.prepared_run import PreparedRun
@@ -35,27 +37,37 @@ class DataloadingMixin(Trainer):
         is_training: bool = False,
         dataloader_key: str | None = None,
     ) -> Any:
-        """As in Trainer, but the teacher's columns of a `Dataset` go around the data collator, as arrays.
+        """As in Trainer, but no row of an evaluation is dropped, and the teacher's columns go around the collator.
 
-        What a training dataset holds in torch format, up to 2 GiB, is read into memory once.
+        Rows of evaluations and predictions belong to other rows by their position. What a training dataset holds in
+        torch format, up to 2 GiB, is read into memory once.
         """
         rest = (description, batch_size, sampler_fn, is_training, dataloader_key)
+        given: Any = self.data_collator
+        dropped = self.args.dataloader_drop_last
+        self.args.dataloader_drop_last = dropped and is_training
+        try:
+            return super()._get_dataloader(*self._with_arrays(dataset, *rest))
+        finally:
+            self.data_collator, self.args.dataloader_drop_last = given, dropped
+
+    def _with_arrays(
+        self, dataset: Any, description: str, batch_size: int, sampler_fn: Any, is_training: bool, key: str | None
+    ) -> tuple[Any, ...]:
+        """Arguments of Trainer's dataloader for a dataset whose teacher's columns go around the collator, as arrays."""
+        rest = (description, batch_size, sampler_fn, is_training, key)
         if not isinstance(dataset, Dataset):
-            return super()._get_dataloader(dataset, *rest)
+            return dataset, *rest
         used = self._remove_unused_columns(dataset, description)
         read = rows_and_columns(used, self._signature_columns if self.args.remove_unused_columns else None)
         if is_training and self.processing_class is None and fits_in_memory(used):
             read = read or RowsAndColumns(used, {}, None)
             read.dataset = StackDataset(**read.dataset[:])
         if read is None:
-            return super()._get_dataloader(dataset, *rest)
+            return dataset, *rest
         sampler = sampler_fn and (lambda _: sampler_fn(used))  # sees the dataset that holds the rows, as in Trainer
-        given: Any = self.data_collator
-        self.data_collator = AroundCollator(given)  # type: ignore[assignment]
-        try:
-            return super()._get_dataloader(read, description, batch_size, sampler, is_training, dataloader_key)
-        finally:
-            self.data_collator = given
+        self.data_collator = AroundCollator(self.data_collator)  # type: ignore[assignment]
+        return read, description, batch_size, sampler, is_training, key
 
     def _get_collator_with_removed_columns(self, data_collator: Any, description: str | None = None) -> Any:
         if isinstance(data_collator, AroundCollator):  # the columns are removed from its rows already
@@ -85,6 +97,15 @@ class DataloadingMixin(Trainer):
         if not has_length(eval_dataset) or self.args.world_size > 1:
             return None
         return torch.utils.data.SequentialSampler(eval_dataset)
+
+    def evaluation_loop(self, dataloader: Any, *args: Any, **kwargs: Any) -> EvalLoopOutput:
+        """As in Trainer, without a loss where no row has a label: it would be NaN."""
+        output = super().evaluation_loop(dataloader, *args, **kwargs)
+        labels = output.label_ids if isinstance(output.label_ids, list) else [output.label_ids]
+        if all(isinstance(part, np.ndarray) and (part == NO_LABEL).all() for part in labels):
+            known = {name: value for name, value in (output.metrics or {}).items() if value == value}
+            return output._replace(metrics=known)
+        return output
 
     def _remove_unused_columns(self, dataset: Any, description: str | None = None) -> Any:
         transform = transform_of(dataset)

@@ -1,5 +1,6 @@
 """Prepares a run: makes everything that it needs before its student trains, once, from `LELPTrainer`'s arguments."""
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -7,19 +8,19 @@ from typing import Any
 from datasets import Dataset, IterableDataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from hf_lelp.classifiers import load_processor
+from hf_lelp.classifiers import check_model, load_config, load_processor, processor_part
 from hf_lelp.config import LELPConfig
 from hf_lelp.data.checks import check_rows, check_tokens
 from hf_lelp.data.columns import RunColumns
-from hf_lelp.data.encoding import Processor
+from hf_lelp.data.encoding import Processor, input_name
 from hf_lelp.data.labels import Classes, check_labels
-from hf_lelp.data.rows import transform_of
+from hf_lelp.data.rows import rows_of, transform_of
 from hf_lelp.data.text import max_tokens, set_pad_token, vocabulary_size
 from hf_lelp.padding import tell_of_padding, with_fitting_side
 from hf_lelp.projections.class_projections import ClassProjections
 from hf_lelp.student.card import hub_id
 from hf_lelp.student.loading import new_student
-from hf_lelp.teacher.class_order import AlignedTeacher, load_aligned_teacher
+from hf_lelp.teacher.class_order import load_aligned_teacher
 from hf_lelp.teacher.protocol import TeacherLike
 from hf_lelp.teacher.teacher import Teacher
 from hf_lelp.training.auto_settings import student_maker
@@ -47,6 +48,7 @@ class PreparedRun:
         projections: the ones that made the targets, where known.
         teacher: fingerprint of the teacher, where known.
         teacher_name: its Hub id, if it has one.
+        input_name: the student's first input; `None` where the user's own data collator may make inputs.
     """
 
     args: LELPConfig
@@ -63,6 +65,7 @@ class PreparedRun:
     projections: ClassProjections | None
     teacher: str | None
     teacher_name: str | None
+    input_name: str | None
 
     def inputs_of(self, dataset: Any) -> Any:
         """Give a dataset the student's inputs and encoded labels; a dataset of another library counts as prepared.
@@ -70,7 +73,8 @@ class PreparedRun:
         Raises:
             ValueError: see `student_columns`, `check_marks`, `check_rows`, `check_tokens` and `check_labels`.
         """
-        check_rows(dataset)
+        dataset = rows_of(dataset)
+        check_rows(dataset, self.input_name)
         check_labels(dataset, self.columns.label_of(dataset))
         if not isinstance(dataset, Dataset | IterableDataset):
             return dataset
@@ -89,14 +93,14 @@ class PreparedRun:
 def prepare_run(
     args: LELPConfig,
     *,
-    model: PreTrainedModel | str | None,
+    model: Any,
     model_init: Callable[..., Any] | None,
     train_dataset: Any,
     eval_dataset: Any,
-    processing_class: Processor | None,
+    processing_class: Any,
     collated: bool,
-    teacher_model: PreTrainedModel | TeacherLike | AlignedTeacher | str | None,
-    teacher_processing_class: Processor | None,
+    teacher_model: Any,
+    teacher_processing_class: Any,
     projections: ClassProjections | None,
 ) -> PreparedRun:
     """Run the teacher, make the targets, load the student and prepare its inputs, each once.
@@ -118,19 +122,29 @@ def prepare_run(
     Raises:
         ValueError: if teacher, data and student do not fit together.
     """
-    if processing_class is None and isinstance(model, str):
-        processing_class = load_processor(model)
-    aligned = load_aligned_teacher(teacher_model, teacher_processing_class, args, train_dataset, model)
+    model, teacher_model = _as_name(model), _as_name(teacher_model)
+    # An example to inspect, where `model_init` has yet to make the student.
+    example: Any = model if model_init is None else student_maker(model, model_init)()
+    if isinstance(example, str):
+        processing_class = load_processor(example) if processing_class is None else processing_class
+        processing_class = processor_part(processing_class, load_config(example))
+    elif example is not None:
+        check_model(example, "student")
+        processing_class = processor_part(processing_class, example.config)
+    evaluated = eval_dataset if isinstance(eval_dataset, dict) else {"": eval_dataset}
+    train, evaluated = rows_of(train_dataset), {name: rows_of(dataset) for name, dataset in evaluated.items()}
+    wanted = None if collated else _input_name(processing_class, example)
+    for dataset in (train, *evaluated.values()):
+        check_rows(dataset, wanted)
+    aligned = load_aligned_teacher(teacher_model, teacher_processing_class, args, train, example)
     teacher, classes = aligned.teacher, aligned.classes
     targets = None
-    train = train_dataset
     if isinstance(train, Dataset) and args.alpha < 1:
         targets = make_targets(train, teacher, args, classes, projections)
         train, projections = targets.dataset, targets.projections
 
     student = new_student(model, classes.num_labels) if isinstance(model, str) else model
-    # An example to inspect, where `model_init` has yet to make the student.
-    example: Any = student if model_init is None else student_maker(student, model_init)()
+    example = student if model_init is None else example
     max_length = args.max_length
     if isinstance(processing_class, PreTrainedTokenizerBase):
         if hasattr(example, "config"):
@@ -139,7 +153,6 @@ def prepare_run(
     if processing_class is not None and hasattr(example, "config"):
         processing_class = with_fitting_side(processing_class, example)
         tell_of_padding(processing_class, example)
-    evaluated = eval_dataset if isinstance(eval_dataset, dict) else {"": eval_dataset}
     if not collated and example is not None and processing_class is None:
         check_prepared(train, example.main_input_name)
     run = PreparedRun(
@@ -157,6 +170,7 @@ def prepare_run(
         projections=projections,
         teacher=_fingerprint_of(teacher, projections),
         teacher_name=hub_id(teacher.model.name_or_path) if isinstance(teacher, Teacher) else None,
+        input_name=wanted,
     )
     inputs = {name: dataset if dataset is None else run.inputs_of(dataset) for name, dataset in evaluated.items()}
     return replace(
@@ -164,6 +178,17 @@ def prepare_run(
         train=_in_form_of(train_dataset, train if train is None else run.inputs_of(train), processing_class),
         evaluation=inputs if isinstance(eval_dataset, dict) else inputs[""],
     )
+
+
+def _as_name(model: Any) -> Any:
+    return os.fspath(model) if isinstance(model, os.PathLike) else model
+
+
+def _input_name(processing_class: Processor | None, student: Any) -> str | None:
+    """Name the first input that the student's rows hold; `None` where nothing tells."""
+    if processing_class is not None:
+        return input_name(processing_class)
+    return getattr(student, "main_input_name", None)
 
 
 def _fingerprint_of(teacher: TeacherLike | None, projections: ClassProjections | None) -> str | None:

@@ -15,7 +15,7 @@ from hf_lelp.config import LELPConfig
 from hf_lelp.data.encoding import Processor
 from hf_lelp.projections.class_projections import ClassProjections
 from hf_lelp.projections.subclass_scores import SubclassScores
-from hf_lelp.storage.checksums import WEIGHTS, write_checksums
+from hf_lelp.storage.checksums import WEIGHTS, file_states, write_checksums
 from hf_lelp.storage.files import check_writable, new_files
 from hf_lelp.student.card import CARD_NAME, StudentCard, with_user_facts
 from hf_lelp.student.checkpoints import (
@@ -50,6 +50,7 @@ class SavingMixin(Trainer):
     subclass_scores: SubclassScores
     _head: StudentHead | None
     _measured: dict[int, dict[str, float]]
+    _checkpoint: tuple[Path, dict[str, tuple[int, int]]] | None = None  # as it was written last
 
     @property
     def projections(self) -> ClassProjections | None:
@@ -113,13 +114,21 @@ class SavingMixin(Trainer):
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Write README.md in `output_dir`. Takes the arguments of Trainer and `push_to_hub`: see `with_user_facts`."""
         if self.is_world_process_zero():
-            with_user_facts(self.student_card(), *args, **kwargs).save(Path(self.args.output_dir or ".") / CARD_NAME)
+            card = with_user_facts(self.student_card(), *args, **kwargs)
+            card.save(Path(self.args.output_dir or ".") / CARD_NAME, replace_any=True)
+
+    def _save_card(self, folder: Path) -> None:
+        """Write the student's card beside it. The student is worth more than its card: what fails here is told."""
+        try:
+            self.student_card().save(folder / CARD_NAME)
+        except Exception as error:  # it depends on names, settings and figures of the user's own
+            logger.warning(f"No card was written to {folder} ({type(error).__name__}: {error})")
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """As in Trainer, with the student's card beside the weights."""
+        """As in Trainer, with the student's card beside the weights; a README.md of the user's own stays."""
         super().save_model(output_dir, _internal_call)
         if not _internal_call and self.is_world_process_zero():
-            self.student_card().save(Path(output_dir or self.args.output_dir or ".") / CARD_NAME)
+            self._save_card(Path(output_dir or self.args.output_dir or "."))
 
     def save_state(self) -> None:
         """As in Trainer, but keep only the name of the best checkpoint's folder: the state goes to the Hub."""
@@ -157,6 +166,16 @@ class SavingMixin(Trainer):
         self.accelerator.wait_for_everyone()  # every process saves its own random state
         if self.args.should_save:
             write_checksums(folder)
+            self._checkpoint = folder, file_states(folder)
+
+    def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
+        super()._maybe_log_save_evaluate(*args, **kwargs)
+        # A callback may change the checkpoint on purpose (on_save), for instance remove optimizer.pt.
+        if self._checkpoint is not None:
+            folder, states = self._checkpoint
+            if folder.is_dir() and file_states(folder) != states:
+                write_checksums(folder)
+        self._checkpoint = None
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
         # Trainer copies only weights and configuration, but a subclass student loads only with its modelling file.
@@ -170,7 +189,7 @@ class SavingMixin(Trainer):
             write_checksums(folder, WEIGHTS, of=Path(checkpoint_folder))
             if self.projections is not None:
                 self.projections.save_pretrained(folder / PROJECTIONS_FOLDER)
-            self.student_card().save(folder / CARD_NAME)
+            self._save_card(folder)
         with self.args.shown_as_published():
             super()._push_from_checkpoint(checkpoint_folder)
 

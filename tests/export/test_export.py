@@ -24,6 +24,7 @@ from hf_lelp.export.fidelity import class_logits, fidelity
 from hf_lelp.export.measure import measure, runtimes_table
 from hf_lelp.export.plain import fit_linear, plain_student
 from hf_lelp.export.runtimes import load_onnx, load_torch_export, save_int8, save_onnx, save_torch_export, torch_runtime
+from hf_lelp.student.card import StudentCard
 from hf_lelp.student.heads import place_student_head, student_head
 
 S = 4
@@ -292,6 +293,22 @@ class TestCommand:
         for start in ("plain: same answer as the student on ", "torch: ", "onnx: ", "int8: "):
             assert any(line.startswith(start) for line in printed.splitlines())
         assert "97.5% before" in printed and "| ONNX int8 " in printed
+
+    @pytest.mark.parametrize("card", ["# My own\n", "# Caf\xe9\n", "ours"])
+    def test_the_student_s_folder_is_only_read(self, card: str, tmp_path: Path) -> None:
+        folder, out = self.saved(student(), tmp_path), tmp_path / "out"
+        readme = Path(folder) / "README.md"
+        readme.write_bytes(card.encode("latin-1"))
+        if card == "ours":
+            StudentCard("small", "lelp", "lelp", "AutoModelForSequenceClassification", ["a", "b"]).save(
+                readme, replace_any=True
+            )
+        before = {path: path.read_bytes() for path in Path(folder).iterdir()}
+        Dataset.from_dict({"text": tiny.texts(20)}).to_csv(tmp_path / "eval.csv")
+        PROGRAM.main([folder, "--to", "torch", "--eval_file", f"{tmp_path}/eval.csv", "--output_dir", str(out)])
+        assert {path: path.read_bytes() for path in Path(folder).iterdir()} == before
+        assert (out / "export.json").exists() and (out / "README.md").exists() == (card == "ours")
+        assert card != "ours" or "## Other runtimes" in (out / "README.md").read_text()
 
     def test_the_datas_order_of_the_classes_may_be_another(self, tmp_path: Path) -> None:
         model = student(spread=0.02)

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import runs
 import tiny
@@ -366,3 +367,58 @@ def test_distill_puts_all_figures_on_every_card(tmp_path: Path) -> None:
         assert (card.data.eval_results[0].dataset_type, card.data.base_model) == ("parquet", None)
         assert f"{results[method]['parameters']:,}" in card.text and "CPU (threads&#58; " in card.text
     assert json.loads((tmp_path / "out" / "all_results.json").read_text())["results"] == results
+
+
+@pytest.mark.parametrize(
+    "figures", [{"accuracy": {"accuracy": 0.5}}, {"accuracy": "0.5"}, {"mcc": None}, {"accuracy": 50.0}, {"ece": True}]
+)
+def test_only_figures_in_their_range_are_on_the_card(figures: dict[str, Any], tmp_path: Path) -> None:
+    args = runs.config(tmp_path, max_steps=1, num_subclasses=1)
+    run = runs.trainer(
+        args, eval_dataset=runs.data(), compute_metrics=lambda _: {**figures, "macro_f1": np.float32(0.25)}
+    )
+    run.train()
+    run.evaluate()
+    run.save_model()
+    text = (tmp_path / "out" / "README.md").read_text()
+    line = next(line for line in text.splitlines() if line.startswith("| kd (this model) |"))
+    assert [cell.strip() for cell in line.strip("|").split("|")[1:]] == ["25.0"]
+
+
+def test_a_card_that_cannot_be_made_keeps_no_student_from_being_saved(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = runs.trainer(runs.config(tmp_path, num_subclasses=1))
+    run.model.config.id2label = 7
+    (tmp_path / "out").mkdir(exist_ok=True)
+    run.args.hub_model_id = 7  # type: ignore[assignment]
+    run._save_card(tmp_path / "out")
+    assert "No card was written to" in caplog.text and not (tmp_path / "out" / "README.md").exists()
+
+
+def test_a_readme_of_the_user_s_own_stays(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "out" / "README.md"
+    path.parent.mkdir()
+    path.write_bytes(b"# Caf\xe9, by hand\n")
+    run = runs.trainer(runs.config(tmp_path, num_subclasses=1))
+    run.save_model()
+    assert path.read_bytes() == b"# Caf\xe9, by hand\n" and "was not made by hf-lelp, and stays" in caplog.text
+    run.create_model_card()
+    assert "Made with hf-lelp" in path.read_text()
+    run.create_model_card(license="mit")  # its own card it replaces
+    assert ModelCard.load(path).data.license == "mit"
+
+
+def test_a_local_path_of_the_data_stays_off_the_card(tmp_path: Path) -> None:
+    run = runs.trainer(runs.config(tmp_path, num_subclasses=1), eval_dataset=runs.data())
+    run.evaluate()
+    run.create_model_card(dataset_tags=["/var/data/images/", "~/images", str(tmp_path)], dataset=str(tmp_path))
+    card = ModelCard.load(tmp_path / "out" / "README.md")
+    assert card.data.datasets is None and card.data.eval_results is None
+    assert "/var/data" not in str(card) and str(tmp_path) not in str(card)
+
+
+def test_the_card_of_an_adapter_names_peft() -> None:
+    card = replace(CARD, num_subclasses=1, adapter=True).render()
+    assert card.data.library_name == "peft" and "pip install peft" in card.text
+    assert "nothing but transformers" not in card.text

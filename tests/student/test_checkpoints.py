@@ -1,7 +1,10 @@
 """A checkpoint that is not whole, or of another run, is told and not gone on from."""
 
 import json
+import os
 import shutil
+import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +12,7 @@ from typing import Any
 import pytest
 import runs
 import tiny
+from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from hf_lelp import LELPTrainer
 from hf_lelp.storage.checksums import CHECKSUMS_NAME, write_checksums
@@ -171,3 +175,58 @@ def test_damage_is_told_without_checksums_too(run: Path, content: str) -> None:
     (checkpoint / "distillation.json").write_text(content)
     with pytest.raises(ValueError, match=r"distillation\.json is damaged .*Resume from another checkpoint"):
         trainer(run).train(resume_from_checkpoint=True)
+
+
+class TestOfOthers:
+    """Checkpoints that transformers or a user's callback made or changed on purpose are whole."""
+
+    def test_on_sigterm(self, tmp_path: Path) -> None:
+        class Stop(TrainerCallback):
+            def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+                if state.global_step == 2:
+                    os.kill(os.getpid(), signal.SIGTERM)
+                time.sleep(0.4 if state.global_step >= 2 else 0)  # transformers waits three seconds for a SIGKILL
+
+        before = signal.getsignal(signal.SIGTERM)
+        settings: dict[str, Any] = {"max_steps": 40, "save_strategy": "no", "enable_jit_checkpoint": True}
+        try:
+            run = runs.trainer(runs.config(tmp_path, **settings), callbacks=[Stop()])
+            run.train()
+        finally:
+            signal.signal(signal.SIGTERM, before)
+        found = last_checkpoint(tmp_path / "out")
+        assert found is not None and 2 < run.state.global_step < 40
+        resumed = runs.trainer(runs.config(tmp_path, max_steps=run.state.global_step + 1))
+        resumed.train(resume_from_checkpoint=True)
+        assert resumed.state.global_step == run.state.global_step + 1
+        (Path(found) / "checkpoint-is-incomplete.txt").write_text("in progress")
+        with pytest.raises(ValueError, match=r"is no whole checkpoint: checkpoint-is-incomplete\.txt is in it"):
+            check_checkpoint(Path(found))
+
+    def test_changed_by_a_callback(self, tmp_path: Path) -> None:
+        class Slim(TrainerCallback):
+            def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+                (Path(args.output_dir) / f"checkpoint-{state.global_step}" / "optimizer.pt").unlink()
+
+        run = trainer(tmp_path)
+        run.add_callback(Slim())
+        run.train()
+        check_checkpoint(tmp_path / "out" / "checkpoint-4")
+        assert last_checkpoint(tmp_path / "out") == str(tmp_path / "out" / "checkpoint-6")
+
+    def test_of_a_plain_trainer(self, tmp_path: Path) -> None:
+        args = TrainingArguments(
+            output_dir=str(tmp_path / "out"),
+            max_steps=3,
+            save_steps=1,
+            report_to="none",
+            use_cpu=True,
+            disable_tqdm=True,
+        )
+        rows = [{**tiny.tokenizer()(text), "labels": 0} for text in tiny.texts(8)]
+        Trainer(runs.student(), args, train_dataset=rows, processing_class=tiny.tokenizer()).train()
+        for step in (1, 2, 3):
+            check_checkpoint(tmp_path / "out" / f"checkpoint-{step}")
+        run = runs.trainer(runs.config(tmp_path, num_subclasses=1, max_steps=3, optim="adamw_torch"))
+        run.train(resume_from_checkpoint=str(tmp_path / "out" / "checkpoint-2"))
+        assert run.state.global_step == 3
