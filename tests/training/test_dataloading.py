@@ -264,3 +264,13 @@ def test_a_transform_of_one_s_own_may_read_the_teacher_s_columns(tmp_path: Path)
     run = runs.trainer(args, train_dataset=columns.with_transform(marked), **arguments)
     rows = run.get_train_dataloader().dataset.__getitems__([3, 1])
     assert {*rows.columns} == {"teacher_logits", "teacher_projections"} and not {*rows.columns} & {*rows.rows[0]}
+
+
+@pytest.mark.parametrize("rows", [3, 100])
+def test_arrays_of_several_chunks(rows: int) -> None:
+    values = np.random.default_rng(0).normal(size=(40, 2, 3))
+    parts = [Dataset.from_dict({"teacher_projections": values[start : start + 10]}) for start in range(0, 40, 10)]
+    gather = ColumnArrays.of(concatenate_datasets(parts).data, "teacher_projections")
+    chosen = np.random.default_rng(1).integers(0, 40, rows)
+    assert gather is not None
+    np.testing.assert_array_equal(gather(chosen), values[chosen])
