@@ -301,3 +301,13 @@ def test_a_second_column_of_labels_has_no_place(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"label_names=\['labels', 'group'\]: LELPTrainer knows one column of labels"):
         runs.trainer(runs.config(tmp_path, label_names=["labels", "group"]))
     runs.trainer(runs.config(tmp_path, label_names=["labels"])).evaluate(runs.data())
+
+
+@pytest.mark.parametrize("rows", [3, 100])
+def test_arrays_of_several_chunks(rows: int) -> None:
+    values = np.random.default_rng(0).normal(size=(40, 2, 3))
+    parts = [Dataset.from_dict({"teacher_projections": values[start : start + 10]}) for start in range(0, 40, 10)]
+    gather = ColumnArrays.of(concatenate_datasets(parts).data, "teacher_projections")
+    chosen = np.random.default_rng(1).integers(0, 40, rows)
+    assert gather is not None
+    np.testing.assert_array_equal(gather(chosen), values[chosen])
