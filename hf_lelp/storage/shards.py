@@ -69,7 +69,8 @@ def check_shard(file: Path) -> None:
 def read_columns(file: Path) -> dict[str, NDArray]:
     """Return the columns of a shard, (n, …) each, mapped from disk: pages come into memory as they are read."""
     table = pa.ipc.open_stream(pa.memory_map(str(file))).read_all()
-    return {name: _flat(table[name].combine_chunks()) for name in table.column_names}
+    # A shard is one batch; to combine even that would copy it.
+    return {name: _flat(table[name].chunk(0)) for name in table.column_names}
 
 
 def make_missing_shards(
