@@ -145,14 +145,7 @@ def prepare_run(
 
     student = new_student(model, classes.num_labels) if isinstance(model, str) else model
     example = student if model_init is None else example
-    max_length = args.max_length
-    if isinstance(processing_class, PreTrainedTokenizerBase):
-        if hasattr(example, "config"):
-            set_pad_token(processing_class, example)
-        max_length = max_tokens(processing_class, example, args.max_length)
-    if processing_class is not None and hasattr(example, "config"):
-        processing_class = with_fitting_side(processing_class, example)
-        tell_of_padding(processing_class, example)
+    processing_class, max_length = _fitted_to(example, processing_class, args.max_length)
     if not collated and example is not None and processing_class is None:
         check_prepared(train, example.main_input_name)
     run = PreparedRun(
@@ -178,6 +171,21 @@ def prepare_run(
         train=_in_form_of(train_dataset, train if train is None else run.inputs_of(train), processing_class),
         evaluation=inputs if isinstance(eval_dataset, dict) else inputs[""],
     )
+
+
+def _fitted_to(
+    student: Any, processing_class: Processor | None, max_length: int | None
+) -> tuple[Processor | None, int | None]:
+    """Return the processing class as the student needs it, padding and all, and where its inputs are cut."""
+    known = hasattr(student, "config")
+    if isinstance(processing_class, PreTrainedTokenizerBase):
+        if known:
+            set_pad_token(processing_class, student)
+        max_length = max_tokens(processing_class, student, max_length)
+    if processing_class is not None and known:
+        processing_class = with_fitting_side(processing_class, student)
+        tell_of_padding(processing_class, student)
+    return processing_class, max_length
 
 
 def _as_name(model: Any) -> Any:
