@@ -80,7 +80,9 @@ def check_vocabulary(
     Raises:
         ValueError: naming the first such token.
     """
-    row = next((row for row, ids in enumerate(tokens) if ids and size is not None and max(ids) >= size), None)
+    if size is None:
+        return
+    row = next((row for row, ids in enumerate(tokens) if ids and max(ids) >= size), None)
     if row is not None:
         token = max(tokens[row])
         name = processing_class.convert_ids_to_tokens(token)

@@ -183,8 +183,8 @@ def _fault(error: Exception, part: Dataset, first: int, teacher: TeacherLike) ->
             except Exception as alone:
                 crashed[row] = alone
             if crashed and answered:
-                row, alone = next(iter(crashed.items()))
-                reason = f"the teacher cannot read it ({type(alone).__name__}: {alone}). Too short, or empty?"
+                row, crash = next(iter(crashed.items()))
+                reason = f"the teacher cannot read it ({type(crash).__name__}: {crash}). Too short, or empty?"
                 return f"Row {first + row}", f"{reason} Repair or drop it."
             if len(crashed) > MOST_CRASHES:  # the teacher's own fault, and not a row's
                 break
