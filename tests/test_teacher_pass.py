@@ -59,7 +59,8 @@ def test_shares_are_merged_and_a_run_finds_them_all(assets: Path, caplog: pytest
     assert rows_run(caplog) == []
     merged = shards(assets / "columns")
     run("--columns_cache_dir", "whole")
-    assert rows_run(caplog) == [ROWS, EVALUATION_ROWS]
+    train, evaluation = ({*runs.data(rows, seed=seed)["text"]} for rows, seed in ((ROWS, 0), (EVALUATION_ROWS, 1)))
+    assert rows_run(caplog) == [len(train), len(evaluation - train)]
     assert merged == shards(assets / "whole") and len(merged) == 7
 
     arguments, config = PROGRAM.parse(["--config", "run.yaml"])
