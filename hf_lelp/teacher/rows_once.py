@@ -104,12 +104,12 @@ class RowsOnce:
         With `done` rows of an earlier, interrupted pass, the passes are those that it would have made next.
         """
         rows = part if len(left) == len(part) else part.select(left)
-        in_batches = isinstance(self._teacher, Teacher)
-        size = self._decoded_rows if media_columns(part) or not in_batches else len(left) + done
+        own_call = not isinstance(self._teacher, Teacher) or type(self._teacher).__call__ is not Teacher.__call__
+        size = self._decoded_rows if media_columns(part) or own_call else len(left) + done
         starts = [0, *range(size - done % size, len(left), size)]
         for start, end in zip(starts, [*starts[1:], len(left)], strict=True):
             batch = rows[start:end]
-            if isinstance(self._teacher, Teacher):
+            if isinstance(self._teacher, Teacher) and not own_call:
                 for places, columns in self._teacher.in_batches(batch):
                     yield start + places, columns
             else:
