@@ -59,7 +59,10 @@ class DataloadingMixin(Trainer):
         if not isinstance(dataset, Dataset):
             return dataset, *rest
         used = self._remove_unused_columns(dataset, description)
-        read = rows_and_columns(used, self._signature_columns if self.args.remove_unused_columns else None)
+        stored = used.dataset if isinstance(used, NamedRows) else used
+        read = rows_and_columns(stored, self._signature_columns if self.args.remove_unused_columns else None)
+        if read is not None and isinstance(used, NamedRows):
+            read.dataset = replace(used, dataset=read.dataset)
         if is_training and self.processing_class is None and fits_in_memory(used):
             read = read or RowsAndColumns(used, {}, None)
             read.dataset = StackDataset(**read.dataset[:])
