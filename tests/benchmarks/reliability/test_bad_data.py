@@ -32,4 +32,4 @@ def test_the_campaign_sees_what_is_wrong() -> None:
     with pytest.raises(AssertionError, match="other labels"):
         outcome(Case("labels", data, [1 - label for label in data["label"]]))
     with pytest.raises(AssertionError, match="AttributeError"):
-        outcome(Case("labels", data, arguments={"model": object()}))
+        outcome(Case("labels", data, data["label"], arguments={"callbacks": [object()]}))
