@@ -139,6 +139,7 @@ def test_the_page_has_a_table_for_every_result_and_keeps_its_text(tmp_path: Path
         "speed_teacher_bf16",
         "speed_fit",
         "speed_import",
+        "speed_loading",
         "speed_processes",
         "scale",
     }
