@@ -345,8 +345,8 @@ def load_processor(name_or_path: str, **hub: Any) -> Processor:
     name_or_path = os.path.expanduser(name_or_path)
     hub.setdefault("trust_remote_code", False)  # by default transformers asks the user
     loaders = {"tokenizer": transformers.AutoTokenizer, "feature_extractor": transformers.AutoFeatureExtractor}
-    loader: Any = loaders.get(processor_kind(load_config(name_or_path, **hub)), AutoImageProcessor)
-    return loader.from_pretrained(name_or_path, **hub)
+    auto: Any = loaders.get(processor_kind(load_config(name_or_path, **hub)), AutoImageProcessor)
+    return auto.from_pretrained(name_or_path, **hub)
 
 
 def class_names(config: Any) -> list[str] | None:
