@@ -5,6 +5,7 @@ A row's answer must not depend on the rows beside it. It does where padding move
 """
 
 import copy
+import inspect
 import logging
 from functools import cache
 from typing import Any
@@ -76,11 +77,14 @@ def padding_effect(processing_class: Processor, model: Any) -> float:
     encoded = encode(processing_class, {"x": rows}, ["x"], None)
     if len({*lengths_of(encoded)}) == 1:
         return 0.0
+    parameters = inspect.signature(model.forward).parameters.values()
+    takes_all = any(parameter.kind == parameter.VAR_KEYWORD for parameter in parameters)
+    taken = encoded.keys() & (encoded.keys() if takes_all else {parameter.name for parameter in parameters})
     training = model.training
     try:
         with torch.inference_mode(), torch.random.fork_rng(devices=[]):
             alone, together = (
-                logits_of(model.eval()(**{name: on_device(value, model) for name, value in inputs.items()}))[0].float()
+                logits_of(model.eval()(**{name: on_device(inputs[name], model) for name in taken}))[0].float()
                 for inputs in (
                     pad(processing_class, {name: values[:1] for name, values in encoded.items()}),
                     pad(processing_class, encoded),

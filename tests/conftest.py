@@ -23,6 +23,7 @@ os.environ |= {
 }
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep tests that share a costly fixture in one process: each process would make it anew."""
     for item in items:

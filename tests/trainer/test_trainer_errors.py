@@ -378,9 +378,12 @@ def test_labels_that_are_no_classes(tmp_path: Path) -> None:
 
 def test_the_classes_are_unknown(tmp_path: Path) -> None:
     stream = runs.data().select_columns(["text"]).to_iterable_dataset()
-    model_init = {"model_init": lambda: runs.student(), "teacher_model": None, "train_dataset": stream}
-    model_init["settings"] = {"alpha": 1.0}
-    refused(tmp_path, "Neither a teacher nor labels in a column 'label'", "classes are unknown", **model_init)
+    runs.student().bert.save_pretrained(tmp_path / "base")  # without a final layer, which would tell
+    tiny.tokenizer().save_pretrained(tmp_path / "base")
+    bare = {"model": str(tmp_path / "base"), "teacher_model": None, "settings": {"alpha": 1.0}}
+    words = ("Neither a teacher nor labels in a column 'label'", "classes are unknown")
+    refused(tmp_path, *words, **bare, train_dataset=None)
+    refused(tmp_path, "a stream that does not name the classes of its column 'label'", **bare, train_dataset=stream)
 
 
 def test_columns_in_another_order_of_classes(tmp_path: Path) -> None:

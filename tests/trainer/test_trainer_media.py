@@ -224,9 +224,7 @@ def test_sound(guide: str, tmp_path: Path) -> None:
     assert "audio-classification" in (Path(args.output_dir) / "README.md").read_text()
 
     halved = data.map(lambda row: {"audio": {**row["audio"], "sampling_rate": 4000}})
-    with pytest.raises(
-        ValueError, match=r"Rows 0 to 47 of the dataset: Column 'audio': A sound has 4000 samples a second"
-    ):
+    with pytest.raises(ValueError, match=r"Row 0 of the dataset: Column 'audio': A sound has 4000 samples a second"):
         LELPTrainer(
             student,
             runs.config(tmp_path),
