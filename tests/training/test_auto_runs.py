@@ -46,6 +46,7 @@ def trainer(folder: Path, arguments: dict[str, Any], **settings: Any) -> LELPTra
 def test_a_run_is_the_run_with_the_numbers_that_were_chosen(
     head: str, given: dict[str, Any], trials: int, tmp_path: Path
 ) -> None:
+    distinct = len({*data()["text"]})
     guide, settings = teacher_model(), {"student_head": head, "alpha": 0.2}
     with runs.rows_seen(guide) as seen:
         auto = trainer(tmp_path, {"teacher_model": guide, "eval_dataset": data(40, seed=1)}, **settings, **given)
@@ -67,7 +68,7 @@ def test_a_run_is_the_run_with_the_numbers_that_were_chosen(
         plain = trainer(tmp_path / "plain", {"teacher_model": guide}, **numbers, **settings, num_directions=30)
     assert plain.auto_trials == []
     # The teacher saw what it sees without a search, and no row of the test data: each distinct text, two of them twice.
-    assert sum(seen) == sum(seen_without) == len({*data()["text"]}) + CHECKED_ROWS
+    assert sum(seen) == sum(seen_without) == distinct + CHECKED_ROWS
     plain.train()
     assert runs.losses(auto) == runs.losses(plain)
     runs.assert_same(runs.weights(auto.model), runs.weights(plain.model))
