@@ -17,9 +17,8 @@ demo: $(STAMP) ## distil a small student from a teacher and show what it gained
 	$(BIN)/python run_distill.py
 
 # Tests run in as many processes as there are cores, eight at most, with a thread each: more threads than cores are slow.
-# A file's tests stay in one process, which makes their fixtures once.
 WORKERS ?= auto
-PYTEST = python -m pytest -n $(WORKERS) --maxprocesses 8 --dist loadfile --no-loadscope-reorder
+PYTEST = python -m pytest -n $(WORKERS) --maxprocesses 8 --dist worksteal
 # The core: equations, columns, the fit, targets, heads, settings, files.
 QUICK := tests/data tests/storage tests/projections tests/teacher/test_class_order.py tests/training/test_targets.py \
   tests/training/test_student_inputs.py tests/student/test_heads.py tests/project/test_rooms.py \
