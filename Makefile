@@ -25,10 +25,10 @@ QUICK := tests/data tests/storage tests/projections tests/teacher/test_class_ord
   tests/test_classifiers.py tests/test_config.py tests/test_losses.py tests/test_main.py tests/test_markdown.py
 
 test: $(STAMP) ## run the tests
-	OMP_NUM_THREADS=1 $(BIN)/$(PYTEST) -m "not surroundings"
+	OMP_NUM_THREADS=1 $(BIN)/$(PYTEST)
 
 test-all: $(STAMP) ## run all tests, with those that need a browser, Ray or notebooks
-	OMP_NUM_THREADS=1 $(BIN)/$(PYTEST)
+	ALL_TESTS=1 OMP_NUM_THREADS=1 $(BIN)/$(PYTEST)
 
 test-quick: $(STAMP) ## a verdict on the core, in 90 seconds
 	OMP_NUM_THREADS=1 $(BIN)/$(PYTEST) $(QUICK)

@@ -23,6 +23,12 @@ os.environ |= {
 }
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    # An option of pytest's (-m) would do, but ends the workers of xdist 3.8 at their first test.
+    if item.get_closest_marker("surroundings") is not None and "ALL_TESTS" not in os.environ:
+        pytest.skip("needs a browser, Ray or notebooks: make test-all")
+
+
 def pytest_collection_finish() -> None:
     """Leave what was imported out of garbage collection: every training begins with one, of half a second."""
     gc.collect()
