@@ -30,7 +30,7 @@ test: $(STAMP) ## run the tests
 test-all: $(STAMP) ## run all tests, with those that need a browser, Ray or notebooks
 	ALL_TESTS=1 OMP_NUM_THREADS=1 $(BIN)/$(PYTEST)
 
-test-quick: $(STAMP) ## a verdict on the core, in 90 seconds
+test-quick: $(STAMP) ## a verdict on the core, in about a minute
 	OMP_NUM_THREADS=1 $(BIN)/$(PYTEST) $(QUICK)
 
 # The lowest versions that pyproject.toml admits and the tests pass on, with what they need; the rest from the lock.
