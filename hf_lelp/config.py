@@ -339,7 +339,7 @@ def check_own_run(args: "LELPConfig") -> None:
 def what_changes(setting: str) -> str:
     """Say what a setting of `LELPConfig` changes, as its field declares.
 
-    Every list of settings comes from this: what identifies a run or a trial, and what a search may vary.
+    From this comes what identifies a run or a trial, and what a search may vary.
 
     Returns:
         "columns": the teacher's columns; "directions": what the projections are fitted with; "subclasses": how a
