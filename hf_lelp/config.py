@@ -48,6 +48,13 @@ def setting(default: Any, help: str, *, changes: str) -> Any:
     return field(default=default, metadata=_Metadata(help=help, changes=changes))
 
 
+# The least value of each setting that is a whole number.
+_LEAST = {
+    **dict.fromkeys(("num_subclasses", "num_directions", "max_length", "teacher_max_length", "teacher_batch_size"), 1),
+    **{"windows": 1, "views": 0, "rotation_seed": 0},
+}
+
+
 @dataclass
 class LELPConfig(TrainingArguments):
     """Settings of `LELPTrainer`: those of `TrainingArguments` and the ones of LELP (arXiv 2409.20449).
@@ -79,6 +86,12 @@ class LELPConfig(TrainingArguments):
             over `num_subclasses` can run on the same columns.
         input_columns: one or two text columns, or one of images or sound, that teacher and student read. `None` is
             "text", "image" or "audio", or the only column of that kind.
+        windows: of a long text at most. The first is the text as it is, which the student's tokenizer cuts. The others
+            are the pieces behind it, as further training rows without a label. The teacher speaks about each.
+        views: altered copies of each training row, at most, as further rows with its label. The teacher sees them too.
+        view_kinds: how copies are altered, in turn. Of texts "delete" (words), "crop", "mask" (words; teacher and
+            student must share a mask token); of images "crop", "flip", "mix" (with another one). `None` is delete and
+            crop, or all three for images (`hf_lelp.transfer.views`).
         teacher_input_columns: the same for the teacher alone, where it reads other columns than the student.
         label_column: column of the labels. Examples without a label have −100 (or the column is missing).
         max_length: for texts, tokens after which the student's inputs are cut; `None` is the most that it takes. For
@@ -129,6 +142,13 @@ class LELPConfig(TrainingArguments):
         None,
         "One or two text columns, or one of images or sound (default: the only one of its kind).",
         changes="training",
+    )
+    windows: int = setting(
+        1, "Cut long texts into so many windows at most; later ones have no label.", changes="columns"
+    )
+    views: int = setting(0, "Altered copies of each row to train on, which the teacher sees too.", changes="columns")
+    view_kinds: list[str] | None = setting(
+        None, "How: delete, crop, mask for texts; crop, flip, mix for images.", changes="columns"
     )
     teacher_input_columns: list[str] | None = setting(
         None, "The same for the teacher, where it reads others than the student.", changes="columns"
@@ -203,7 +223,8 @@ class LELPConfig(TrainingArguments):
                 self.num_subclasses = int(self.num_subclasses)
             except ValueError as error:
                 raise ValueError(f"num_subclasses={self.num_subclasses!r}: a whole number is needed.") from error
-        self.input_columns, self.teacher_input_columns = map(as_list, (self.input_columns, self.teacher_input_columns))
+        for name in ("input_columns", "teacher_input_columns", "view_kinds"):
+            setattr(self, name, as_list(getattr(self, name)))
         self.whitening = self.whitening if self.whitening is None else float(self.whitening)
         self.columns_cache_dir = self.columns_cache_dir and os.path.expanduser(self.columns_cache_dir)
         self.check()
@@ -240,16 +261,14 @@ class LELPConfig(TrainingArguments):
                 raise ValueError(f"{name}={getattr(self, name)}: a temperature is a positive number.")
         if not 0 <= self.subclass_weight < float("inf"):
             raise ValueError(f"subclass_weight={self.subclass_weight}: a weight is 0 or more.")
-        for name in ("num_subclasses", "num_directions", "max_length", "teacher_max_length", "teacher_batch_size"):
+        for name, least in _LEAST.items():
             value = getattr(self, name)
             if value is None or (value == AUTO and name == "num_subclasses"):
                 continue
             if not isinstance(value, int):
                 raise ValueError(f"{name}={value!r}: a whole number is needed.")
-            if value < 1:
-                raise ValueError(f"{name}={value}: at least 1 is needed.")
-        if self.rotation_seed is not None and self.rotation_seed < 0:
-            raise ValueError(f"rotation_seed={self.rotation_seed}: a seed is 0 or more.")
+            if value < least:
+                raise ValueError(f"{name}={value}: at least {least} is needed.")
         if self.whitening is not None and not 0 <= self.whitening <= 1:
             raise ValueError(f"whitening={self.whitening}: 0 leaves the directions as they are, and 1 is the most.")
         if not 0 <= self.alpha <= 1:

@@ -110,6 +110,8 @@ class LELPTrainer(DataloadingMixin, SavingMixin):
         teacher_processing_class: the teacher's tokenizer, image processor or feature extractor; `None` loads the one at
             `teacher_model`.
         projections: fitted before, to use instead of fitting; needed with prepared `teacher_projections`.
+        transfer_dataset: raw rows without labels to train on besides, with the same input columns. The teacher says
+            what they are. Those that are evaluation rows are left out.
 
     Raises:
         ValueError: if teacher, data and student do not fit together; the message says how and what to do.
@@ -135,6 +137,7 @@ class LELPTrainer(DataloadingMixin, SavingMixin):
         teacher_model: PreTrainedModel | TeacherLike | AlignedTeacher | str | os.PathLike[str] | None = None,
         teacher_processing_class: Processor | ProcessorMixin | None = None,
         projections: ClassProjections | None = None,
+        transfer_dataset: Dataset | None = None,
     ) -> None:
         args = LELPConfig(output_dir="tmp_trainer") if args is None else args
         check_arguments(args, compute_metrics, compute_loss_func, optimizers)
@@ -152,6 +155,7 @@ class LELPTrainer(DataloadingMixin, SavingMixin):
             teacher_model=teacher_model,
             teacher_processing_class=teacher_processing_class,
             projections=projections,
+            transfer_dataset=transfer_dataset,
         )
         self.auto_trials: list[dict[str, Any]] = []
         if args.auto and (model is not None or model_init is not None):
@@ -216,7 +220,8 @@ class LELPTrainer(DataloadingMixin, SavingMixin):
             return trial
 
         fitted = run.projections.fingerprint if run.projections is not None else ""
-        return choose_settings(run.args, run.train, partial(fit_student, make_trainer), student, fitted)
+        fit = partial(fit_student, make_trainer)
+        return choose_settings(run.args, run.train, fit, student, fitted, run.origins)
 
     def _set_signature_columns_if_needed(self) -> None:
         first = self._signature_columns is None

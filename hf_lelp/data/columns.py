@@ -18,6 +18,8 @@ TEACHER_COLUMNS = (LOGITS_COLUMN, EMBEDDING_COLUMN, PROJECTIONS_COLUMN)
 # datasets: the dataset's description does not.
 TEACHER_MARK = "teacher_fingerprint"
 PROJECTIONS_MARK = "projections_fingerprint"
+# Say of which row another was made, and how (`hf_lelp.transfer`).
+ORIGIN_COLUMN, KIND_COLUMN = "row_origin", "row_kind"
 
 LOOKED_AT = 100  # rows of a stream that does not know its column types
 

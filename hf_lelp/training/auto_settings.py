@@ -39,6 +39,7 @@ from hf_lelp.data.labels import classes_of
 from hf_lelp.data.rows import column_values, transform_of
 from hf_lelp.storage.files import read_json, write_json
 from hf_lelp.training.student_inputs import OnTheFly
+from hf_lelp.transfer.origins import ROW, Origins
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +55,12 @@ Fit = Callable[[LELPConfig, Dataset, Dataset], NDArray[np.floating]]
 
 
 def choose_settings(
-    args: LELPConfig, dataset: Any, fit: Fit, student: str = "", projections: str = ""
+    args: LELPConfig,
+    dataset: Any,
+    fit: Fit,
+    student: str = "",
+    projections: str = "",
+    origins: Origins | None = None,
 ) -> list[dict[str, Any]]:
     """Choose what is "auto" in `args`, and set it there.
 
@@ -64,6 +70,7 @@ def choose_settings(
         fit: trains a student and gives its logits.
         student: identifies the student: trials of another one are not used for it.
         projections: fingerprint of the projections that made the dataset's column.
+        origins: of the rows; `None` where all are the data's own. Rows are held back with all that was made of them.
 
     Returns:
         The trials, in order: settings, validation accuracy and the seconds that it took. The last one, with
@@ -81,9 +88,8 @@ def choose_settings(
             f'Settings that are "auto" are chosen on a part of the training data, which is a {type(dataset).__name__}'
             " and not a datasets.Dataset. Set numbers instead."
         )
-    rows = min(round(VALIDATION_SHARE * len(dataset)), MOST_VALIDATION_ROWS)
-    parts = dataset.train_test_split(test_size=max(rows, 1), seed=args.seed)
-    truth = classes_of(parts["test"])
+    train, validation = _split(dataset, origins, args.seed)
+    truth = classes_of(validation)
     tried: list[dict[str, Any]] = []
     file, data = Path(args.output_dir or ".") / TRIALS_NAME, _hash_of(dataset)
     known = _read(file)
@@ -94,7 +100,7 @@ def choose_settings(
         key = broadcast_object_list([_key(trial, data, student, projections)])[0]
         if key not in known:
             start = time.perf_counter()
-            logits = fit(trial, parts["train"], parts["test"])
+            logits = fit(trial, train, validation)
             seconds = time.perf_counter() - start
             known[key] = {**settings, "accuracy": float((logits.argmax(-1) == truth).mean()), "seconds": seconds}
             if PartialState().is_main_process:
@@ -131,6 +137,17 @@ def choose_settings(
         # Not a problem, but a warning shows what "auto" chose even where logging is not set up.
         logger.warning(f"auto: {_summary(tried[-1])} was chosen on {len(truth):,} validation rows")
     return tried
+
+
+def _split(dataset: Dataset, origins: Origins | None, seed: int) -> tuple[Dataset, Dataset]:
+    """Split training data into rows to train on, and rows of the data itself to validate on."""
+    own = len(dataset) if origins is None else int((origins.kinds == ROW).sum())
+    rows = max(min(round(VALIDATION_SHARE * own), MOST_VALIDATION_ROWS), 1)
+    if origins is None:
+        parts = dataset.train_test_split(test_size=rows, seed=seed)
+        return parts["train"], parts["test"]
+    train, validation = origins.split(rows, seed)
+    return dataset.select(train), dataset.select(validation)
 
 
 def student_maker(model: Any, model_init: Callable[..., Any] | None) -> Callable[[], Any]:

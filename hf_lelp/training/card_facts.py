@@ -13,6 +13,7 @@ from hf_lelp.data.images import channels_of
 from hf_lelp.projections.class_projections import ClassProjections
 from hf_lelp.student.card import QUALITY, EvaluationData, StudentCard, hub_id
 from hf_lelp.student.heads import saved_parameters
+from hf_lelp.transfer.origins import Origins
 
 
 def card_of(
@@ -23,6 +24,7 @@ def card_of(
     teacher: str | None,
     max_length: int | None,
     measured: dict[str, float],
+    origins: Origins | None = None,
 ) -> StudentCard:
     """Make the card of a trainer's student as of now.
 
@@ -33,6 +35,7 @@ def card_of(
         teacher: Hub id of the teacher.
         max_length: tokens after which an input was cut.
         measured: figures of the student as it is now.
+        origins: of the training rows; `None` where all are the data's own.
     """
     model = trainer.accelerator.unwrap_model(trainer.model)
     adapter = hasattr(model, "get_base_model")  # wrapped by PEFT
@@ -48,6 +51,8 @@ def card_of(
     )
     processor = trainer.processing_class
     settings = settings_of(args, projections, training_rows)
+    if origins is not None:
+        settings["training examples"] += f": {origins}"
     trials = getattr(trainer, "auto_trials", [])
     if len(trials) > 1:
         settings['chosen by "auto" among'] = f"{len(trials) - 1} on a validation part of the training data"

@@ -1,20 +1,21 @@
 """Prepares a run: makes everything that it needs before its student trains, once, from `LELPTrainer`'s arguments."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from accelerate import PartialState
 from datasets import Dataset, IterableDataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_lelp.classifiers import check_model, load_config, load_processor, processor_part
 from hf_lelp.config import LELPConfig
 from hf_lelp.data.checks import check_rows, check_tokens
-from hf_lelp.data.columns import RunColumns
+from hf_lelp.data.columns import KIND_COLUMN, TEACHER_COLUMNS, RunColumns
 from hf_lelp.data.encoding import Processor, input_name
 from hf_lelp.data.labels import Classes, check_labels
-from hf_lelp.data.rows import rows_of, transform_of
+from hf_lelp.data.rows import column_names, rows_of, transform_of
 from hf_lelp.data.text import max_tokens, set_pad_token, vocabulary_size
 from hf_lelp.padding import tell_of_padding, with_fitting_side
 from hf_lelp.projections.class_projections import ClassProjections
@@ -26,6 +27,8 @@ from hf_lelp.teacher.teacher import Teacher
 from hf_lelp.training.auto_settings import student_maker
 from hf_lelp.training.student_inputs import check_prepared, student_columns
 from hf_lelp.training.targets import Targets, check_marks, make_targets
+from hf_lelp.transfer.origins import Origins, tell_of_confidence
+from hf_lelp.transfer.rows import transfer_of, transfer_rows
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,7 @@ class PreparedRun:
         teacher: fingerprint of the teacher, where known.
         teacher_name: its Hub id, if it has one.
         input_name: the student's first input; `None` where the user's own data collator may make inputs.
+        origins: of which row each training row was made; `None` where all are the data's own.
     """
 
     args: LELPConfig
@@ -66,6 +70,7 @@ class PreparedRun:
     teacher: str | None
     teacher_name: str | None
     input_name: str | None
+    origins: Origins | None
 
     def inputs_of(self, dataset: Any) -> Any:
         """Give a dataset the student's inputs and encoded labels; a dataset of another library counts as prepared.
@@ -102,10 +107,9 @@ def prepare_run(
     teacher_model: Any,
     teacher_processing_class: Any,
     projections: ClassProjections | None,
+    transfer_dataset: Any = None,
 ) -> PreparedRun:
-    """Run the teacher, make the targets, load the student and prepare its inputs, each once.
-
-    The teacher's columns come first, before the student is touched, because most mistakes show there.
+    """Load teacher and student, run the teacher, make the targets and prepare the student's inputs, each once.
 
     Args:
         args: settings of the run.
@@ -118,6 +122,7 @@ def prepare_run(
         teacher_model: see `load_aligned_teacher`.
         teacher_processing_class: likewise.
         projections: fitted before, to use instead of fitting.
+        transfer_dataset: rows without labels to train on besides, raw, or `None`.
 
     Raises:
         ValueError: if teacher, data and student do not fit together.
@@ -138,20 +143,34 @@ def prepare_run(
         check_rows(dataset, wanted)
     aligned = load_aligned_teacher(teacher_model, teacher_processing_class, args, train, example)
     teacher, classes = aligned.teacher, aligned.classes
+    student = new_student(model, classes.num_labels) if isinstance(model, str) else model
+    example = student if model_init is None else example
+    processing_class, max_length = _fitted_to(example, processing_class, args.max_length)
+    columns = RunColumns.of((train, *evaluated.values()), args.input_columns, args.label_column, processing_class)
+    if transfer_dataset is not None or args.windows > 1 or args.views:
+        train = with_transfer_rows(
+            train,
+            transfer_dataset,
+            evaluated.values(),
+            args,
+            columns=columns,
+            processing_class=processing_class,
+            max_length=max_length,
+            teacher=teacher,
+        )
     targets = None
     if isinstance(train, Dataset) and args.alpha < 1:
         targets = make_targets(train, teacher, args, classes, projections)
         train, projections = targets.dataset, targets.projections
-
-    student = new_student(model, classes.num_labels) if isinstance(model, str) else model
-    example = student if model_init is None else example
-    processing_class, max_length = _fitted_to(example, processing_class, args.max_length)
+    train, origins = Origins.taken_from(train) if isinstance(train, Dataset) else (train, None)
+    if origins is not None and targets is not None:
+        tell_of_confidence(train, origins)
     if not collated and example is not None and processing_class is None:
         check_prepared(train, example.main_input_name)
     run = PreparedRun(
         args=args,
         classes=classes,
-        columns=RunColumns.of((train, *evaluated.values()), args.input_columns, args.label_column, processing_class),
+        columns=columns,
         processing_class=processing_class,
         max_length=max_length,
         student=student,
@@ -164,6 +183,7 @@ def prepare_run(
         teacher=_fingerprint_of(teacher, projections),
         teacher_name=hub_id(teacher.model.name_or_path) if isinstance(teacher, Teacher) else None,
         input_name=wanted,
+        origins=origins,
     )
     inputs = {name: dataset if dataset is None else run.inputs_of(dataset) for name, dataset in evaluated.items()}
     return replace(
@@ -171,6 +191,53 @@ def prepare_run(
         train=_in_form_of(train_dataset, train if train is None else run.inputs_of(train), processing_class),
         evaluation=inputs if isinstance(eval_dataset, dict) else inputs[""],
     )
+
+
+def with_transfer_rows(
+    train: Any,
+    unlabelled: Any,
+    evaluated: Iterable[Any],
+    args: LELPConfig,
+    *,
+    columns: RunColumns,
+    processing_class: Processor | None,
+    max_length: int | None,
+    teacher: TeacherLike | None,
+) -> Dataset:
+    """Put windows, views and unlabelled rows beside the training rows, as the settings ask for them.
+
+    Args:
+        train: raw.
+        unlabelled: raw, or `None`. At `alpha` 1 it teaches nothing and is left out.
+        evaluated: data whose rows the student must not learn from.
+        args: settings of the run.
+        columns: of the run.
+        processing_class: of the student.
+        max_length: tokens that it reads.
+        teacher: or `None`.
+
+    Raises:
+        ValueError: if the training data is prepared or a stream; see also `transfer_of` and `transfer_rows`.
+    """
+    is_raw = isinstance(train, Dataset) and not {*TEACHER_COLUMNS, KIND_COLUMN} & {*train.column_names}
+    if not is_raw or columns.inputs is None:
+        raise ValueError(
+            "Windows, views and unlabelled rows are put beside raw rows of a datasets.Dataset, before the teacher is"
+            f" run. This training data is a {type(train).__name__} of {', '.join(column_names(train))}. Leave windows,"
+            " views and transfer_dataset out, or pass raw rows."
+        )
+    wanted = transfer_of(
+        args,
+        columns=columns.inputs,
+        label_column=columns.label_of(train),
+        processing_class=processing_class,
+        max_length=max_length,
+        teacher_columns=None if teacher is None else teacher.input_columns,
+        mask_token=getattr(getattr(teacher, "processing_class", None), "mask_token", None),
+    )
+    others = [rows for rows in evaluated if isinstance(rows, Dataset)]
+    with PartialState().main_process_first():
+        return transfer_rows(train, wanted, rows_of(unlabelled) if args.alpha < 1 else None, others)
 
 
 def _fitted_to(

@@ -109,6 +109,7 @@ class SavingMixin(Trainer):
             if isinstance(self.processing_class, SequenceFeatureExtractor)
             else self.prepared.max_length,
             measured=self._measured.get(self.state.global_step, {}),
+            origins=self.prepared.origins,
         )
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:

@@ -1,0 +1,94 @@
+"""Says where training rows come from, and splits them accordingly."""
+
+import logging
+from dataclasses import dataclass
+
+import numpy as np
+from datasets import Dataset
+from numpy.typing import NDArray
+
+from hf_lelp.data.columns import KIND_COLUMN, LOGITS_COLUMN, ORIGIN_COLUMN
+from hf_lelp.data.rows import column_values
+
+logger = logging.getLogger(__name__)
+
+ROW, WINDOW, VIEW, UNLABELLED = range(4)
+KINDS = ("row", "window", "view", "unlabelled")
+FAR = 0.2  # below the mean confidence in the data's own rows
+
+
+@dataclass(frozen=True)
+class Origins:
+    """Where each of N rows comes from.
+
+    Attributes:
+        origins: index of the row that it was made of, (N,).
+        kinds: what it is, indices of `KINDS`, (N,).
+    """
+
+    origins: NDArray[np.int64]
+    kinds: NDArray[np.int64]
+
+    @classmethod
+    def taken_from(cls, dataset: Dataset) -> "tuple[Dataset, Origins | None]":
+        """Return a dataset without its two columns of origins, and what they say; `None` where it has none."""
+        names = [ORIGIN_COLUMN, KIND_COLUMN]
+        if not {*names} <= {*dataset.column_names}:
+            return dataset, None
+        values = dataset.with_format(None).select_columns(names).with_format("numpy")[:]
+        return dataset.remove_columns(names), cls(values[ORIGIN_COLUMN], values[KIND_COLUMN])
+
+    def count(self) -> dict[str, int]:
+        """Return how many rows there are of each kind that occurs."""
+        found = np.bincount(self.kinds, minlength=len(KINDS))
+        return {name: int(count) for name, count in zip(KINDS, found, strict=True) if count}
+
+    def __str__(self) -> str:
+        """Write down the counts."""
+        counts = self.count()
+        parts = (f"{n:,} {kind}{'' if n == 1 or kind == KINDS[UNLABELLED] else 's'}" for kind, n in counts.items())
+        return ", ".join(parts)
+
+    def split(self, rows: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Hold back rows for validation together with all that was made of them.
+
+        Args:
+            rows: of the data itself to hold back, about: equal rows go together.
+            seed: of the choice.
+
+        Returns:
+            Indices of the rows to train on, and of those held back: rows of the data itself alone. What was made of
+            the latter is in neither.
+        """
+        own = np.flatnonzero(self.kinds == ROW)
+        order = np.random.default_rng(seed).permutation(len(own))
+        held_back = np.isin(self.origins, self.origins[own[order[:rows]]])
+        return np.flatnonzero(~held_back), np.flatnonzero(held_back & (self.kinds == ROW))
+
+    def confidence(self, logits: NDArray[np.floating]) -> dict[str, float]:
+        """Return the teacher's mean confidence, its highest probability, on each kind of row that occurs.
+
+        Args:
+            logits: of the teacher, (N, C).
+        """
+        shifted = np.exp(logits - logits.max(-1, keepdims=True))
+        highest = 1 / shifted.sum(-1)
+        return {name: float(highest[self.kinds == KINDS.index(name)].mean()) for name in self.count()}
+
+
+def tell_of_confidence(dataset: Dataset, origins: Origins) -> None:
+    """Say how sure the teacher is of each kind of row; warn where it is far less sure than of the data's own rows.
+
+    Args:
+        dataset: with the teacher's logits.
+        origins: of its rows.
+    """
+    sure = origins.confidence(np.asarray(column_values(dataset.with_format("numpy"), LOGITS_COLUMN)))
+    figures = ", ".join(f"{name} {value:.2f}" for name, value in sure.items())
+    logger.info(f"transfer: the teacher's mean confidence by kind of row: {figures}")
+    strange = [name for name, value in sure.items() if value < sure[KINDS[ROW]] - FAR]
+    if strange:
+        logger.warning(
+            f"The teacher is far less sure of {' and '.join(strange)} than of the data's own rows ({figures}). If they"
+            " are about something else, the student learns guesses from them."
+        )
