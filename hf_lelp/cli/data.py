@@ -36,6 +36,10 @@ class DataArguments:
     eval_file: str | None = field(
         default=None, metadata={"help": "The file to evaluate on (default: a tenth held out)."}
     )
+    unlabelled_file: str | None = field(
+        default=None,
+        metadata={"help": "A file of further rows to train on; the teacher says what they are, labels are not read."},
+    )
     max_train_samples: int | None = field(default=None, metadata={"help": "Train on so many rows, drawn at random."})
     max_eval_samples: int | None = field(default=None, metadata={"help": "Evaluate on the first so many rows."})
 
@@ -76,6 +80,15 @@ def load_data(arguments: DataArguments, seed: int) -> tuple[Dataset, Dataset]:
         if not len(dataset):
             raise ValueError(f"The {name} data has no rows.")
     return train, evaluation
+
+
+def load_unlabelled(arguments: DataArguments) -> Dataset | None:
+    """Load the rows of `unlabelled_file`, or `None`.
+
+    Raises:
+        ValueError: as `load_data`.
+    """
+    return None if arguments.unlabelled_file is None else _load_file(arguments.unlabelled_file)
 
 
 def expand(name: str) -> str:

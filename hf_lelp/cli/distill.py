@@ -12,7 +12,7 @@ from datasets import Dataset
 from huggingface_hub import upload_file
 
 from hf_lelp.classifiers import load_processor
-from hf_lelp.cli.data import FILE_FORMATS, DataArguments, expand, load_data
+from hf_lelp.cli.data import FILE_FORMATS, DataArguments, expand, load_data, load_unlabelled
 from hf_lelp.cli.groups import alignment_of, group_names
 from hf_lelp.cli.options import Program
 from hf_lelp.cli.results import publish, say, size_and_speed
@@ -143,6 +143,7 @@ class _Inputs:
     student: str
     processing_class: Processor
     aligned: AlignedTeacher | None
+    unlabelled: Dataset | None
 
 
 @dataclass(frozen=True)
@@ -169,7 +170,7 @@ def _load(arguments: DistillArguments, config: LELPConfig) -> _Inputs:
     aligned = None
     if arguments.teacher_model is not None:
         aligned = load_aligned_teacher(expand(arguments.teacher_model), None, config, train, None)
-    return _Inputs(train, evaluation, columns, student, processing_class, aligned)
+    return _Inputs(train, evaluation, columns, student, processing_class, aligned, load_unlabelled(arguments))
 
 
 def _train(method: str, arguments: DistillArguments, config: LELPConfig, inputs: _Inputs, output_dir: Path) -> _Student:
@@ -190,6 +191,7 @@ def _train(method: str, arguments: DistillArguments, config: LELPConfig, inputs:
         eval_dataset=inputs.evaluation,
         processing_class=inputs.processing_class,
         teacher_model=inputs.aligned,
+        transfer_dataset=inputs.unlabelled,
     )
     start = time.perf_counter()
     resume = config.resume_from_checkpoint

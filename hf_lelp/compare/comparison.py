@@ -16,7 +16,7 @@ from datasets import ClassLabel, Dataset
 from transformers import PreTrainedTokenizerBase
 
 from hf_lelp.classifiers import load_processor
-from hf_lelp.cli.data import DataArguments, expand, load_data
+from hf_lelp.cli.data import DataArguments, expand, load_data, load_unlabelled
 from hf_lelp.cli.options import Program
 from hf_lelp.compare.methods import Method
 from hf_lelp.compare.report import publish
@@ -24,7 +24,7 @@ from hf_lelp.compare.run import RUN_SETTINGS
 from hf_lelp.compare.runs import run_all
 from hf_lelp.compare.task import Task
 from hf_lelp.config import LELPConfig, check_own_run
-from hf_lelp.data.columns import EMBEDDING_COLUMN, LOGITS_COLUMN, RunColumns
+from hf_lelp.data.columns import EMBEDDING_COLUMN, KIND_COLUMN, LOGITS_COLUMN, ORIGIN_COLUMN, RunColumns
 from hf_lelp.data.encoding import longest
 from hf_lelp.data.rows import column_values, with_columns
 from hf_lelp.data.text import set_pad_token, vocabulary_size
@@ -33,7 +33,9 @@ from hf_lelp.storage.files import check_writable
 from hf_lelp.student.loading import new_student
 from hf_lelp.teacher.class_order import load_aligned_teacher
 from hf_lelp.teacher.columns import teacher_columns
+from hf_lelp.training.prepared_run import with_transfer_rows
 from hf_lelp.training.student_inputs import student_columns
+from hf_lelp.transfer.origins import KINDS, ROW, Origins
 
 logger = logging.getLogger(__name__)
 
@@ -103,9 +105,10 @@ def compare(arguments: CompareArguments, config: LELPConfig) -> dict[str, Any]:
     sizes = [None, *(arguments.train_sizes or [])]
     loaders = {_size_name(size): partial(load_task, arguments, config, size) for size in sizes}
     first = loaders[_size_name(None)]()  # the teacher runs here, before there are several processes
-    too_many = [size for size in sizes if size is not None and size > len(first.train)]
+    rows = _own_rows(first.train)
+    too_many = [size for size in sizes if size is not None and size > rows]
     if too_many:
-        raise ValueError(f"train_sizes={too_many}: the training data has {len(first.train)} rows.")
+        raise ValueError(f"train_sizes={too_many}: the training data has {rows} rows.")
     for method in arguments.methods:
         Method.parse(method).check(first)
     seeds = range(config.seed, config.seed + arguments.seeds)
@@ -137,9 +140,23 @@ def load_task(arguments: CompareArguments, config: LELPConfig, size: int | None 
     student = partial(_student, name, classes.num_labels)
     example = student()
     processing_class = with_fitting_side(processing_class, example)
+    run_columns = RunColumns.of((train, evaluation), config.input_columns, config.label_column, processing_class)
+    max_length = longest(processing_class, example, config.max_length)
+    unlabelled = load_unlabelled(arguments)
+    if unlabelled is not None or config.windows > 1 or config.views:
+        train = with_transfer_rows(
+            train,
+            unlabelled,
+            [evaluation],
+            config,
+            columns=run_columns,
+            processing_class=processing_class,
+            max_length=max_length,
+            teacher=teacher,
+        )
     settings: dict[str, Any] = {
-        "columns": RunColumns.of((train, evaluation), config.input_columns, config.label_column, processing_class),
-        "max_length": longest(processing_class, example, config.max_length),
+        "columns": run_columns,
+        "max_length": max_length,
         "classes": classes,
         "vocabulary": vocabulary_size(example),
     }
@@ -149,13 +166,20 @@ def load_task(arguments: CompareArguments, config: LELPConfig, size: int | None 
         for dataset in (train, evaluation)
     ]
     prepared = with_columns(tokens[0], columns[0].select_columns([LOGITS_COLUMN, EMBEDDING_COLUMN]))
+    _, origins = Origins.taken_from(train)
+    if origins is not None:
+        prepared = with_columns(prepared, train.select_columns([ORIGIN_COLUMN, KIND_COLUMN]))
     if arguments.fine_column is not None:
         feature = train.features[arguments.fine_column]
         values = column_values(train, arguments.fine_column)
         fine = values if isinstance(feature, ClassLabel) else np.unique(values, return_inverse=True)[1]
         prepared = with_columns(prepared, Dataset.from_dict({"fine_label": np.asarray(fine, dtype=np.int64)}))
     if size is not None:
-        prepared = prepared.shuffle(seed=config.seed).select(range(size))
+        prepared = (
+            prepared.shuffle(seed=config.seed).select(range(size))
+            if origins is None
+            else prepared.select(origins.sample(size, config.seed))
+        )
     return Task(
         train=prepared,
         evaluation=with_columns(tokens[1], columns[1].select_columns([LOGITS_COLUMN])),
@@ -165,6 +189,12 @@ def load_task(arguments: CompareArguments, config: LELPConfig, size: int | None 
         settings=_training_settings(config),
         fine_column="fine_label" if arguments.fine_column is not None else None,
     )
+
+
+def _own_rows(train: Dataset) -> int:
+    """Count the rows without what was made of them."""
+    _, origins = Origins.taken_from(train)
+    return len(train) if origins is None else origins.count()[KINDS[ROW]]
 
 
 def _training_settings(config: LELPConfig) -> dict[str, Any]:

@@ -65,6 +65,16 @@ class Origins:
         held_back = np.isin(self.origins, self.origins[own[order[:rows]]])
         return np.flatnonzero(~held_back), np.flatnonzero(held_back & (self.kinds == ROW))
 
+    def sample(self, rows: int, seed: int) -> NDArray[np.int64]:
+        """Draw rows of the data itself with all that was made of them; return these and all unlabelled ones' indices.
+
+        Args:
+            rows: of the data itself to draw, about: equal rows go together.
+            seed: of the choice.
+        """
+        left, _ = self.split(int((self.kinds == ROW).sum()) - rows, seed)
+        return left
+
     def confidence(self, logits: NDArray[np.floating]) -> dict[str, float]:
         """Return the teacher's mean confidence, its highest probability, on each kind of row that occurs.
 

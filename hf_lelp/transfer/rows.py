@@ -22,6 +22,7 @@ from hf_lelp.transfer.windows import windows_of
 
 logger = logging.getLogger(__name__)
 
+ROWS_AT_ONCE = 256  # images in memory, which are mixed with each other
 DEFAULT_VIEWS = {"text": ("delete", "crop"), "image": IMAGE_KINDS}
 
 
@@ -130,6 +131,7 @@ def transfer_rows(
         dataset = dataset.map(
             _expanded,
             batched=True,
+            batch_size=ROWS_AT_ONCE,
             fn_kwargs={"transfer": transfer, "kinds": kinds},
             features=dataset.features,
             desc="Making windows and views",
@@ -242,10 +244,9 @@ def _views(
         return []
     first = batch[transfer.columns[0]]
     if not isinstance(first[place], str):
-        return [
-            {transfer.columns[0]: view}
-            for view in views_of_image(first[place], first, kinds, transfer.views, transfer.seed)
-        ]
+        others = [*first[:place], *first[place + 1 :]]
+        views = views_of_image(first[place], others, kinds, transfer.views, transfer.seed)
+        return [{transfer.columns[0]: view} for view in views]
     of_columns = [
         views_of_text(batch[name][place], kinds, transfer.views, transfer.seed, transfer.mask_token)
         for name in transfer.columns

@@ -51,7 +51,7 @@ def views_of_image(
 
     Args:
         image: the row's.
-        others: images to mix it with.
+        others: images to mix it with; without any "mix" gives nothing.
         kinds: of `IMAGE_KINDS`, in turn. "crop" enlarges a part of half to nine tenths of each side, "flip" mirrors
             left and right, and "mix" lays another image over it with a weight below a half.
         count: of the copies.
@@ -64,7 +64,7 @@ def views_of_image(
     makers: dict[str, View] = {
         "crop": _part,
         "flip": lambda whole, rng: whole.transpose(Image.Transpose.FLIP_LEFT_RIGHT),
-        "mix": lambda whole, rng: _mixed(whole, others[int(rng.integers(len(others)))], rng),
+        "mix": lambda whole, rng: _mixed(whole, others, rng),
     }
     seen, views = {image.tobytes()}, []
     for place in range(count):
@@ -97,5 +97,8 @@ def _part(image: Image.Image, rng: np.random.Generator) -> Image.Image:
     return image.crop((left, top, left + width, top + height)).resize(image.size)
 
 
-def _mixed(image: Image.Image, other: Image.Image, rng: np.random.Generator) -> Image.Image:
+def _mixed(image: Image.Image, others: Sequence[Image.Image], rng: np.random.Generator) -> Image.Image:
+    if not others:
+        return image
+    other = others[int(rng.integers(len(others)))]
     return Image.blend(image, other.convert(image.mode).resize(image.size), rng.uniform(0.1, 0.5))

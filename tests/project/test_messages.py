@@ -64,9 +64,11 @@ def of_one_row() -> Moments:
 
 SETTINGS: list[tuple[dict[str, Any], str]] = [
     ({"subclass_weight": -1}, "subclass_weight=-1.0: a weight is 0 or more"),
-    ({"rotation_seed": -1}, "rotation_seed=-1: a seed is 0 or more"),
+    ({"rotation_seed": -1}, "rotation_seed=-1: at least 0 is needed"),
     ({"num_subclasses": 2.5}, "num_subclasses=2.5: a whole number is needed"),
     ({"teacher_batch_size": 0}, "teacher_batch_size=0: at least 1 is needed"),
+    ({"windows": 0}, "windows=0: at least 1 is needed"),
+    ({"views": -1}, "views=-1: at least 0 is needed"),
     ({"student_head": "both"}, "student_head='both': 'subclass' or 'auxiliary'"),
     ({"input_columns": ["a", "b", "c"]}, "one or two text columns are possible"),
 ]

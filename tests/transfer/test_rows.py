@@ -1,0 +1,123 @@
+"""Windows, views and unlabelled rows beside the training rows."""
+
+import logging
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny
+import tiny_media
+from datasets import ClassLabel, Dataset, Image
+
+from hf_lelp.data.columns import KIND_COLUMN, ORIGIN_COLUMN
+from hf_lelp.transfer.origins import KINDS, Origins
+from hf_lelp.transfer.rows import Transfer, transfer_rows
+
+LONG = " ".join(tiny.WORDS)  # 16 words
+TEXTS = [LONG, "good movie", " ".join(reversed(tiny.WORDS)), "good movie"]
+
+
+def rows(texts: list[str] = TEXTS, **columns: Any) -> Dataset:
+    return Dataset.from_dict({"text": texts, "label": [index % 2 for index in range(len(texts))], **columns})
+
+
+def transfer(**settings: Any) -> Transfer:
+    defaults = {"columns": ["text"], "label_column": "label", "processing_class": tiny.tokenizer(), "max_length": 8}
+    return Transfer(**{**defaults, **settings})
+
+
+def by_kind(dataset: Dataset, kind: str) -> list[dict[str, Any]]:
+    return [row for row in dataset if row[KIND_COLUMN] == KINDS.index(kind)]
+
+
+def test_windows_follow_their_row_without_a_label() -> None:
+    dataset = transfer_rows(rows(group=list("abcd")), transfer(windows=3))
+    assert dataset[KIND_COLUMN] == [0, 1, 1, 0, 0, 1, 1, 0]
+    assert dataset["label"] == [0, None, None, 1, 0, None, None, 1]
+    assert dataset["group"] == list("aaabcccd")
+    assert dataset["text"][:3] == [LONG, " ".join(tiny.WORDS[6:12]), " ".join(tiny.WORDS[12:16])]
+
+
+def test_equal_rows_have_one_origin() -> None:
+    dataset = transfer_rows(rows(), transfer(windows=2))
+    assert dataset[ORIGIN_COLUMN] == [0, 0, 1, 2, 2, 1]
+
+
+def test_views_keep_their_row_s_label() -> None:
+    dataset = transfer_rows(rows(), transfer(views=2))
+    views = by_kind(dataset, "view")
+    assert [view["label"] for view in views if view[ORIGIN_COLUMN] == 0] == [0, 0]
+    texts = [view["text"] for view in views]
+    assert len({*texts}) == len(texts) and not {*texts} & {*TEXTS}  # of equal rows once
+
+
+def test_classes_by_name_stay() -> None:
+    raw = rows().cast_column("label", ClassLabel(names=["no", "yes"]))
+    dataset = transfer_rows(raw, transfer(windows=2))
+    assert dataset.features["label"] == raw.features["label"]
+    assert dataset["label"] == [0, None, 1, 0, None, 1]
+
+
+def test_unlabelled_rows_are_cleaned_and_expanded(caplog: pytest.LogCaptureFixture) -> None:
+    other = " ".join([*tiny.WORDS[8:], *tiny.WORDS[:8]])
+    seen = " ".join([*tiny.WORDS[4:], *tiny.WORDS[:4]])
+    more = Dataset.from_dict({"text": ["", None, other, "good movie", seen, other], "label": list("abcdef")})
+    with caplog.at_level(logging.INFO, "hf_lelp"):
+        dataset = transfer_rows(rows(), transfer(windows=2), more, [Dataset.from_dict({"text": [seen]})])
+    assert [row["text"] for row in by_kind(dataset, "unlabelled")] == [other]
+    made = [row for row in dataset if row[ORIGIN_COLUMN] >= len(TEXTS)]
+    assert [row[KIND_COLUMN] for row in made] == [3, 1] and {row["label"] for row in made} == {None}
+    assert "2 of 6 unlabelled rows are empty" in caplog.text
+    assert "2 are evaluation rows" in caplog.text  # the row, and the window that was made of it
+    assert "8 rows to learn from, of 4: 4 rows, 3 windows, 1 unlabelled" in caplog.text
+
+
+def test_training_rows_that_are_evaluated_are_told_of(caplog: pytest.LogCaptureFixture) -> None:
+    transfer_rows(rows(), transfer(windows=2), None, [Dataset.from_dict({"text": ["good movie"]})])
+    assert "2 of 4 training rows are evaluation rows too" in caplog.text
+
+
+def test_images_get_views() -> None:
+    raw = Dataset.from_dict({"image": tiny_media.pictures(4), "label": [0, 1, 0, 1]}).cast_column("image", Image())
+    dataset = transfer_rows(raw, transfer(columns=["image"], views=3))
+    assert len(by_kind(dataset, "view")) == 12
+    assert by_kind(dataset, "view")[0]["image"].size == raw[0]["image"].size
+
+
+def test_a_transform_stays() -> None:
+    raw = rows().with_transform(lambda batch: {**batch, "text": [text.upper() for text in batch["text"]]})
+    dataset = transfer_rows(raw, transfer(windows=2))
+    assert dataset[1]["text"] == " ".join(tiny.WORDS[6:12]).upper()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"windows": 2, "max_length": None}, "windows=2 cuts one column of texts"),
+        ({"windows": 2, "columns": ["text", "other"]}, "windows=2 cuts one column of texts"),
+        ({"views": 1, "columns": ["label"]}, "views=1 alters texts or images, and label holds neither"),
+        ({"views": 1, "view_kinds": ["flip"]}, "view_kinds=flip: of text one or more of delete, crop, mask"),
+        ({"views": 1, "view_kinds": ["mask"]}, "view_kinds has 'mask', and teacher and student share no mask token"),
+    ],
+)
+def test_what_cannot_be_made_is_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        transfer_rows(rows(other=TEXTS), transfer(**settings))
+
+
+def test_unlabelled_rows_need_the_columns() -> None:
+    with pytest.raises(ValueError, match="The unlabelled data has no text"):
+        transfer_rows(rows(), transfer(), Dataset.from_dict({"body": ["a"]}))
+
+
+def test_a_split_separates_no_row_from_what_was_made_of_it() -> None:
+    texts = [" ".join(np.random.default_rng(seed % 40).permutation(tiny.WORDS)) for seed in range(50)]  # ten twice
+    _, origins = Origins.taken_from(transfer_rows(rows(texts), transfer(windows=3, views=2)))
+    assert origins is not None
+    for seed in range(5):
+        train, held_back = origins.split(10, seed)
+        assert not {*origins.origins[train]} & {*origins.origins[held_back]}
+        assert (origins.kinds[held_back] == 0).all() and 10 <= len(held_back) <= 15
+    counts = origins.count()
+    assert (counts["row"], counts["window"]) == (50, 80) and 70 < counts["view"] <= 80  # of equal rows once
+    assert (origins.kinds[origins.sample(20, 0)] == 0).sum() <= 20
