@@ -221,7 +221,11 @@ class LELPTrainer(DataloadingMixin, SavingMixin):
 
         fitted = run.projections.fingerprint if run.projections is not None else ""
         fit = partial(fit_student, make_trainer)
-        return choose_settings(run.args, run.train, fit, student, fitted, run.origins)
+        reads_tokens = (
+            isinstance(run.processing_class, PreTrainedTokenizerBase)
+            or getattr(run.student, "main_input_name", "") == "input_ids"
+        )
+        return choose_settings(run.args, run.train, fit, student, fitted, run.origins, reads_tokens)
 
     def _set_signature_columns_if_needed(self) -> None:
         first = self._signature_columns is None

@@ -14,7 +14,7 @@ import xxhash
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
-from transformers import TrainingArguments, set_seed
+from transformers import PreTrainedTokenizerBase, TrainingArguments, set_seed
 
 from hf_lelp.compare.methods import Method, build_trainer, train_student
 from hf_lelp.compare.task import Task
@@ -87,6 +87,8 @@ def _run_or_read(task: Task, task_hash: str, method: Method, seed: int, runs_dir
     settings = {**given, **ours, "kind": method.kind}
     if config.auto:
         settings["search"] = SEARCH_VERSION
+        if isinstance(task.processing_class, PreTrainedTokenizerBase):
+            settings["search starts from"] = "kd"  # as students that read tokens do
     named = effective_settings(settings)
     if settings["num_subclasses"] == 1 and "baseline" not in settings:
         named = {**named, "kind": "kd"}  # whatever the method's name: there are no subclasses

@@ -5,6 +5,10 @@
    projections have directions, and β and γ are 0.5, each where it is not set. LELP is taken unless plain distillation
    has more rows right.
 
+A student that reads tokens starts from plain distillation at τ = 1 instead, for such students gain nothing from LELP in
+the mean. Another τ, or LELP, is taken only if the validation rows show it: where, row by row, it is ahead by more than
+two standard errors. A difference below that is said to be within the noise, and changes nothing.
+
 Every trial trains in full on the other part: after shorter trainings the accuracies differ by other amounts
 (docs/evidence.md, which also says why S, β and γ are not searched for). The teacher is not run, and the test data is
 not touched. The cost is that of about three trainings.
@@ -19,7 +23,7 @@ import logging
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -45,11 +49,13 @@ logger = logging.getLogger(__name__)
 
 TEMPERATURES = (1.0, 2.0, 4.0)
 SUBCLASS_TEMPERATURE, WHITENING = 0.5, 0.5
+ERRORS = 2.0  # standard errors of a paired difference, beyond which it is more than noise
 VALIDATION_SHARE = 0.2
 MOST_VALIDATION_ROWS = 5000
 SEARCH_VERSION = 5  # raise it whenever the search changes: earlier trials and runs are then not read
 
 TRIALS_NAME = "auto.json"
+RIGHT = "right"  # in a trial: which validation rows were, as bits
 # Takes settings, rows to train on and rows to predict; returns the logits of the latter, (n, C).
 Fit = Callable[[LELPConfig, Dataset, Dataset], NDArray[np.floating]]
 
@@ -61,6 +67,7 @@ def choose_settings(
     student: str = "",
     projections: str = "",
     origins: Origins | None = None,
+    reads_tokens: bool = False,
 ) -> list[dict[str, Any]]:
     """Choose what is "auto" in `args`, and set it there.
 
@@ -71,11 +78,13 @@ def choose_settings(
         student: identifies the student: trials of another one are not used for it.
         projections: fingerprint of the projections that made the dataset's column.
         origins: of the rows; `None` where all are the data's own. Rows are held back with all that was made of them.
+        reads_tokens: whether the student does; it starts from plain distillation then.
 
     Returns:
-        The trials, in order: settings, validation accuracy and the seconds that it took. The last one, with
-        `"chosen": True`, was taken. The accuracy is against the labels, or the teacher's class where a row has none.
-        Empty with `alpha` 1, which has no use for these settings.
+        The trials, in order: settings, validation accuracy and the seconds that it took. The accuracy is against the
+        labels, or the teacher's class where a row has none. "within_noise" marks a trial that was ahead of another, but
+        not by enough. The last one, with `"chosen": True`, was taken. Empty with `alpha` 1, which has no use for these
+        settings.
 
     Raises:
         ValueError: if the data is no `datasets.Dataset`, so that no part can be held back.
@@ -89,28 +98,8 @@ def choose_settings(
             " and not a datasets.Dataset. Set numbers instead."
         )
     train, validation = _split(dataset, origins, args.seed)
-    truth = classes_of(validation)
-    tried: list[dict[str, Any]] = []
-    file, data = Path(args.output_dir or ".") / TRIALS_NAME, _hash_of(dataset)
-    known = _read(file)
-
-    def accuracy(settings: dict[str, Any]) -> float:
-        trial = _trial(args, settings)
-        # All processes take the main one's key: `local_rank` is one of the settings.
-        key = broadcast_object_list([_key(trial, data, student, projections)])[0]
-        if key not in known:
-            start = time.perf_counter()
-            logits = fit(trial, train, validation)
-            seconds = time.perf_counter() - start
-            known[key] = {**settings, "accuracy": float((logits.argmax(-1) == truth).mean()), "seconds": seconds}
-            if PartialState().is_main_process:
-                write_json(file, {"trials": known})
-        found = {**known[key], **settings}  # a trial from the file may name fewer settings
-        if found not in tried:
-            tried.append(found)
-            logger.info(f"auto: {_summary(found)}")
-        return float(found["accuracy"])
-
+    trials = _Trials(args, fit, train, validation, partial(_key, data=_hash_of(dataset), student=student))
+    trials.projections, trials.reads_tokens = projections, reads_tokens
     fall_back = args.num_subclasses == AUTO
     temperatures = TEMPERATURES if args.temperature == AUTO else (float(args.temperature),)
     at_1 = args.student_head == "subclass" and args.temperature == AUTO
@@ -119,7 +108,9 @@ def choose_settings(
     candidates = [
         {"num_subclasses": 1, "temperature": temperature, "subclass_temperature": 1.0} for temperature in temperatures
     ]
-    chosen = max(candidates, key=accuracy) if len(candidates) > 1 else candidates[0]  # the first of equals
+    chosen = candidates[0]
+    for candidate in candidates[1:]:
+        chosen = candidate if trials.ahead(candidate, chosen) else chosen
     subclasses = min(_directions(dataset), MOST_SUBCLASSES) if fall_back else int(args.num_subclasses)
     if subclasses > 1:
         beta = SUBCLASS_TEMPERATURE if args.subclass_temperature == AUTO else float(args.subclass_temperature)
@@ -128,15 +119,84 @@ def choose_settings(
             lelp["temperature"] = 1.0
         if fall_back and args.whitening is None:
             lelp["whitening"] = WHITENING
-        if not fall_back or accuracy(chosen) <= accuracy(lelp):
+        # Of equals, and within the noise, what such students start from is kept.
+        if not fall_back or (trials.ahead(lelp, chosen) if reads_tokens else not trials.ahead(chosen, lelp)):
             chosen = lelp
     for name, value in chosen.items():
         setattr(args, name, value)
-    tried.append({**chosen, "chosen": True})
+    tried = [*trials.tried.values(), {**chosen, "chosen": True}]
     if len(tried) > 1:
         # Not a problem, but a warning shows what "auto" chose even where logging is not set up.
-        logger.warning(f"auto: {_summary(tried[-1])} was chosen on {len(truth):,} validation rows")
+        near = [_summary(trial) for trial in tried if trial.get("within_noise")]
+        more = f"; ahead within the noise: {', '.join(near)}" if near else ""
+        logger.warning(f"auto: {_summary(tried[-1])} was chosen on {len(trials.truth):,} validation rows{more}")
     return tried
+
+
+@dataclass
+class _Trials:
+    """Trials of one search: each is trained once, kept in the run's folder, and found there again.
+
+    Attributes:
+        args: settings of the run.
+        fit: trains a student and gives its logits.
+        train: rows to train on.
+        validation: rows to judge by, n of them.
+        key: identifies a trial, of its settings and `projections`.
+        projections: fingerprint of the projections.
+        reads_tokens: whether to ask for a difference beyond the noise.
+        tried: so far, by key, in order.
+    """
+
+    args: LELPConfig
+    fit: Fit
+    train: Dataset
+    validation: Dataset
+    key: Callable[..., str]
+    projections: str = ""
+    reads_tokens: bool = False
+    tried: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.truth = classes_of(self.validation)
+        self._file = Path(self.args.output_dir or ".") / TRIALS_NAME
+        self._known = _read(self._file)
+
+    def ahead(self, challenger: dict[str, Any], other: dict[str, Any]) -> bool:
+        """Whether a trial has more rows right; where the student reads tokens, beyond the noise."""
+        before, key = self._run(other), self._run(challenger)
+        gain = self._right(key).astype(int) - self._right(before)
+        if not self.reads_tokens or gain.sum() <= 0:
+            return bool(gain.sum() > 0)
+        beyond = bool(gain.mean() > ERRORS * gain.std() / np.sqrt(len(gain)))
+        if not beyond:
+            self.tried[key]["within_noise"] = True
+        return beyond
+
+    def _run(self, settings: dict[str, Any]) -> str:
+        """Train with these settings unless it was done before, and return the trial's key."""
+        trial = _trial(self.args, settings)
+        # All processes take the main one's key: `local_rank` is one of the settings.
+        key: str = broadcast_object_list([self.key(trial, projections=self.projections)])[0]
+        if key not in self._known:
+            start = time.perf_counter()
+            logits = self.fit(trial, self.train, self.validation)
+            seconds = time.perf_counter() - start
+            right = logits.argmax(-1) == self.truth
+            measured = {"accuracy": float(right.mean()), "seconds": seconds}
+            self._known[key] = {**settings, **measured, RIGHT: np.packbits(right).tobytes().hex()}
+            if PartialState().is_main_process:
+                write_json(self._file, {"trials": self._known})
+        if key not in self.tried:
+            found = {**self._known[key], **settings}  # a trial from the file may name fewer settings
+            self.tried[key] = {name: value for name, value in found.items() if name != RIGHT}
+            logger.info(f"auto: {_summary(self.tried[key])}")
+        return key
+
+    def _right(self, key: str) -> NDArray[np.bool_]:
+        """Which validation rows a trial had right, (n,)."""
+        bits = np.frombuffer(bytes.fromhex(self._known[key][RIGHT]), dtype=np.uint8)
+        return np.unpackbits(bits, count=len(self.truth)).astype(bool)
 
 
 def _split(dataset: Dataset, origins: Origins | None, seed: int) -> tuple[Dataset, Dataset]:
@@ -220,9 +280,9 @@ def _read(file: Path) -> dict[str, dict[str, Any]]:
         try:
             saved = dict(read_json(file)["trials"])
             measured = ("accuracy", "seconds")
-            found = [
-                {key: {**trial, **{name: float(trial[name]) for name in measured}} for key, trial in saved.items()}
-            ]
+            trials = {key: {**trial, **{name: float(trial[name]) for name in measured}} for key, trial in saved.items()}
+            # A trial of before does not say which rows were right, and is trained anew.
+            found = [{key: trial for key, trial in trials.items() if RIGHT in trial}]
         except (ValueError, KeyError, TypeError, OverflowError) as error:
             logger.warning(f"{file} cannot be read ({error}); its trials are run again")
     return broadcast_object_list(found)[0]

@@ -1,8 +1,10 @@
 """What "auto" tries and what it takes."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import runs
 from datasets import Dataset
@@ -109,6 +111,42 @@ def test_of_equals_the_first_is_taken_and_lelp_before_plain_distillation() -> No
     args = config()
     choose_settings(args, columns(), Fit(lambda t: 10))
     assert (args.num_subclasses, args.temperature, args.subclass_temperature) == (32, 1.0, 0.5)
+
+
+def test_a_student_that_reads_tokens_keeps_plain_distillation_within_the_noise(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def chosen(right: Callable[[Any], int]) -> tuple[int, float, list[dict[str, Any]]]:
+        args = config()
+        # 200 validation rows; a challenger that is right in d more of the same rows has a standard error of about √d.
+        tried = choose_settings(args, columns(1000), Fit(right), reads_tokens=True)
+        return int(args.num_subclasses), float(args.temperature), tried
+
+    def lelp_by(more: int) -> Callable[[Any], int]:
+        return lambda t: 100 + more * (t.num_subclasses > 1)
+
+    assert chosen(lambda t: 100)[:2] == (1, 1.0)
+    subclasses, temperature, tried = chosen(lelp_by(3))
+    assert (subclasses, temperature) == (1, 1.0)
+    assert [trial.get("within_noise") for trial in tried] == [None, None, None, True, None]
+    assert "plain distillation, τ=1" in caplog.text and "; ahead within the noise: LELP with S=32" in caplog.text
+    assert chosen(lelp_by(6))[:2] == (32, 1.0)
+    assert chosen(lambda t: {1.0: 100, 2.0: 103, 4.0: 110}[t.temperature] if t.num_subclasses == 1 else 0)[:2] == (
+        1,
+        4.0,
+    )
+
+
+def test_the_noise_is_that_of_paired_rows() -> None:
+    """Against NumPy: the difference row by row, and its standard error."""
+    for more in range(1, 12):
+        gain = np.repeat([1.0, 0.0], [more, 200 - more])
+        beyond = gain.mean() > 2 * gain.std() / np.sqrt(200)
+        args = config(temperature=1.0)
+        choose_settings(
+            args, columns(1000), Fit(lambda t, more=more: 100 + more * (t.num_subclasses > 1)), reads_tokens=True
+        )
+        assert (args.num_subclasses == 32) == beyond
 
 
 def test_a_fixed_number_of_subclasses_is_kept_even_where_plain_distillation_does_better() -> None:
