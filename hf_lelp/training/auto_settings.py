@@ -119,6 +119,8 @@ def choose_settings(
             lelp["temperature"] = 1.0
         if fall_back and args.whitening is None:
             lelp["whitening"] = WHITENING
+        if fall_back:
+            trials.run(chosen)
         # Of equals, and within the noise, what such students start from is kept.
         if not fall_back or (trials.ahead(lelp, chosen) if reads_tokens else not trials.ahead(chosen, lelp)):
             chosen = lelp
@@ -164,7 +166,7 @@ class _Trials:
 
     def ahead(self, challenger: dict[str, Any], other: dict[str, Any]) -> bool:
         """Whether a trial has more rows right; where the student reads tokens, beyond the noise."""
-        before, key = self._run(other), self._run(challenger)
+        before, key = self.run(other), self.run(challenger)
         gain = self._right(key).astype(int) - self._right(before)
         if not self.reads_tokens or gain.sum() <= 0:
             return bool(gain.sum() > 0)
@@ -173,7 +175,7 @@ class _Trials:
             self.tried[key]["within_noise"] = True
         return beyond
 
-    def _run(self, settings: dict[str, Any]) -> str:
+    def run(self, settings: dict[str, Any]) -> str:
         """Train with these settings unless it was done before, and return the trial's key."""
         trial = _trial(self.args, settings)
         # All processes take the main one's key: `local_rank` is one of the settings.

@@ -77,7 +77,7 @@ def test_a_run_is_the_run_with_the_numbers_that_were_chosen(
 
 def test_the_student_given_is_not_trained_by_the_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # LELP is taken, however many rows it has right.
-    monkeypatch.setattr(_Trials, "ahead", lambda self, one, other: bool([self._run(other), self._run(one)]))
+    monkeypatch.setattr(_Trials, "ahead", lambda self, one, other: bool([self.run(other), self.run(one)]))
     model = runs.student()
     before = runs.weights(model)
     auto = trainer(tmp_path, {"model": model}, num_directions=4, temperature=1.0)
