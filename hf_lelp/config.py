@@ -77,6 +77,9 @@ class LELPConfig(TrainingArguments):
         rotation_seed: seed of the random rotations; `None` is `seed`.
         num_directions: directions per class to fit and store; `None` is `num_subclasses`. With more of them, a sweep
             over `num_subclasses` can run on the same columns.
+        fit_rows: fit on so many rows, drawn at random, and keep logits and projections of all rows, but embeddings of
+            those alone (docs/performance.md). The sample does not depend on `seed`. `None` fits on all rows, and keeps
+            every embedding.
         input_columns: one or two text columns, or one of images or sound, that teacher and student read. `None` is
             "text", "image" or "audio", or the only column of that kind.
         teacher_input_columns: the same for the teacher alone, where it reads other columns than the student.
@@ -124,6 +127,9 @@ class LELPConfig(TrainingArguments):
     rotation_seed: int | None = setting(None, "Seed of the rotations (default: seed).", changes="subclasses")
     num_directions: int | None = setting(
         None, "Directions per class to fit and store (default: num_subclasses).", changes="directions"
+    )
+    fit_rows: int | None = setting(
+        None, "Fit on so many rows, and keep no embeddings of the others (default: all rows).", changes="directions"
     )
     input_columns: list[str] | None = setting(
         None,
@@ -240,7 +246,8 @@ class LELPConfig(TrainingArguments):
                 raise ValueError(f"{name}={getattr(self, name)}: a temperature is a positive number.")
         if not 0 <= self.subclass_weight < float("inf"):
             raise ValueError(f"subclass_weight={self.subclass_weight}: a weight is 0 or more.")
-        for name in ("num_subclasses", "num_directions", "max_length", "teacher_max_length", "teacher_batch_size"):
+        of_rows = ("fit_rows", "max_length", "teacher_max_length", "teacher_batch_size")
+        for name in ("num_subclasses", "num_directions", *of_rows):
             value = getattr(self, name)
             if value is None or (value == AUTO and name == "num_subclasses"):
                 continue
