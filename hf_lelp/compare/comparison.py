@@ -176,6 +176,10 @@ def load_task(arguments: CompareArguments, config: LELPConfig, size: int | None 
         settings=_training_settings(config),
         fine_column="fine_label" if arguments.fine_column is not None else None,
         projections=projections,
+        # The fingerprints of `teacher_columns` are made of the rows' hashes, not of what the teacher said.
+        columns=None
+        if projections is not None
+        else f"{columns._fingerprint} {of_evaluation._fingerprint} {(size, config.seed) if size is not None else ''}",
     )
 
 

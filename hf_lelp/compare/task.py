@@ -29,6 +29,7 @@ class Task:
         fine_column: of `train`, integer: true subclasses that the labels hide, for the oracle; `None` if not known.
         teacher_accuracy: of the teacher on `evaluation`, if it was run there.
         projections: fitted on a sample, where no embeddings are kept.
+        columns: tells the teacher's columns of both datasets but for rounding; `None` where only their values do.
     """
 
     train: Dataset
@@ -40,3 +41,4 @@ class Task:
     fine_column: str | None = None
     teacher_accuracy: float | None = None
     projections: ClassProjections | None = None
+    columns: str | None = None

@@ -139,6 +139,23 @@ def test_another_place_is_not_another_run(data: Path, tmp_path: Path) -> None:
     assert kept(tmp_path / "out") == before
 
 
+def test_columns_that_differ_in_rounding_are_not_another_run(data: Path, tmp_path: Path) -> None:
+    given = arguments(data, methods=["kd"], seeds=1)
+    args = config(tmp_path, data, columns_cache_dir=str(tmp_path / "other"), teacher_batch_size=3)
+    one, other = load_task(given, config(tmp_path, data)), load_task(given, args)
+    assert task_fingerprint(one) != task_fingerprint(other) and one.columns == other.columns
+    assert load_task(given, args, 40).columns != other.columns
+    compare(given, config(tmp_path, data))
+    (kept_task,) = (tmp_path / "out" / "runs").glob("task-*.json")
+    assert json.loads(kept_task.read_text()) == {"fingerprint": task_fingerprint(one)}  # as earlier versions name runs
+    before = kept(tmp_path / "out")
+    compare(given, args)
+    assert kept(tmp_path / "out") == before
+    kept_task.write_text("{")
+    compare(given, args)
+    assert len(kept(tmp_path / "out")) == 2 * len(before)
+
+
 def test_a_task_has_what_the_methods_need(data: Path, tmp_path: Path) -> None:
     args = config(tmp_path, data, temperature=2.0)
     task = load_task(arguments(data, fine_column="topic"), args)
