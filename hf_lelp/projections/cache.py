@@ -148,7 +148,7 @@ def projection_columns(
     folder = Path(cache_dir or default_cache_dir()) / "projected" / key
     parts = split_rows(columns.select_columns([EMBEDDING_COLUMN]), PROJECTED_ROWS)
 
-    def project(place: int, progress: Progress) -> dict[str, NDArray]:
+    def project(place: int, progress: Progress, _: int | None) -> dict[str, NDArray]:
         shape = (len(parts[place]), projections.num_classes, projections.num_directions)
         values = np.empty(shape, dtype=np.float32)
         part = mapped_anew(parts[place]).with_format("numpy")

@@ -121,9 +121,9 @@ def run_teacher(
 def _make_missing(parts: list[Dataset], files: list[Path], rows: RowsOnce, share: tuple[int, int]) -> int:
     """Make the missing shards, and return over how many rows the teacher was run."""
 
-    def make(place: int, progress: Progress) -> Mapping[str, NDArray]:
+    def make(place: int, progress: Progress, following: int | None) -> Mapping[str, NDArray]:
         try:
-            return rows.make(place, progress)
+            return rows.make(place, progress, following)
         except Exception as error:
             named, reason = _fault(error, parts[place], place * len(parts[0]), rows.teacher)
             if reason is None:

@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
@@ -13,6 +14,7 @@ from datasets import Dataset
 from numpy.typing import NDArray
 
 from hf_lelp.data.columns import EMBEDDING_COLUMN, LOGITS_COLUMN
+from hf_lelp.data.encoding import taken
 from hf_lelp.data.rows import media_columns, row_keys
 from hf_lelp.storage.row_index import PART, RowIndex, has_sidecar, key_columns, write_sidecar
 from hf_lelp.storage.shards import Progress, narrowed, read_columns, write_shard
@@ -81,8 +83,10 @@ class RowsOnce:
         self._index: RowIndex | None = None
         self._keys = lru_cache(maxsize=1)(lambda place: row_keys(parts[place]))
         self._writable = True
+        self._reader = ThreadPoolExecutor(1)
+        self._read: dict[int, Future[dict[str, list[Any]]]] = {}  # tokens of the shard that comes next
 
-    def make(self, place: int, progress: Progress) -> Mapping[str, NDArray]:
+    def make(self, place: int, progress: Progress, following: int | None = None) -> Mapping[str, NDArray]:
         """Return the columns of one shard's rows, (n, …) each. Its folder, not every row, says who made them."""
         part = self._parts[place]
         if self._index is None:
@@ -95,7 +99,7 @@ class RowsOnce:
             left = shard.convert(self._whole(), left)
         progress(len(part) - len(left))
         if len(left):
-            self._run(shard, part, left, progress)
+            self._run(shard, place, left, progress, following)
         if len(first) == len(part):
             return shard.columns
         return {name: values[first[same]] for name, values in shard.columns.items()}
@@ -113,11 +117,13 @@ class RowsOnce:
         if self._index is not None:
             self._index.add(file, self._keys(place))
 
-    def _run(self, shard: "_Shard", part: Dataset, left: NDArray[np.integer], progress: Progress) -> None:
+    def _run(
+        self, shard: "_Shard", place: int, left: NDArray[np.integer], progress: Progress, following: int | None
+    ) -> None:
         """Run the teacher over the rows of a shard that are left, and keep them in its part now and then."""
         kept = time.monotonic()
         try:
-            for places, columns in self._results(part, left, int(shard.own.sum())):
+            for places, columns in self._results(place, left, int(shard.own.sum()), following):
                 shard.fill(left[places], columns)
                 self.rows_run += len(places)
                 progress(len(places))
@@ -129,23 +135,32 @@ class RowsOnce:
             raise
 
     def _results(
-        self, part: Dataset, left: NDArray[np.integer], done: int
+        self, place: int, left: NDArray[np.integer], done: int, following: int | None
     ) -> Iterator[tuple[NDArray[np.integer], Mapping[str, Any]]]:
         """Yield places in `left`, (k,), and the teacher's results for these rows, after each forward pass.
 
         With `done` rows of an earlier, interrupted pass, the passes are those that it would have made next.
         """
+        part, teacher = self._parts[place], self.teacher
+        own_call = not isinstance(teacher, Teacher) or type(teacher).__call__ is not Teacher.__call__
+        if isinstance(teacher, Teacher) and teacher.pipelined and not (own_call or media_columns(part)):
+            read = self._read.pop(place, None)
+            tokens = teacher.encoded(part[:]) if read is None else read.result()
+            if following is not None:  # all of its rows: which are left is known when this shard is there
+                next_part = self._parts[following]
+                self._read = {following: self._reader.submit(lambda: teacher.encoded(next_part[:]))}
+            yield from teacher.in_batches(taken(tokens, left), encoded=True)
+            return
         rows = part if len(left) == len(part) else part.select(left)
-        own_call = not isinstance(self.teacher, Teacher) or type(self.teacher).__call__ is not Teacher.__call__
         size = self._decoded_rows if media_columns(part) or own_call else len(left) + done
         starts = [0, *range(size - done % size, len(left), size)]
         for start, end in zip(starts, [*starts[1:], len(left)], strict=True):
             batch = rows[start:end]
-            if isinstance(self.teacher, Teacher) and not own_call:
-                for places, columns in self.teacher.in_batches(batch):
+            if isinstance(teacher, Teacher) and not own_call:
+                for places, columns in teacher.in_batches(batch):
                     yield start + places, columns
             else:
-                yield np.arange(start, end), self.teacher(batch)
+                yield np.arange(start, end), teacher(batch)
 
 
 def rows_in_part(file: Path) -> int:

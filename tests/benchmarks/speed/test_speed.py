@@ -150,6 +150,7 @@ def test_the_page_has_a_table_for_every_result_and_keeps_its_text(tmp_path: Path
         "speed_import",
         "speed_loading",
         "speed_processes",
+        "speed_sampled_fit",
         "scale",
     }
     common.write_result("speed_fit", [{"rows": 1200, "angle": 1.234e-8, "it": "–"}], tmp_path)
