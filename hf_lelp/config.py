@@ -50,7 +50,8 @@ def setting(default: Any, help: str, *, changes: str) -> Any:
 
 # The least value of each setting that is a whole number.
 _LEAST = {
-    **dict.fromkeys(("num_subclasses", "num_directions", "max_length", "teacher_max_length", "teacher_batch_size"), 1),
+    **dict.fromkeys(("num_subclasses", "num_directions", "fit_rows", "max_length", "teacher_max_length"), 1),
+    "teacher_batch_size": 1,
     **{"windows": 1, "views": 0, "rotation_seed": 0},
 }
 
@@ -84,6 +85,9 @@ class LELPConfig(TrainingArguments):
         rotation_seed: seed of the random rotations; `None` is `seed`.
         num_directions: directions per class to fit and store; `None` is `num_subclasses`. With more of them, a sweep
             over `num_subclasses` can run on the same columns.
+        fit_rows: fit on so many rows, drawn at random, and keep logits and projections of all rows, but embeddings of
+            those alone (docs/performance.md). The sample does not depend on `seed`. `None` fits on all rows, and keeps
+            every embedding.
         input_columns: one or two text columns, or one of images or sound, that teacher and student read. `None` is
             "text", "image" or "audio", or the only column of that kind.
         windows: of a long text at most. The first is the text as it is, which the student's tokenizer cuts. The others
@@ -137,6 +141,9 @@ class LELPConfig(TrainingArguments):
     rotation_seed: int | None = setting(None, "Seed of the rotations (default: seed).", changes="subclasses")
     num_directions: int | None = setting(
         None, "Directions per class to fit and store (default: num_subclasses).", changes="directions"
+    )
+    fit_rows: int | None = setting(
+        None, "Fit on so many rows, and keep no embeddings of the others (default: all rows).", changes="directions"
     )
     input_columns: list[str] | None = setting(
         None,

@@ -20,6 +20,8 @@ from hf_lelp.cli.options import Program
 from hf_lelp.config import LELPConfig
 from hf_lelp.teacher.class_order import load_aligned_teacher
 from hf_lelp.teacher.columns import merge_shares, run_teacher
+from hf_lelp.training.sampled_fit import fitted_rows
+from hf_lelp.training.targets import make_targets
 
 
 @dataclass
@@ -56,13 +58,23 @@ def run_share(arguments: PassArguments, config: LELPConfig) -> None:
         config: the run's own settings; `columns_cache_dir` is where the columns go.
 
     Raises:
-        ValueError: if `alpha` is 1; see also `merge_shares`, `teacher_columns` and `load_aligned_teacher`.
+        ValueError: if `alpha` is 1, or `fit_rows` is given with shares; see also `merge_shares`, `teacher_columns` and
+            `load_aligned_teacher`.
     """
     if config.alpha == 1:
         raise ValueError("alpha=1 leaves nothing to distil: no teacher is run.")
     train, evaluation = load_data(arguments, config.seed)
-    teacher = load_aligned_teacher(expand(str(arguments.teacher_model)), None, config, train, None).teacher
+    teacher, classes = load_aligned_teacher(expand(str(arguments.teacher_model)), None, config, train, None)
     assert teacher is not None
+    if fitted_rows(len(train), config.fit_rows) is not None:
+        if arguments.merge is not None or arguments.share != "1/1":
+            raise ValueError(
+                "fit_rows fits on a sample before the pass over all rows, and shares know nothing of each other. Run it"
+                " whole, with accelerate launch for several processes; or leave fit_rows out."
+            )
+        make_targets(train, teacher, config, classes)
+        run_teacher(evaluation, teacher, config.columns_cache_dir, dtype=config.columns_dtype)
+        return
     if arguments.merge is not None:
         merge_shares([train, evaluation], teacher, arguments.merge, config.columns_cache_dir, config.columns_dtype)
         return

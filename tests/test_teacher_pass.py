@@ -114,6 +114,18 @@ def test_merging_by_hand(assets: Path) -> None:
     assert seen == [] and len(columns) == ROWS
 
 
+def test_a_run_finds_what_a_pass_with_a_sampled_fit_kept(assets: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "hf_lelp")
+    run("--fit_rows", "40", "--num_subclasses", "3")
+    sample, others, evaluation = rows_run(caplog)
+    assert (sample, evaluation) == (40, EVALUATION_ROWS) and others < ROWS
+    PROGRAM.main(["--config", "run.yaml", "--fit_rows", "40", "--method", "kd", "lelp", "--num_subclasses", "3"])
+    assert {*rows_run(caplog)} == {0}
+    assert len(shards(assets / "columns")) == 4  # two of the sample, two of the evaluation rows
+    with pytest.raises(SystemExit, match="shares know nothing of each other"):
+        run("--fit_rows", "40", "--share", "1/2")
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

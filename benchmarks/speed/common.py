@@ -16,9 +16,13 @@ from statistics import median
 from typing import Any, NamedTuple
 
 import torch
+from datasets import Dataset
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedModel
 
 from benchmarks.places import RESULTS
+from hf_lelp import ClassProjections
+from hf_lelp.data.columns import LOGITS_COLUMN, PROJECTIONS_COLUMN
+from hf_lelp.losses import subclass_targets
 from hf_lelp.storage.files import write_atomically
 
 # Students and teachers with random weights: speed does not ask what a model has learnt.
@@ -90,6 +94,19 @@ def forward_gigaflops(model: PreTrainedModel, tokens: int) -> float:
     """10⁹ operations of a forward pass over `tokens` tokens: two for each weight of the encoder, attention left out."""
     weights = sum(value.numel() for name, value in model.named_parameters() if ".encoder." in name)
     return 2 * weights * tokens / 1e9
+
+
+def targets(columns: Dataset, projections: ClassProjections, seed: int = 0) -> torch.Tensor:
+    """The targets of rows with the teacher's columns, (N, C, K), at τ = β = 1."""
+    rows = columns.with_format("numpy")[:]
+    raw = torch.from_numpy(projections(rows)[PROJECTIONS_COLUMN])
+    scores = torch.einsum("nck,cks->ncs", raw, projections.rotation(projections.num_directions, seed=seed))
+    return subclass_targets(torch.from_numpy(rows[LOGITS_COLUMN]), scores)
+
+
+def total_variation(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """Half the sum of absolute differences of two distributions a row, (N, …): (N,)."""
+    return (one - other).abs().flatten(1).sum(1) / 2
 
 
 def peak_memory() -> int:

@@ -21,10 +21,18 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreT
 from benchmarks.evidence.suite.store import DOWNLOADS
 from benchmarks.evidence.suite.texts import read_corpus
 from benchmarks.places import RESULTS
-from benchmarks.speed.common import forward_gigaflops, gigaflops, in_turn, middle, ratio, write_result
+from benchmarks.speed.common import (
+    forward_gigaflops,
+    gigaflops,
+    in_turn,
+    middle,
+    ratio,
+    targets,
+    total_variation,
+    write_result,
+)
 from examples.vader import build_demo
 from hf_lelp import ClassProjections, Teacher
-from hf_lelp.losses import subclass_targets
 from hf_lelp.teacher.columns import teacher_columns
 
 LONG, SHORT = 150, 450
@@ -64,15 +72,9 @@ def naive(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, dataset: D
 def half_precision(columns: Dataset, half: Dataset, teacher: Teacher) -> list[dict[str, str | float]]:
     """What running the teacher in bfloat16 does to the targets, as total variation, half the sum of differences."""
     projections = ClassProjections.fit(columns, teacher.head, 8)
-    targets = []
-    for part in (columns, half):
-        rows = part.with_format("numpy")[:]
-        raw = torch.from_numpy(projections(rows)["teacher_projections"])
-        u = torch.einsum("nck,cks->ncs", raw, projections.rotation(8))
-        targets.append(subclass_targets(torch.from_numpy(rows["teacher_logits"]), u))
-    one, other = targets
-    subclasses = (one - other).abs().sum((1, 2)) / 2
-    classes = (one.sum(-1) - other.sum(-1)).abs().sum(-1) / 2
+    one, other = (targets(part, projections) for part in (columns, half))
+    subclasses = total_variation(one, other)
+    classes = total_variation(one.sum(-1), other.sum(-1))
     return [
         {
             "targets": name,

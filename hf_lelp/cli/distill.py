@@ -184,6 +184,8 @@ def _train(method: str, arguments: DistillArguments, config: LELPConfig, inputs:
         settings.alpha = 1.0
     elif method == "kd":
         settings.num_subclasses = 1
+        if config.fit_rows is not None:  # what this pass keeps must do for the other methods
+            settings.num_directions = config.directions
     trainer = LELPTrainer(
         model=inputs.student,
         args=settings,

@@ -24,7 +24,7 @@ from hf_lelp.compare.run import RUN_SETTINGS
 from hf_lelp.compare.runs import run_all
 from hf_lelp.compare.task import Task
 from hf_lelp.config import LELPConfig, check_own_run
-from hf_lelp.data.columns import EMBEDDING_COLUMN, KIND_COLUMN, LOGITS_COLUMN, ORIGIN_COLUMN, RunColumns
+from hf_lelp.data.columns import KIND_COLUMN, LOGITS_COLUMN, ORIGIN_COLUMN, PROJECTIONS_COLUMN, RunColumns
 from hf_lelp.data.encoding import longest
 from hf_lelp.data.rows import column_values, with_columns
 from hf_lelp.data.text import set_pad_token, vocabulary_size
@@ -34,7 +34,9 @@ from hf_lelp.student.loading import new_student
 from hf_lelp.teacher.class_order import load_aligned_teacher
 from hf_lelp.teacher.columns import teacher_columns
 from hf_lelp.training.prepared_run import with_transfer_rows
+from hf_lelp.training.sampled_fit import fitted_rows
 from hf_lelp.training.student_inputs import student_columns
+from hf_lelp.training.targets import make_targets
 from hf_lelp.transfer.origins import KINDS, ROW, Origins
 
 logger = logging.getLogger(__name__)
@@ -100,6 +102,11 @@ def compare(arguments: CompareArguments, config: LELPConfig) -> dict[str, Any]:
     if config.alpha == 1:
         raise ValueError("alpha=1 leaves nothing to distil: that is the method direct, beside which others are shown.")
     check_own_run(config)
+    if config.fit_rows is not None:
+        if arguments.train_sizes:
+            raise ValueError("train_sizes fits on the rows of each size, and fit_rows on one sample: give one of them.")
+        for method in arguments.methods:
+            Method.parse(method).check_without_embeddings(config, _training_settings(config))
     output_dir = Path(config.output_dir or "out")
     check_writable(output_dir)
     sizes = [None, *(arguments.train_sizes or [])]
@@ -161,11 +168,15 @@ def load_task(arguments: CompareArguments, config: LELPConfig, size: int | None 
         "vocabulary": vocabulary_size(example),
     }
     tokens = [student_columns(dataset, processing_class, **settings) for dataset in (train, evaluation)]
-    columns = [
-        teacher_columns(dataset, teacher, config.columns_cache_dir, dtype=config.columns_dtype)
-        for dataset in (train, evaluation)
-    ]
-    prepared = with_columns(tokens[0], columns[0].select_columns([LOGITS_COLUMN, EMBEDDING_COLUMN]))
+    projections = None
+    if fitted_rows(len(train), config.fit_rows) is None:
+        columns = teacher_columns(train, teacher, config.columns_cache_dir, dtype=config.columns_dtype)
+    else:
+        targets = make_targets(train, teacher, config, classes)
+        columns = targets.dataset.with_format(None).select_columns([LOGITS_COLUMN, PROJECTIONS_COLUMN])
+        projections = targets.projections
+    of_evaluation = teacher_columns(evaluation, teacher, config.columns_cache_dir, dtype=config.columns_dtype)
+    prepared = with_columns(tokens[0], columns)
     _, origins = Origins.taken_from(train)
     if origins is not None:
         prepared = with_columns(prepared, train.select_columns([ORIGIN_COLUMN, KIND_COLUMN]))
@@ -182,12 +193,17 @@ def load_task(arguments: CompareArguments, config: LELPConfig, size: int | None 
         )
     return Task(
         train=prepared,
-        evaluation=with_columns(tokens[1], columns[1].select_columns([LOGITS_COLUMN])),
+        evaluation=with_columns(tokens[1], of_evaluation.select_columns([LOGITS_COLUMN])),
         head=teacher.head,
         student=student,
         processing_class=processing_class,
         settings=_training_settings(config),
         fine_column="fine_label" if arguments.fine_column is not None else None,
+        projections=projections,
+        # The fingerprints of `teacher_columns` are made of the rows' hashes, not of what the teacher said.
+        columns=None
+        if projections is not None
+        else f"{columns._fingerprint} {of_evaluation._fingerprint} {(size, config.seed) if size is not None else ''}",
     )
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from transformers import PrinterCallback, set_seed
 
 from hf_lelp.compare.baselines import clusterings, directions
-from hf_lelp.compare.baselines.trainer import Baseline, BaselineConfig, BaselineTrainer
+from hf_lelp.compare.baselines.trainer import ON_EMBEDDINGS, Baseline, BaselineConfig, BaselineTrainer
 from hf_lelp.compare.task import Task
 from hf_lelp.config import AUTO, LELPConfig
 from hf_lelp.data.columns import EMBEDDING_COLUMN, LOGITS_COLUMN, PROJECTIONS_COLUMN
@@ -20,6 +20,7 @@ from hf_lelp.data.labels import classes_of
 from hf_lelp.data.rows import column_values, with_columns
 from hf_lelp.projections.class_projections import ClassProjections
 from hf_lelp.trainer import LELPTrainer
+from hf_lelp.training.sampled_fit import fitted_rows
 
 SUBCLASS_DISTILLATION = "subclass_distillation"
 SUBCLASS_LOGITS_COLUMN = "retrained_teacher_logits"
@@ -94,6 +95,31 @@ class Method:
         if config.auto and self.kind == SUBCLASS_DISTILLATION:
             raise ValueError(f"method {self.name!r}: its teacher has the subclasses, for one temperature; set numbers.")
 
+    def check_without_embeddings(self, kept: LELPConfig, settings: dict[str, Any]) -> None:
+        """Refuse a method that reads embeddings, where a fit on a sample keeps projections alone.
+
+        Args:
+            kept: settings of the fit that made them.
+            settings: of training, for all methods.
+
+        Raises:
+            ValueError: naming the method, and what it needs.
+        """
+        config = self.config(None, **{**settings, **self.settings})
+        needs = ""
+        if self.kind in (*CLUSTERINGS, *DIRECTIONS, *ON_EMBEDDINGS):
+            needs = self.kind
+        elif self.kind not in ("oracle", SUBCLASS_DISTILLATION) and config.alpha < 1 and config.num_subclasses != 1:
+            wanted = {"num_directions": config.directions > kept.directions}
+            wanted |= {name: getattr(config, name) != getattr(kept, name) for name in ("null_space", "fit_rows")}
+            needs = ", ".join(name for name, differs in wanted.items() if differs)
+        if needs:
+            raise ValueError(
+                f"method {self.name!r}: {needs} needs embeddings, and fit_rows={kept.fit_rows} keeps none, but"
+                f" projections on {kept.directions} directions with null_space={kept.null_space}. Drop the method, or"
+                " leave fit_rows out."
+            )
+
     def config(self, task: Task | None, **settings: Any) -> LELPConfig:
         """Make the configuration of a run on the task; `settings` override all others.
 
@@ -165,6 +191,8 @@ def _with_subclasses(task: Task, method: Method, config: LELPConfig) -> tuple[Da
         return _with_scores(task.train, clusterings.oracle(fine, classes, len(task.head.weight)), config)
     if method.kind == SUBCLASS_DISTILLATION:
         return _with_retrained_teacher(task.train, config)
+    if task.projections is not None:
+        return task.train, task.projections
     embedding = np.asarray(column_values(columns, EMBEDDING_COLUMN))
     if method.kind in CLUSTERINGS:
         logits = np.asarray(column_values(columns, LOGITS_COLUMN))
@@ -172,8 +200,10 @@ def _with_subclasses(task: Task, method: Method, config: LELPConfig) -> tuple[Da
             embedding, logits, classes, num_subclasses=int(config.num_subclasses), seed=seed, weight=weight
         )
         return _with_scores(task.train, scores, config)
+    sample = fitted_rows(len(task.train), config.fit_rows)
+    rows = task.train if sample is None else task.train.select(sample)
     fitted = ClassProjections.fit(
-        task.train, task.head, config.directions, at_least=config.fewest_directions, null_space=config.null_space
+        rows, task.head, config.directions, at_least=config.fewest_directions, null_space=config.null_space
     )
     if method.kind in DIRECTIONS:
         fitted = DIRECTIONS[method.kind](fitted, embedding, classes, seed=seed, weight=weight)

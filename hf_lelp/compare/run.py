@@ -4,6 +4,7 @@ import json
 import logging
 import tempfile
 import time
+from collections.abc import Collection
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -19,11 +20,11 @@ from transformers import PreTrainedTokenizerBase, TrainingArguments, set_seed
 from hf_lelp.compare.methods import Method, build_trainer, train_student
 from hf_lelp.compare.task import Task
 from hf_lelp.config import AUTO, SILENT_RUN, LELPConfig, effective_settings
-from hf_lelp.data.columns import LOGITS_COLUMN
+from hf_lelp.data.columns import LOGITS_COLUMN, TEACHER_COLUMNS
 from hf_lelp.data.labels import NO_LABEL
 from hf_lelp.data.rows import column_values, content_hash, split_rows, transform_of
 from hf_lelp.metrics import few_class_metrics
-from hf_lelp.storage.files import write_atomically
+from hf_lelp.storage.files import read_json, write_atomically, write_json
 from hf_lelp.storage.shards import SHARD_ROWS
 from hf_lelp.student.heads import saved_parameters
 from hf_lelp.training.auto_settings import SEARCH_VERSION
@@ -196,10 +197,34 @@ def _checksum(figures: str, logits: NDArray[Any], labels: NDArray[Any]) -> str:
     return digest.hexdigest()
 
 
-def task_fingerprint(task: Task) -> str:
-    """Hash the rows of both datasets, the teacher's final layer and a student made with a fixed seed."""
+def known_fingerprint(task: Task, runs_dir: Path) -> str:
+    """Return the `task_fingerprint` under which a task's runs are kept.
+
+    It hashes the teacher's columns as they are stored, and a pass over other rows together rounds them otherwise. So
+    the first one is kept under the hash of what tells the columns, and holds for all tasks that differ in rounding.
+    """
+    if task.columns is None:
+        return task_fingerprint(task)
+    key = xxhash.xxh3_128_hexdigest(f"{task.columns} {task_fingerprint(task, without=TEACHER_COLUMNS)}".encode())
+    file = runs_dir / f"task-{key}.json"
+    try:
+        return str(read_json(file)["fingerprint"])
+    except (FileNotFoundError, KeyError, ValueError):
+        fingerprint = task_fingerprint(task)
+        write_json(file, {"fingerprint": fingerprint})
+        return fingerprint
+
+
+def task_fingerprint(task: Task, *, without: Collection[str] = ()) -> str:
+    """Hash the rows of both datasets, the teacher's final layer and a student made with a fixed seed.
+
+    Args:
+        task: the data, and how to make the student.
+        without: columns that are left out.
+    """
     digest = xxhash.xxh3_128(task.head.fingerprint.encode())
     for dataset in (task.train, task.evaluation):
+        dataset = dataset.remove_columns([name for name in without if name in dataset.column_names])
         for part in split_rows(dataset, SHARD_ROWS):
             digest.update(content_hash(part).encode())
     set_seed(0)

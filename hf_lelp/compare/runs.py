@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 from transformers.utils import logging as transformers_logging
 
 from hf_lelp.compare.methods import Method
-from hf_lelp.compare.run import Run, run_or_read, task_fingerprint
+from hf_lelp.compare.run import Run, known_fingerprint, run_or_read
 from hf_lelp.compare.task import Task
 
 logger = logging.getLogger(__name__)
@@ -100,7 +100,7 @@ class _Tasks:
                 if task.processing_class is None:
                     train, evaluation = (dataset.with_format("torch") for dataset in (task.train, task.evaluation))
                     task = replace(task, train=train, evaluation=evaluation)
-                self._loaded = name, task, task_fingerprint(task)
+                self._loaded = name, task, known_fingerprint(task, runs_dir)
             return run_or_read(*self._loaded[1:], method, seed, runs_dir)
 
 

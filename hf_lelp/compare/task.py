@@ -9,6 +9,7 @@ from transformers import PreTrainedModel
 
 from hf_lelp.classifiers import LinearHead
 from hf_lelp.data.encoding import Processor
+from hf_lelp.projections.class_projections import ClassProjections
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,8 @@ class Task:
 
     Attributes:
         train: the student's inputs (tokens, arrays, or images and sound to be read), `labels` (class indices, −100 for
-            none), `teacher_logits`, (C,), and `teacher_embedding`, (D,). Subclass Distillation also needs
+            none), `teacher_logits`, (C,), and `teacher_embedding`, (D,), or the `teacher_projections` of `projections`.
+            Subclass Distillation also needs
             `retrained_teacher_logits`, (C, S), of another teacher.
         evaluation: the student's inputs and `labels`.
         head: the teacher's final linear layer.
@@ -26,6 +28,8 @@ class Task:
         settings: of `LELPConfig`, for every method: learning rate, epochs, batch size and so on.
         fine_column: of `train`, integer: true subclasses that the labels hide, for the oracle; `None` if not known.
         teacher_accuracy: of the teacher on `evaluation`, if it was run there.
+        projections: fitted on a sample, where no embeddings are kept.
+        columns: tells the teacher's columns of both datasets but for rounding; `None` where only their values do.
     """
 
     train: Dataset
@@ -36,3 +40,5 @@ class Task:
     settings: dict[str, Any] = field(default_factory=dict)
     fine_column: str | None = None
     teacher_accuracy: float | None = None
+    projections: ClassProjections | None = None
+    columns: str | None = None

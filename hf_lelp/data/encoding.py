@@ -108,7 +108,8 @@ def input_name(processing_class: Processor) -> str:
 
 def on_device(value: torch.Tensor, model: PreTrainedModel) -> torch.Tensor:
     """Move an input to the model's device, and cast pixels and samples, but not token ids, to its data type."""
-    return value.to(model.device, model.dtype if value.is_floating_point() else None)
+    value = value.pin_memory() if model.device.type == "cuda" else value  # copied while the device works
+    return value.to(model.device, model.dtype if value.is_floating_point() else None, non_blocking=True)
 
 
 def longest(processing_class: Processor, model: PreTrainedModel | None, max_length: int | None) -> int | None:

@@ -67,7 +67,7 @@ def fit_projections(
         columns = columns.add_column("labels", labels)
     folder = Path(cache_dir or default_cache_dir()) / "projections" / key.hexdigest()
     # One process decides for all: they may see different folders, or see one at different times.
-    folder, there = broadcast_object_list([folder, _are_whole(folder)])
+    folder, there = broadcast_object_list([folder, whole_projections(folder) is not None])
     if not there:
         part = columns.shard(state.num_processes, state.process_index, contiguous=True)
         each, more = divmod(len(columns), state.num_processes)
@@ -107,7 +107,7 @@ def _save(fitted: ClassProjections, folder: Path) -> None:
     remove_leftovers(folder.parent)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".") as temporary:
         fitted.save_pretrained(Path(temporary) / "whole")
-        if folder.exists() and not _are_whole(folder):
+        if folder.exists() and whole_projections(folder) is None:
             folder.rename(Path(temporary) / "damaged")
         try:
             (Path(temporary) / "whole").rename(folder)
@@ -116,16 +116,15 @@ def _save(fitted: ClassProjections, folder: Path) -> None:
                 raise
 
 
-def _are_whole(folder: Path) -> bool:
-    """Whether the cache holds whole projections; damaged ones are made again, as shards are."""
+def whole_projections(folder: Path) -> ClassProjections | None:
+    """Read the projections that the cache holds; damaged ones are made again, as shards are."""
     if not folder.exists():
-        return False
+        return None
     try:
-        ClassProjections.from_pretrained(str(folder))
+        return ClassProjections.from_pretrained(str(folder))
     except (FileNotFoundError, ValueError) as error:
         logger.warning(f"Fitted again: {error}")
-        return False
-    return True
+        return None
 
 
 def projection_columns(
@@ -149,7 +148,7 @@ def projection_columns(
     folder = Path(cache_dir or default_cache_dir()) / "projected" / key
     parts = split_rows(columns.select_columns([EMBEDDING_COLUMN]), PROJECTED_ROWS)
 
-    def project(place: int, progress: Progress) -> dict[str, NDArray]:
+    def project(place: int, progress: Progress, _: int | None) -> dict[str, NDArray]:
         shape = (len(parts[place]), projections.num_classes, projections.num_directions)
         values = np.empty(shape, dtype=np.float32)
         part = mapped_anew(parts[place]).with_format("numpy")

@@ -75,7 +75,7 @@ def read_columns(file: Path) -> dict[str, NDArray]:
 
 def make_missing_shards(
     files: Sequence[Path],
-    make: Callable[[int, Progress], Mapping[str, NDArray]],
+    make: Callable[[int, Progress, int | None], Mapping[str, NDArray]],
     rows: Sequence[int],
     *,
     description: str,
@@ -87,7 +87,7 @@ def make_missing_shards(
     Args:
         files: all in one folder; a file that is named several times is made once.
         make: returns the columns of a file, by its place among `files`; calls its second argument with the number of
-            rows that are done, as often as it likes, to move the bar.
+            rows that are done, as often as it likes, to move the bar. The third is the place that comes next, if any.
         rows: of each file.
         description: of the progress bar.
         share: (i, n): only every n-th file from the i-th on, for one of n machines.
@@ -114,8 +114,8 @@ def make_missing_shards(
     total = sum(rows[place] for place in missing)
     quiet = not (missing and state.is_main_process)
     with tqdm(total=total, desc=description, unit="row", disable=quiet, delay=1) as progress:
-        for place in missing:
-            write_shard(files[place], make(place, progress.update))
+        for place, following in zip(missing, [*missing[1:], None], strict=False):
+            write_shard(files[place], make(place, progress.update, following))
             if whole is not None:
                 whole(place)
     state.wait_for_everyone()

@@ -29,7 +29,7 @@ from hf_lelp.storage.shards import (
     open_shards,
 )
 from hf_lelp.teacher.protocol import TeacherLike
-from hf_lelp.teacher.rows_once import RowsOnce, rows_in_part
+from hf_lelp.teacher.rows_once import Kept, RowsOnce, rows_in_part
 
 logger = logging.getLogger(__name__)
 
@@ -89,6 +89,7 @@ def run_teacher(
     *,
     dtype: str = "float32",
     share: tuple[int, int] = (0, 1),
+    kept: Kept | None = None,
 ) -> list[Path]:
     """Make the missing shards of `teacher_columns`, without opening them.
 
@@ -98,15 +99,17 @@ def run_teacher(
         cache_dir: where the shards are kept.
         dtype: of the columns.
         share: (i, n): every n-th shard from the i-th on, for one of n machines.
+        kept: what is kept in place of the teacher's own columns. Rows that have these already are not run again.
 
     Returns:
         The shards of all rows, in the rows' order. With n > 1, those of other shares may be missing.
     """
     parts, files = _parts(dataset, teacher), []
-    folder = teacher_folder(teacher, cache_dir, dtype)
+    whole = teacher_folder(teacher, cache_dir, dtype)
+    folder = whole if kept is None else kept.folder
     try:
         files += [folder / name for name in _names(parts)]
-        rows = _make_missing(parts, files, teacher, dtype, share)
+        rows = _make_missing(parts, files, RowsOnce(parts, files, teacher, dtype, DECODED_ROWS, whole, kept), share)
     except KeyboardInterrupt as stop:
         _note_what_is_kept(stop, parts, files, folder)
         raise
@@ -115,17 +118,14 @@ def run_teacher(
     return files
 
 
-def _make_missing(
-    parts: list[Dataset], files: list[Path], teacher: TeacherLike, dtype: str, share: tuple[int, int]
-) -> int:
+def _make_missing(parts: list[Dataset], files: list[Path], rows: RowsOnce, share: tuple[int, int]) -> int:
     """Make the missing shards, and return over how many rows the teacher was run."""
-    rows = RowsOnce(parts, files, teacher, dtype, DECODED_ROWS)
 
-    def make(place: int, progress: Progress) -> Mapping[str, NDArray]:
+    def make(place: int, progress: Progress, following: int | None) -> Mapping[str, NDArray]:
         try:
-            return rows.make(place, progress)
+            return rows.make(place, progress, following)
         except Exception as error:
-            named, reason = _fault(error, parts[place], place * len(parts[0]), teacher)
+            named, reason = _fault(error, parts[place], place * len(parts[0]), rows.teacher)
             if reason is None:
                 raise
             raise ValueError(f"{named} of the dataset: {reason}") from error

@@ -1,6 +1,7 @@
 """Wraps a fine-tuned classifier, so that it adds its logits and embeddings to a dataset."""
 
 import os
+from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -33,6 +34,7 @@ from hf_lelp.data.rows import check_batched
 from hf_lelp.data.text import check_vocabulary, set_pad_token, vocabulary_size
 from hf_lelp.padding import warn_once, with_fitting_side
 from hf_lelp.teacher.fingerprint import fingerprints, plain_parts
+from hf_lelp.teacher.pipeline import OnItsWay, ahead, halved_until_it_fits, in_parts
 
 CHECKED_ROWS = 2  # rows on which the captured embedding is compared with the model's logits
 MORE_PADDING = 8  # tokens by which rows of one length are padded to see whether that tells
@@ -57,6 +59,8 @@ class Teacher:
         head: the final linear layer, rows in `class_order`.
         class_names: of the classes in `class_order`; `None` where the model only has LABEL_0, LABEL_1, ….
         fingerprint: hash of all that a row's results depend on but the row: see `hf_lelp.teacher.fingerprint`.
+        pipelined: whether batches are made ahead of the model, with more rows where texts are shorter. It is so on an
+            accelerator. On a CPU there is nothing to wait for, and batches have a fixed number of rows.
 
     Raises:
         ValueError: if the model is compiled, or no classifier of one class per row; if its final linear layer is
@@ -107,6 +111,7 @@ class Teacher:
                 )
         # Whether the embedding was compared with the model's logits; and also whether padding changes it.
         self._compared = self._checked = False
+        self.pipelined = self.model.device.type != "cpu"
         self._unpadded = False  # whether rows run beside rows of their own length alone
         weight, shift = joint_layer(heads.values())
         weight = weight.detach().float().cpu()
@@ -201,49 +206,66 @@ class Teacher:
         return {LOGITS_COLUMN: logits, EMBEDDING_COLUMN: embedding, TEACHER_MARK: mark}
 
     def in_batches(
-        self, batch: dict[str, list[Any]]
+        self, batch: dict[str, list[Any]], *, encoded: bool = False
     ) -> Iterator[tuple[NDArray[np.integer], dict[str, NDArray[np.float32]]]]:
         """Run the teacher as a call does, and yield the results of each forward pass when it is done.
 
-        Texts come longest first. So the rows without those of the first passes make the same further passes.
+        Texts come longest first. So the rows without those of the first passes make the same further passes. Where
+        memory does not suffice for a pass, it is made in halves, and those that follow are smaller.
 
         Args:
             batch: see `__call__`, n rows, as for the errors.
+            encoded: whether it holds tokens, as the method `encoded` gives them.
 
         Yields:
             The numbers of some rows, (k,), and their `teacher_logits`, (k, C), and `teacher_embedding`, (k, D).
         """
-        for rows, encoded in self._batches(batch, len(batch[self.input_columns[0]])):
-            hidden = self._embed_rows(encoded)
-            logits = torch.nn.functional.linear(hidden, self.head.weight, self.head.bias)
-            yield rows, {LOGITS_COLUMN: logits.numpy(), EMBEDDING_COLUMN: hidden.numpy()}
+        batches = ((rows, some, self._padded(some)) for rows, some in self._batches(batch, encoded))
+        running: deque[tuple[NDArray[np.integer], OnItsWay]] = deque()
+        for rows, some, inputs in ahead(batches) if self.pipelined else batches:
+            running.append((rows, OnItsWay(self._embed_rows(some, inputs))))
+            if not self.pipelined or len(running) > 1:  # the device has its next batch before results are taken off
+                yield self._columns(*running.popleft())
+        yield from (self._columns(*left) for left in running)
+
+    def encoded(self, batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        """Turn a batch of texts into tokens, for `in_batches`; see `__call__`."""
+        assert isinstance(self.processing_class, PreTrainedTokenizerBase)
+        tokens = encode(self.processing_class, batch, self.input_columns, self.max_length)
+        check_vocabulary(self.processing_class, tokens["input_ids"], vocabulary_size(self.model))
+        return tokens
+
+    def _columns(self, rows: NDArray[np.integer], embedded: OnItsWay) -> tuple[NDArray[np.integer], dict[str, NDArray]]:
+        hidden = embedded.arrived()
+        logits = torch.nn.functional.linear(hidden, self.head.weight, self.head.bias)
+        return rows, {LOGITS_COLUMN: logits.numpy(), EMBEDDING_COLUMN: hidden.numpy()}
 
     def _batches(
-        self, batch: dict[str, list[Any]], count: int
+        self, batch: dict[str, list[Any]], encoded: bool
     ) -> Iterator[tuple[NDArray[np.integer], dict[str, list[Any]]]]:
         """Yield numbers of some rows and these rows encoded, until every row had its turn."""
-        starts = range(0, count, self.batch_size)
         if isinstance(self.processing_class, PreTrainedTokenizerBase):
-            tokens = encode(self.processing_class, batch, self.input_columns, self.max_length)
-            check_vocabulary(self.processing_class, tokens["input_ids"], vocabulary_size(self.model))
+            tokens = batch if encoded else self.encoded(batch)
             # Longest first: a batch that does not fit in memory fails at once.
-            order = np.argsort(lengths_of(tokens), kind="stable")[::-1]
-            for start in starts:
-                rows = order[start : start + self.batch_size]
-                yield rows, taken(tokens, rows)
+            lengths = np.asarray(lengths_of(tokens))
+            order = np.argsort(lengths, kind="stable")[::-1]
+            for part in in_parts(lengths[order], lambda: self.batch_size, by_tokens=self.pipelined):
+                yield order[part], taken(tokens, order[part])
             return
         # Pixels and samples of all rows at once may not fit in memory.
-        for start in starts:
-            rows = np.arange(start, min(start + self.batch_size, count))
+        count = len(batch[self.input_columns[0]])
+        for part in in_parts(np.ones(count, dtype=np.int64), lambda: self.batch_size, by_tokens=False):
+            rows = np.arange(count)[part]
             some = taken({name: batch[name] for name in self.input_columns}, rows)
             yield rows, encode(self.processing_class, some, self.input_columns, self.max_length)
 
-    def _embed_rows(self, encoded: dict[str, list[Any]]) -> torch.Tensor:
-        """Return the embeddings of encoded rows, (n, D), float32, on the CPU; check the first ones."""
+    def _embed_rows(self, encoded: dict[str, list[Any]], inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Return the embeddings of encoded and padded rows, (n, D), float32; check the first ones."""
         lengths = np.asarray(lengths_of(encoded))
         several = len({*lengths}) > 1
         if not (self._unpadded and several):
-            hidden = self._embed(self._padded(encoded))
+            hidden, fitted = halved_until_it_fits(self._embed, inputs)
+            self.batch_size = max(1, self.batch_size * fitted // len(lengths))
             if not self._checked and (several or not self._compared):
                 self._check(encoded, lengths, hidden)
             if not (self._unpadded and several):
@@ -251,7 +273,7 @@ class Teacher:
         hidden = torch.empty((len(lengths), self.head.weight.shape[1]))
         for length in np.unique(lengths):
             rows = np.flatnonzero(lengths == length)
-            hidden[rows] = self._embed(self._padded(taken(encoded, rows)))
+            hidden[rows] = self._embed(self._padded(taken(encoded, rows))).cpu()
         return hidden
 
     def _padded(self, encoded: dict[str, list[Any]], length: int | None = None) -> dict[str, torch.Tensor]:
@@ -259,9 +281,9 @@ class Teacher:
         return {name: on_device(value, self.model) for name, value in inputs.items()}
 
     def _embed(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Return the input of the final linear layer, (n, D), float32, on the CPU."""
+        """Return the input of the final linear layer, (n, D), float32."""
         with torch.inference_mode(), headless(self.model, self._head_names):
-            return logits_of(self.model(**inputs)).float().cpu()
+            return logits_of(self.model(**inputs)).float()
 
     def _check(self, encoded: dict[str, list[Any]], lengths: NDArray[np.integer], hidden: torch.Tensor) -> None:
         """Check that the embeddings of rows give the model's logits, and that these do not depend on padding.

@@ -24,6 +24,7 @@ from hf_lelp.projections.class_projections import ClassProjections
 from hf_lelp.teacher.class_order import check_teacher
 from hf_lelp.teacher.columns import teacher_columns
 from hf_lelp.teacher.protocol import TeacherLike
+from hf_lelp.training.sampled_fit import fitted_rows, sampled_columns
 
 AnyDataset = TypeVar("AnyDataset", Dataset, IterableDataset)
 
@@ -100,17 +101,23 @@ def make_targets(
     transform = transform_of(dataset)
     dataset = check_marks(dataset.with_format(None), teacher, projections)
     present = dataset.column_names
-    dataset, embeddings = _with_logits(dataset, teacher, args)
-    labels = _checked_labels(dataset, args, classes)
+    labels = _labels_of(dataset, args, classes)
     if teacher is not None and projections is not None and projections.teacher != teacher.head.fingerprint:
         raise ValueError(
             f"These class projections were fitted for the teacher {projections.teacher}, and this one is"
             f" {teacher.head.fingerprint} (other weights, data type or order of classes). Fit them for this teacher."
         )
+    sample = fitted_rows(len(dataset), args.fit_rows)
+    if sample is not None and teacher is not None and LOGITS_COLUMN not in present:
+        columns, projections = sampled_columns(dataset, teacher, labels, args, projections)
+        dataset, embeddings = with_columns(dataset, columns), None
+    else:
+        dataset, embeddings = _with_logits(dataset, teacher, args)
+    _check_logits(dataset, labels, args, classes)
     dataset = dataset if transform is None else dataset.with_transform(transform)
     if args.num_subclasses == 1:
         return Targets(dataset, embeddings, projections, args)
-    if PROJECTIONS_COLUMN in present:
+    if PROJECTIONS_COLUMN in dataset.column_names:
         _check_projections(dataset, args, classes)
         return Targets(dataset, embeddings, projections, args)
     if embeddings is None or (projections is None and teacher is None):
@@ -120,8 +127,8 @@ def make_targets(
         )
     if projections is None and teacher is not None:
         projections = fit_projections(
-            embeddings,
-            labels,
+            embeddings if sample is None else embeddings.select(sample),
+            labels if sample is None or labels is None else labels[sample],
             teacher.head,
             args.directions,
             at_least=args.fewest_directions,
@@ -150,13 +157,8 @@ def _with_logits(dataset: Dataset, teacher: TeacherLike | None, args: LELPConfig
     return with_columns(dataset, columns.select_columns([LOGITS_COLUMN])), columns
 
 
-def _checked_labels(dataset: Dataset, args: LELPConfig, classes: Classes) -> NDArray[np.int64] | None:
-    """Check logits, labels and teacher; return the rows' class indices, (N,), or `None` without a label column."""
-    (width,) = check_numbers(dataset, LOGITS_COLUMN, 1)
-    if width != classes.num_labels:
-        raise ValueError(
-            f"{LOGITS_COLUMN} has {width} classes and the data {classes.num_labels}: another teacher made the column."
-        )
+def _labels_of(dataset: Dataset, args: LELPConfig, classes: Classes) -> NDArray[np.int64] | None:
+    """Return the rows' class indices, (N,), or `None` without a label column; check that alpha has labels to weigh."""
     column = find_label_column(dataset, args.label_column)
     labels = np.array(classes.encode(column_values(dataset, column))) if column is not None else None
     if args.alpha > 0 and (labels is None or (labels == NO_LABEL).all()):
@@ -164,9 +166,18 @@ def _checked_labels(dataset: Dataset, args: LELPConfig, classes: Classes) -> NDA
             f"alpha={args.alpha} gives weight to labels, and the training data has none in {args.label_column!r}."
             " Set alpha=0, or label_column."
         )
+    return labels
+
+
+def _check_logits(dataset: Dataset, labels: NDArray[np.int64] | None, args: LELPConfig, classes: Classes) -> None:
+    """Check the teacher's logits, and by them and the labels the teacher."""
+    (width,) = check_numbers(dataset, LOGITS_COLUMN, 1)
+    if width != classes.num_labels:
+        raise ValueError(
+            f"{LOGITS_COLUMN} has {width} classes and the data {classes.num_labels}: another teacher made the column."
+        )
     if args.check_teacher and labels is not None:
         check_teacher(column_values(dataset.with_format("numpy"), LOGITS_COLUMN), labels, classes)
-    return labels
 
 
 def _check_projections(dataset: Dataset, args: LELPConfig, classes: Classes) -> None:

@@ -139,6 +139,23 @@ def test_another_place_is_not_another_run(data: Path, tmp_path: Path) -> None:
     assert kept(tmp_path / "out") == before
 
 
+def test_columns_that_differ_in_rounding_are_not_another_run(data: Path, tmp_path: Path) -> None:
+    given = arguments(data, methods=["kd"], seeds=1)
+    args = config(tmp_path, data, columns_cache_dir=str(tmp_path / "other"), teacher_batch_size=3)
+    one, other = load_task(given, config(tmp_path, data)), load_task(given, args)
+    assert task_fingerprint(one) != task_fingerprint(other) and one.columns == other.columns
+    assert load_task(given, args, 40).columns != other.columns
+    compare(given, config(tmp_path, data))
+    (kept_task,) = (tmp_path / "out" / "runs").glob("task-*.json")
+    assert json.loads(kept_task.read_text()) == {"fingerprint": task_fingerprint(one)}  # as earlier versions name runs
+    before = kept(tmp_path / "out")
+    compare(given, args)
+    assert kept(tmp_path / "out") == before
+    kept_task.write_text("{")
+    compare(given, args)
+    assert len(kept(tmp_path / "out")) == 2 * len(before)
+
+
 def test_a_task_has_what_the_methods_need(data: Path, tmp_path: Path) -> None:
     args = config(tmp_path, data, temperature=2.0)
     task = load_task(arguments(data, fine_column="topic"), args)
@@ -241,14 +258,33 @@ def test_mistakes_show_before_anything_is_loaded(settings: dict[str, Any], messa
         ({"methods": ["kd", "oracle"]}, "fine_column"),
         ({"methods": ["kd", "lelp:num_subclases=2"]}, "no setting num_subclases"),
         ({"methods": ["kd", "vid:num_subclasses=2"]}, "num_subclasses=2"),
+        ({"methods": ["kd", "kmeans"]}, "method 'kmeans': kmeans needs embeddings, and fit_rows=60 keeps none"),
+        ({"methods": ["kd", "rkd"]}, "method 'rkd': rkd needs embeddings"),
+        ({"methods": ["kd", "random_directions"]}, "random_directions needs embeddings"),
+        ({"methods": ["kd", "lelp_no_null_space"]}, "lelp_no_null_space': null_space needs embeddings"),
+        ({"methods": ["lelp:num_subclasses=3,fit_rows=9"]}, "num_directions, fit_rows needs embeddings"),
+        ({"methods": ["lelp:num_subclasses=auto"]}, "num_directions needs embeddings"),
+        ({"train_sizes": [60]}, "train_sizes fits on the rows of each size, and fit_rows on one sample"),
     ],
 )
 def test_mistakes_show_before_anything_is_trained(
     settings: dict[str, Any], message: str, data: Path, tmp_path: Path
 ) -> None:
+    fit_rows = 60 if "fit" in message or "embeddings" in message else None
     with pytest.raises(ValueError, match=message):
-        compare(arguments(data, **settings), config(tmp_path, data))
+        compare(arguments(data, **settings), config(tmp_path, data, fit_rows=fit_rows))
     assert not kept(tmp_path / "out")
+
+
+def test_methods_without_embeddings_compare_on_a_sampled_fit(data: Path, tmp_path: Path) -> None:
+    methods = ["kd", "lelp", "lelp_no_rotation", "oracle"]
+    given = arguments(data, methods=methods, seeds=1, fine_column="topic")
+    args = config(tmp_path, data, fit_rows=60)
+    task = load_task(given, args)
+    assert task.projections is not None and task.projections.count.sum() == 60
+    assert "teacher_embedding" not in task.train.column_names
+    report = compare(given, args)
+    assert [*report["all rows"]["methods"]] == methods
 
 
 def test_a_mistake_on_the_command_line_is_a_message(capsys: pytest.CaptureFixture[str]) -> None:

@@ -35,7 +35,7 @@ class Maker:
     def __init__(self) -> None:
         self.made: list[int] = []
 
-    def __call__(self, place: int, progress: Progress) -> dict[str, NDArray]:
+    def __call__(self, place: int, progress: Progress, following: int | None) -> dict[str, NDArray]:
         self.made.append(place)
         return values(place)
 
@@ -170,7 +170,7 @@ def test_half_a_shard_is_never_seen_and_leftovers_go(tmp_path: Path) -> None:
         (folder / name).write_bytes(b"half")
         os.utime(folder / name, times=(time.time() - age,) * 2)
 
-    def fail(place: int, progress: Progress) -> dict[str, NDArray]:
+    def fail(place: int, progress: Progress, following: int | None) -> dict[str, NDArray]:
         if place == 1:
             raise KeyboardInterrupt
         return values(place)

@@ -14,7 +14,7 @@ import torch
 from datasets import Dataset
 
 from benchmarks.evidence.suite.texts import Corpus, Texts
-from benchmarks.speed import common, fit, import_time, loading, online, page, processes, step, teacher_pass
+from benchmarks.speed import common, fit, import_time, loading, online, page, processes, sampled_fit, step, teacher_pass
 from benchmarks.speed.common import Seconds
 
 
@@ -67,6 +67,15 @@ def test_fit(tmp_path: Path) -> None:
     fit.main([(400, 12, 2, 3)], [(200, 24, 2, 3)], rounds=1, folder=tmp_path)
     row, large = rows_of(tmp_path, "speed_fit")
     assert row["our angle"] < 1e-4 > row["its angle"] > 0 and large["our angle"] == "–"
+
+
+def test_sampled_fit(tmp_path: Path) -> None:
+    columns, _ = runs.prepared()
+    sampled_fit.main(columns, runs.teacher().head, samples=(40, 90), directions=(2,), folder=tmp_path)
+    few, many, turned = rows_of(tmp_path, "speed_sampled_fit")
+    assert few["angle"] > many["angle"] > 0 and few["targets, mean"] > many["targets, mean"] > 0
+    assert turned["fit on"] == "all, another rotation" and turned["targets, mean"] > 0
+    assert few["bytes a row, fit_rows"] == 4 * 2 + 16 + 4 * 2 * 2 == few["bytes a row, all"] - 4 * 16
 
 
 def test_the_angle_is_that_of_the_worst_class() -> None:
@@ -141,6 +150,7 @@ def test_the_page_has_a_table_for_every_result_and_keeps_its_text(tmp_path: Path
         "speed_import",
         "speed_loading",
         "speed_processes",
+        "speed_sampled_fit",
         "scale",
     }
     common.write_result("speed_fit", [{"rows": 1200, "angle": 1.234e-8, "it": "–"}], tmp_path)
