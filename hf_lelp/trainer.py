@@ -242,6 +242,7 @@ class LELPTrainer(DataloadingMixin, SavingMixin):
                     f"The projections are fitted once: a search cannot vary {' or '.join(self._fitted_with)}."
                 )
             self._signature_columns = None  # they depend on S
+        self._not_finite_at = None
         model = cast(PreTrainedModel, super().call_model_init(trial))  # or one wrapped by PEFT
         self._place_head(model, self.args)
         if isinstance(self.processing_class, PreTrainedTokenizerBase):

@@ -34,12 +34,13 @@ from hf_lelp.student.checkpoints import (
 from hf_lelp.student.heads import AuxiliaryHead, StudentHead
 from hf_lelp.student.modeling_lelp import SubclassHead
 from hf_lelp.training.card_facts import card_of
+from hf_lelp.training.finite_loss import FiniteLossMixin
 from hf_lelp.training.prepared_run import PreparedRun
 
 logger = logging.getLogger(__name__)
 
 
-class SavingMixin(Trainer):
+class SavingMixin(FiniteLossMixin):
     """The part of `LELPTrainer` that writes a student and reads it again."""
 
     args: LELPConfig
@@ -109,6 +110,7 @@ class SavingMixin(Trainer):
             if isinstance(self.processing_class, SequenceFeatureExtractor)
             else self.prepared.max_length,
             measured=self._measured.get(self.state.global_step, {}),
+            not_finite_at=self._not_finite_at,
         )
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
@@ -221,6 +223,8 @@ class SavingMixin(Trainer):
 
     def _load_best_model(self) -> None:
         super()._load_best_model()
+        if self._not_finite_at is not None and (self.state.best_global_step or 0) < self._not_finite_at:
+            self._not_finite_at = None
         # The last figures are of another model.
         self._measured = {self.state.global_step: self._measured.get(self.state.best_global_step or -1, {})}
         if self.state.best_model_checkpoint is not None:
