@@ -92,7 +92,8 @@ def distill(arguments: DistillArguments, config: LELPConfig) -> dict[str, Any]:
     check_methods(arguments, config)
     output_dir = Path(config.output_dir or "out")
     check_writable(output_dir)
-    if config.columns_cache_dir is not None:
+    # A cache that holds columns may be complete: then nothing is written to it.
+    if config.columns_cache_dir is not None and not (Path(config.columns_cache_dir) / "teacher").is_dir():
         check_writable(Path(config.columns_cache_dir))
     inputs = _load(arguments, config)
     students = {method: _train(method, arguments, config, inputs, output_dir) for method in arguments.method}
