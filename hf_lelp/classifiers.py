@@ -95,12 +95,13 @@ def find_heads(model: nn.Module, num_labels: int) -> dict[str, nn.Linear]:
     return dict([*twins, (name, final)])
 
 
-def _sources_of_logits(model: nn.Module, layers: Iterable[tuple[str, nn.Linear]]) -> dict[str, nn.Linear]:
+def _sources_of_logits(model: nn.Module, candidates: Iterable[tuple[str, nn.Linear]]) -> dict[str, nn.Linear]:
     """Return the layer whose output is the logits of an example, or those whose average is; none if that is unknown."""
     inputs = _example(model)
     if inputs is None:
         return {}
-    layers, outputs = dict(layers), dict[str, Tensor]()
+    layers = dict(candidates)
+    outputs: dict[str, Tensor] = {}
     hooks = [
         layer.register_forward_hook(lambda _layer, _input, output, name=name: outputs.update({name: output.flatten()}))
         for name, layer in layers.items()
@@ -122,8 +123,9 @@ def _sources_of_logits(model: nn.Module, layers: Iterable[tuple[str, nn.Linear]]
         return {same[-1]: layers[same[-1]]}
     shaped = [name for name in layers if name in outputs and outputs[name].shape == logits.shape]
     average = torch.stack([outputs[name] for name in shaped]).mean(0) if shaped else None
-    averaged = average is not None and torch.allclose(average, logits, rtol=tolerance(logits.dtype))
-    return {name: layers[name] for name in shaped} if averaged else {}
+    if average is None or not torch.allclose(average, logits, rtol=tolerance(logits.dtype)):
+        return {}
+    return {name: layers[name] for name in shaped}
 
 
 def _example(model: nn.Module) -> dict[str, Tensor] | None:
@@ -323,7 +325,8 @@ def load_config(name_or_path: str, **hub: Any) -> Any:
             raise
         raise ValueError(
             f"{name_or_path} holds an adapter of PEFT alone, without the model's config.json. Load the model with it,"
-            " by from_pretrained of its Auto class, and pass that object with its tokenizer or processor."
+            " by from_pretrained of its Auto class, and pass that object with its tokenizer or processor. Or save a"
+            " plain model: model.merge_and_unload().save_pretrained(...), of PEFT's model."
         ) from error
 
 

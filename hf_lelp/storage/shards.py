@@ -99,7 +99,8 @@ def make_missing_shards(
         The number of rows that this process made.
 
     Raises:
-        ValueError: if something is missing and nothing can be written to the folder; see also `check_same_files` and `check_all_there`.
+        ValueError: if something is missing and nothing can be written to the folder; see also `check_same_files` and
+            `check_all_there`.
     """
     state = PartialState()
     folder = files[0].parent

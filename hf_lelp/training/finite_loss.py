@@ -38,7 +38,7 @@ class FiniteLossMixin(Trainer):
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """As in Trainer, with a warning the first time that a training loss is not finite."""
         if self._not_finite_at is None and not math.isfinite(logs.get("loss", logs.get("train_loss", 0.0))):
-            first = 1 + max((entry["step"] for entry in self.state.log_history if "loss" in entry), default=0)
+            first = 1 + max((int(entry["step"]) for entry in self.state.log_history if "loss" in entry), default=0)
             self._warn(first, f"{first} or after it, up to {self.state.global_step}")
         super().log(logs, *args, **kwargs)
 
@@ -56,9 +56,10 @@ class FiniteLossMixin(Trainer):
         A seeded sampler draws the same order again, which changes nothing of the order that is being read.
         """
         loader: Any = self.callback_handler.train_dataloader
-        batches = getattr(loader, "batch_sampler", None)
-        rows = getattr(getattr(batches, "batch_sampler", batches), "sampler", None)  # of one process's share, or of all
-        if not isinstance(rows, SeedableRandomSampler | SequentialSampler):
+        batches: Any = getattr(loader, "batch_sampler", None)
+        rows: Any = getattr(getattr(batches, "batch_sampler", batches), "sampler", None)  # of one process's share, or of all
+        repeatable = isinstance(rows, SeedableRandomSampler | SequentialSampler)
+        if not repeatable:
             return []
         size = self.args.gradient_accumulation_steps
         epoch, step = divmod(self.state.global_step, math.ceil(len(loader) / size))

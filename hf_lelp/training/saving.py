@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from torch import nn
-from transformers import PreTrainedModel, SequenceFeatureExtractor, Trainer
+from transformers import PreTrainedModel, SequenceFeatureExtractor
 from transformers.trainer_utils import HubStrategy
 from transformers.utils import CONFIG_NAME
 
@@ -149,6 +149,7 @@ class SavingMixin(FiniteLossMixin):
         with new_files(folder, last=CONFIG_NAME) as temporary:
             with self.args.shown_as_published():  # training_args.bin goes to the Hub with the student
                 super()._save(str(temporary), state_dict)
+            (temporary / CARD_NAME).unlink(missing_ok=True)  # PEFT writes one, with the path of its model
             if self.projections is not None:
                 self.projections.save_pretrained(temporary / PROJECTIONS_FOLDER)
             if self.is_in_train:

@@ -130,7 +130,9 @@ def test_a_sound_shorter_than_the_student_s_window(streamed: bool, tmp_path: Pat
     )
     named = "Rows 0 to .* of the dataset" if streamed else f"Row {BAD} of the dataset cannot be read"
     for go in (run.train, *(() if streamed else (run.evaluate,))):
-        with pytest.raises(ValueError, match=f"{named}: Row .* of a batch has 25 samples, and the student's model needs 45"):
+        with pytest.raises(
+            ValueError, match=f"{named}: Row .* of a batch has 25 samples, and the student's model needs 45"
+        ):
             go()
 
 

@@ -1,4 +1,4 @@
-"""A loss that is not finite is told with its step and rows, and on the student's card; training goes on as in Trainer."""
+"""A loss that is not finite is told with its step and rows, and on the card; training goes on as in Trainer."""
 
 import logging
 import re
@@ -26,9 +26,7 @@ def rows(bad: float = float("nan")) -> Dataset:
 def trainer(folder: Path, **settings: Any) -> runs.LELPTrainer:
     usual: dict[str, Any] = {"alpha": 1.0, "max_steps": -1, "num_train_epochs": 1, "per_device_train_batch_size": 4}
     args = runs.config(folder, **{**usual, **settings})
-    return runs.trainer(
-        args, train_dataset=rows(), eval_dataset=rows(0.0), processing_class=None, teacher_model=None
-    )
+    return runs.trainer(args, train_dataset=rows(), eval_dataset=rows(0.0), processing_class=None, teacher_model=None)
 
 
 class Losses(TrainerCallback):
