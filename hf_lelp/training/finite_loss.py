@@ -57,7 +57,9 @@ class FiniteLossMixin(Trainer):
         """
         loader: Any = self.callback_handler.train_dataloader
         batches: Any = getattr(loader, "batch_sampler", None)
-        rows: Any = getattr(getattr(batches, "batch_sampler", batches), "sampler", None)  # of one process's share, or of all
+        rows: Any = getattr(
+            getattr(batches, "batch_sampler", batches), "sampler", None
+        )  # of one process's share, or of all
         repeatable = isinstance(rows, SeedableRandomSampler | SequentialSampler)
         if not repeatable:
             return []
