@@ -4,6 +4,7 @@ With that layer replaced by an identity, the model's `outputs.logits` is the lay
 pooled by the model's own code. No hook and no table of architectures is needed.
 """
 
+import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -54,9 +55,12 @@ class LinearHead:
 def find_heads(model: nn.Module, num_labels: int) -> dict[str, nn.Linear]:
     """Find the model's final linear layers, by name.
 
-    There is nearly always one: the last `nn.Linear` with one output per class. A few image models average the outputs
-    of two (DeiT, LeViT and SwiftFormer, themselves distilled from a teacher). The other one has the shape of the last
-    and lies outside the base model. A square layer does not count: it is a hidden layer.
+    There is nearly always one `nn.Linear` with one output per class. Of several, the head is the one whose output is
+    the logits that the model gives for an example. A few image models average the outputs of two (DeiT, LeViT and
+    SwiftFormer, themselves distilled from a teacher).
+
+    Where no example can be made (sound, inputs of the model's own), the head is the last of them. Another one counts
+    too if it has the shape of the last and lies outside the base model, unless it is square: that is a hidden layer.
 
     Args:
         model: a classifier.
@@ -79,6 +83,8 @@ def find_heads(model: nn.Module, num_labels: int) -> dict[str, nn.Linear]:
             " LELP needs a classifier that ends in an nn.Linear with one output per class. Load the model with its"
             " classification class (AutoModelForSequenceClassification or the like) and the right num_labels."
         )
+    if len(heads) > 1 and (sources := _sources_of_logits(model, heads)):
+        return sources
     name, final = heads.pop()
     inside = set(getattr(model, "base_model", model).modules())
     twins = [
@@ -87,6 +93,54 @@ def find_heads(model: nn.Module, num_labels: int) -> dict[str, nn.Linear]:
         if module not in inside and module.in_features == final.in_features != num_labels
     ]
     return dict([*twins, (name, final)])
+
+
+def _sources_of_logits(model: nn.Module, candidates: Iterable[tuple[str, nn.Linear]]) -> dict[str, nn.Linear]:
+    """Return the layer whose output is the logits of an example, or those whose average is; none if that is unknown."""
+    inputs = _example(model)
+    if inputs is None:
+        return {}
+    layers = dict(candidates)
+    outputs: dict[str, Tensor] = {}
+    hooks = [
+        layer.register_forward_hook(lambda _layer, _input, output, name=name: outputs.update({name: output.flatten()}))
+        for name, layer in layers.items()
+    ]
+    training = [module for module in model.modules() if module.training]
+    try:
+        model.eval()  # neither draws random numbers nor changes running statistics
+        with torch.inference_mode():
+            logits = logits_of(model(**inputs)).flatten()
+    except Exception:  # a model of anybody's own may need other inputs
+        return {}
+    finally:
+        for module in training:
+            module.training = True
+        for hook in hooks:
+            hook.remove()
+    same = [name for name, output in outputs.items() if torch.equal(output, logits)]
+    if same:
+        return {same[-1]: layers[same[-1]]}
+    shaped = [name for name in layers if name in outputs and outputs[name].shape == logits.shape]
+    average = torch.stack([outputs[name] for name in shaped]).mean(0) if shaped else None
+    if average is None or not torch.allclose(average, logits, rtol=tolerance(logits.dtype)):
+        return {}
+    return {name: layers[name] for name in shaped}
+
+
+def _example(model: nn.Module) -> dict[str, Tensor] | None:
+    """Make an input of one token, or of one image; `None` for a model that reads something else."""
+    config, main = getattr(model, "config", None), getattr(model, "main_input_name", "")
+    parameter = next(model.parameters(), torch.empty(0))
+    if main == "input_ids":
+        end = getattr(config, "eos_token_id", None)  # BART takes the embedding of this token
+        return {main: torch.tensor([[end if isinstance(end, int) else 0]], device=parameter.device)}
+    size = getattr(config, "image_size", None)
+    if main == "pixel_values" and size is not None:
+        height, width = (size, size) if isinstance(size, int) else tuple(size)
+        shape = (1, getattr(config, "num_channels", 3), height, width)
+        return {main: torch.linspace(-1, 1, math.prod(shape)).reshape(shape).to(parameter)}
+    return None
 
 
 def idle_copies(model: nn.Module) -> tuple[str, ...]:
@@ -271,7 +325,8 @@ def load_config(name_or_path: str, **hub: Any) -> Any:
             raise
         raise ValueError(
             f"{name_or_path} holds an adapter of PEFT alone, without the model's config.json. Load the model with it,"
-            " by from_pretrained of its Auto class, and pass that object with its tokenizer or processor."
+            " by from_pretrained of its Auto class, and pass that object with its tokenizer or processor. Or save a"
+            " plain model: model.merge_and_unload().save_pretrained(...), of PEFT's model."
         ) from error
 
 

@@ -1,14 +1,18 @@
 """Defines every setting of a LELP run, and what each one changes."""
 
 import copy
+import logging
 import os
-from collections.abc import Iterator, KeysView
+from collections.abc import Iterator, KeysView, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NewType, TypeAlias
 
 import numpy as np
+from accelerate.utils import gather_object
 from transformers import TrainingArguments
+
+logger = logging.getLogger(__name__)
 
 AUTO = "auto"
 MOST_SUBCLASSES = 32  # the largest S that "auto" tries
@@ -52,7 +56,9 @@ def setting(default: Any, help: str, *, changes: str) -> Any:
 _LEAST = {
     **dict.fromkeys(("num_subclasses", "num_directions", "fit_rows", "max_length", "teacher_max_length"), 1),
     "teacher_batch_size": 1,
-    **{"windows": 1, "views": 0, "rotation_seed": 0},
+    "windows": 1,
+    "views": 0,
+    "rotation_seed": 0,
 }
 
 
@@ -401,3 +407,48 @@ def check_launch(args: LELPConfig) -> None:
             f" Start the script with `accelerate launch --num_processes {args.n_gpu}`, or show it one GPU"
             " (CUDA_VISIBLE_DEVICES=0)."
         )
+
+
+SEEDS = ("seed", "data_seed", "rotation_seed")
+
+
+def common_settings(args: LELPConfig) -> LELPConfig:
+    """Give all processes of a launch the seeds of the first one, and check that they have the same settings of LELP.
+
+    With seeds of its own, each process would rotate the directions, order the rows and choose a trial's rows otherwise.
+    The one student would then learn other subclasses from each.
+
+    Returns:
+        `args`, or a copy with the seeds of the first process where they differ.
+
+    Raises:
+        ValueError: in every process, see `check_same_settings`.
+    """
+    kinds = ("loss", "subclasses", "directions", "training")  # the teacher's fingerprint holds those of columns
+    own = [name for name, item in LELPConfig.__dataclass_fields__.items() if item.metadata.get("changes") in kinds]
+    of_all = gather_object([{name: getattr(args, name) for name in {*own, *SEEDS}}])
+    check_same_settings([{name: of[name] for name in own if name not in SEEDS} for of in of_all])
+    seeds = [{name: of[name] for name in SEEDS} for of in of_all]
+    if all(of == seeds[0] for of in seeds):
+        return args
+    logger.warning(f"The processes have the seeds {', '.join(str(of['seed']) for of in seeds)}; all take the first.")
+    args = copy.copy(args)
+    for name, value in seeds[0].items():
+        setattr(args, name, value)
+    return args
+
+
+def check_same_settings(of_all: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse settings that differ among the processes of a launch: they train one student.
+
+    Args:
+        of_all: settings of each process, by name.
+
+    Raises:
+        ValueError: naming the settings, with the value of each process.
+    """
+    first, *others = of_all
+    differ = [name for name in first if any(of[name] != first[name] for of in others)]
+    if differ:
+        found = "; ".join(f"{name} is {', '.join(str(of[name]) for of in of_all)}" for name in differ)
+        raise ValueError(f"The processes of this launch train one student with other settings: {found}. Set one value.")

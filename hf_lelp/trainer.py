@@ -20,8 +20,8 @@ from transformers import (
 )
 
 from hf_lelp.classifiers import logits_of
-from hf_lelp.config import LELPConfig, check_launch, check_own_run, what_changes
-from hf_lelp.data.columns import LOGITS_COLUMN, PROJECTIONS_COLUMN, TEACHER_COLUMNS
+from hf_lelp.config import LELPConfig, check_launch, check_own_run, common_settings, what_changes
+from hf_lelp.data.columns import LOGITS_COLUMN, PROJECTIONS_COLUMN, TEACHER_COLUMNS, note_columns
 from hf_lelp.data.encoding import Processor
 from hf_lelp.data.labels import NO_LABEL, check_single
 from hf_lelp.data.text import set_pad_token
@@ -142,6 +142,7 @@ class LELPTrainer(DataloadingMixin, SavingMixin):
         args = LELPConfig(output_dir="tmp_trainer") if args is None else args
         check_arguments(args, compute_metrics, compute_loss_func, optimizers)
         check_launch(args)
+        args = common_settings(args)
         args = copy.copy(args) if args.auto else args  # the choices are for this student alone
         set_seed(args.seed)  # before the student's new layers are drawn
         run = prepare_run(
@@ -239,6 +240,7 @@ class LELPTrainer(DataloadingMixin, SavingMixin):
         take_classes(model, self.prepared.classes.num_labels, self.prepared.classes.names)
         num_subclasses = int(args.num_subclasses) if args.alpha < 1 else 1
         place_student_head(model, num_subclasses, args.student_head, float(args.temperature))
+        note_columns(model.config, self.prepared.columns.inputs)
 
     def call_model_init(self, trial: Any = None) -> PreTrainedModel:
         """As in Trainer, with the student's head placed on what `model_init` returns."""
@@ -251,6 +253,7 @@ class LELPTrainer(DataloadingMixin, SavingMixin):
                     f"The projections are fitted once: a search cannot vary {' or '.join(self._fitted_with)}."
                 )
             self._signature_columns = None  # they depend on S
+        self._not_finite_at = None
         model = cast(PreTrainedModel, super().call_model_init(trial))  # or one wrapped by PEFT
         self._place_head(model, self.args)
         if isinstance(self.processing_class, PreTrainedTokenizerBase):

@@ -7,6 +7,7 @@ import tiny
 import torch
 from torch import Tensor, nn
 from transformers import (
+    BertConfig,
     BertForSequenceClassification,
     DistilBertConfig,
     DistilBertForSequenceClassification,
@@ -112,6 +113,23 @@ class TestEveryArchitecture:
 
 def test_a_hidden_layer_of_the_same_width_is_not_the_head() -> None:
     assert list(find_heads(model_of("roberta", num_labels=16), 16)) == ["classifier.out_proj"]
+
+
+class NeedsMore(BertForSequenceClassification):
+    """A classifier that cannot answer an example, with a second layer of the size of its last."""
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__(config)
+        self.other = nn.Linear(16, 3)
+
+    def forward(self, input_ids: Tensor, more: Tensor) -> Tensor:
+        return self.classifier(self.bert(input_ids).pooler_output) + self.other(more)
+
+
+def test_where_no_example_tells_layers_of_one_shape_count() -> None:
+    model = NeedsMore(tiny.classifier("bert", num_labels=3).config).train()
+    assert list(find_heads(model, 3)) == ["classifier", "other"]
+    assert all(module.training and not module._forward_hooks for module in model.modules())
 
 
 def test_replace_module() -> None:

@@ -15,13 +15,12 @@ from hf_lelp.classifiers import load_processor
 from hf_lelp.cli.data import FILE_FORMATS, DataArguments, expand, load_data, load_unlabelled
 from hf_lelp.cli.groups import alignment_of, group_names
 from hf_lelp.cli.options import Program
-from hf_lelp.cli.results import publish, say, size_and_speed
-from hf_lelp.config import PREDICT_ALL_ROWS, LELPConfig, as_list
+from hf_lelp.cli.results import publish, quality, say, size_and_speed
+from hf_lelp.config import PREDICT_ALL_ROWS, LELPConfig, as_list, common_settings
 from hf_lelp.data.columns import LOGITS_COLUMN, resolve_input_columns
 from hf_lelp.data.encoding import Processor
 from hf_lelp.data.labels import NO_LABEL
 from hf_lelp.data.rows import column_values
-from hf_lelp.metrics import few_class_metrics
 from hf_lelp.storage.files import check_writable
 from hf_lelp.student.card import CARD_NAME, EvaluationData, StudentCard
 from hf_lelp.student.checkpoints import last_checkpoint
@@ -90,9 +89,11 @@ def distill(arguments: DistillArguments, config: LELPConfig) -> dict[str, Any]:
         ValueError: if settings and methods contradict each other; see also `LELPTrainer`.
     """
     check_methods(arguments, config)
+    config = common_settings(config)  # the seed decides which rows are drawn
     output_dir = Path(config.output_dir or "out")
     check_writable(output_dir)
-    if config.columns_cache_dir is not None:
+    # A cache that holds columns may be complete: then nothing is written to it.
+    if config.columns_cache_dir is not None and not (Path(config.columns_cache_dir) / "teacher").is_dir():
         check_writable(Path(config.columns_cache_dir))
     inputs = _load(arguments, config)
     students = {method: _train(method, arguments, config, inputs, output_dir) for method in arguments.method}
@@ -111,7 +112,7 @@ def distill(arguments: DistillArguments, config: LELPConfig) -> dict[str, Any]:
         results = {"teacher": size, **results}
     labels = np.full(len(inputs.evaluation), NO_LABEL) if labels is None else labels
     for name, result in results.items():
-        result |= few_class_metrics(logits[name], labels, None if name == "teacher" else logits.get("teacher"))
+        result |= quality(name, logits[name], labels, None if name == "teacher" else logits.get("teacher"))
     data = _evaluation_data(arguments, inputs.evaluation)
     datasets = [data.kind] if arguments.dataset_name is not None and data.kind is not None else []
     for method, student in students.items():

@@ -1,21 +1,47 @@
 """Reports the results of a run: its tables, size and speed, and all_results.json."""
 
+import logging
 import time
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import PartialState
 from datasets import Dataset
+from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from hf_lelp.classifiers import logits_of
 from hf_lelp.cli.groups import group_table, plot_groups
 from hf_lelp.data.encoding import Processor, batches, longest, on_device
 from hf_lelp.markdown import half_interval, markdown_table
+from hf_lelp.metrics import few_class_metrics
 from hf_lelp.storage.files import write_json
 from hf_lelp.student.heads import saved_parameters
+
+logger = logging.getLogger(__name__)
+
+
+def quality(
+    name: str, logits: NDArray[np.floating], labels: NDArray[np.integer], teacher_logits: NDArray[np.floating] | None
+) -> dict[str, float]:
+    """Return `few_class_metrics` of a model; none, with a warning, where its logits are not finite.
+
+    A student that diverged has no figures: its line shows dashes, and the others keep theirs.
+
+    Args:
+        name: of the model, for the warning.
+        logits: see `few_class_metrics`, as for the next two.
+        labels: of the same rows.
+        teacher_logits: left out where they are not finite.
+    """
+    if not np.isfinite(logits).all():
+        logger.warning(f"{name} gave logits that are not finite (NaN or infinite), and has no figures: it diverged.")
+        return {}
+    known = teacher_logits is not None and bool(np.isfinite(teacher_logits).all())
+    return few_class_metrics(logits, labels, teacher_logits if known else None)
 
 
 def results_table(results: dict[str, dict[str, Any]], rows: int) -> str:

@@ -46,6 +46,7 @@ def comparison_table(summary: dict[str, Any]) -> str:
         f"{markdown_table(header, body)}\n\n{summary['train_rows']:,} training rows, {rows:,} evaluation rows,"
         f" {seeds} seed{'s' if seeds > 1 else ''}. ▲ and ▼: the two intervals together leave out 0."
         + (" One seed shows no finding." if seeds == 1 else "")
+        + _diverged(summary["methods"])
     )
 
 
@@ -57,6 +58,15 @@ def difference_cells(difference: dict[str, Any]) -> list[str]:
         f"{difference['mean']:+.2f}{mark}",
         *("–" if interval is None else f"{interval[0]:+.2f} to {interval[1]:+.2f}" for interval in intervals),
     ]
+
+
+def _diverged(methods: dict[str, Any]) -> str:
+    """Say which students gave logits that are not finite."""
+    seeds = {method: figures["diverged"] for method, figures in methods.items() if "diverged" in figures}
+    if not seeds:
+        return ""
+    found = "; ".join(f"{method} with seed {', '.join(map(str, of))}" for method, of in seeds.items())
+    return f" Diverged, and counted as always giving the first class: {found}."
 
 
 def _spread(std: float | None) -> str:
@@ -78,7 +88,7 @@ def summarise(runs: Sequence[Run], methods: Sequence[str], reference: str) -> di
     Returns:
         `reference`, `seeds`, `train_rows`, `evaluation_rows`, and `methods`. `methods` has by name: the mean and
         standard deviation over the seeds of each of `FIGURES`, the accuracy of each seed, the settings, what "auto"
-        chose, and `difference` (`paired_difference`).
+        chose, the seeds whose student `diverged`, and `difference` (`paired_difference`).
     """
     by_method = {method: [run for run in runs if run.method == method] for method in methods}
     correct = {method: np.stack([run.correct for run in of_method]) for method, of_method in by_method.items()}
@@ -94,6 +104,9 @@ def summarise(runs: Sequence[Run], methods: Sequence[str], reference: str) -> di
             figures["difference"] = paired_difference(correct[method], correct[reference])
         figures["settings"] = {k: v for k, v in of_method[0].figures["settings"].items() if k != "seed"}
         chosen = [trial for run in of_method for trial in run.figures.get("auto_trials", ()) if trial.get("chosen")]
+        diverged = [run.seed for run in of_method if "rows_not_finite" in run.figures]
+        if diverged:
+            figures["diverged"] = diverged
         if chosen:
             figures["chosen"] = [{k: v for k, v in trial.items() if k != "chosen"} for trial in chosen]
         table[method] = figures

@@ -125,8 +125,10 @@ def _train(task: Task, method: Method, config: LELPConfig, settings: dict[str, A
         trainer = train_student(task, method, config)
         seconds = time.perf_counter() - start
         prediction = trainer.predict(task.evaluation)
-    logits = np.asarray(prediction.predictions, dtype=np.float32)
+    logits = np.array(prediction.predictions, dtype=np.float32)
     labels = np.asarray(prediction.label_ids, dtype=np.int64)
+    diverged = ~np.isfinite(logits).all(-1)
+    logits[diverged] = 0.0  # such a student tells no class from another: it counts, as its method's risk
     figures = {
         **few_class_metrics(logits, labels, _teacher_logits(task)),
         "train_seconds": seconds,
@@ -138,6 +140,9 @@ def _train(task: Task, method: Method, config: LELPConfig, settings: dict[str, A
         "device": str(config.device),
         "settings": _final_settings(settings, trainer.args),
     }
+    if diverged.any():
+        figures["rows_not_finite"] = int(diverged.sum())
+        logger.warning(f"{method.name} with seed {config.seed} diverged: its logits are NaN or infinite.")
     return Run(method.name, config.seed, figures, logits, labels)
 
 

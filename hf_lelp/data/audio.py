@@ -4,10 +4,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from transformers import SequenceFeatureExtractor
 
 PCM_RANGE = 2**15  # of samples of 16 bits
+LONGEST_WINDOW = 2**16  # in samples
 LOUDEST = 100.0  # standardised samples may go far beyond 1, but not so far
 
 
@@ -30,6 +32,35 @@ def process_audio(
     samples = [to_samples(sound, rate)[:max_length] for sound in sounds]
     encoded = processing_class(samples, sampling_rate=rate)  # type: ignore[operator]
     return {name: [np.asarray(value) for value in values] for name, values in encoded.items()}
+
+
+def fewest_samples(model: Any) -> int | None:
+    """Return how many samples a model needs; `None` where it reads none, or does not tell.
+
+    Below that number its convolutions give no frame. A batch then fails; or, beside longer sounds, the row is NaN.
+    """
+    frames = getattr(model, "_get_feat_extract_output_lengths", None)
+    if frames is None or getattr(model, "main_input_name", None) != "input_values":
+        return None
+    return int((frames(torch.arange(LONGEST_WINDOW)) >= 1).int().argmax())
+
+
+def check_samples(sounds: Sequence[NDArray[Any]], fewest: int | None) -> None:
+    """Refuse sounds that are too short for a model.
+
+    Args:
+        sounds: input of each row of a batch, (n,).
+        fewest: see `fewest_samples`.
+
+    Raises:
+        ValueError: naming the first row with too few samples.
+    """
+    short = [row for row, sound in enumerate(sounds) if fewest is not None and len(sound) < fewest]
+    if short:
+        raise ValueError(
+            f"Row {short[0]} of a batch has {len(sounds[short[0]])} samples, and the student's model needs {fewest} or"
+            " more for an answer. Drop the row, or pad its sound with silence."
+        )
 
 
 def to_samples(sound: Any, sampling_rate: int) -> NDArray[np.float32]:

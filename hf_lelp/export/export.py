@@ -17,7 +17,7 @@ from transformers.utils import CONFIG_NAME
 from hf_lelp.classifiers import class_names, load_processor
 from hf_lelp.cli.data import DataArguments, load_data
 from hf_lelp.cli.options import Program
-from hf_lelp.data.columns import resolve_input_columns
+from hf_lelp.data.columns import check_noted_columns, resolve_input_columns
 from hf_lelp.data.encoding import batches
 from hf_lelp.data.labels import NO_LABEL, resolve_classes
 from hf_lelp.data.rows import column_values
@@ -104,6 +104,7 @@ def export(arguments: ExportArguments) -> dict[str, Any]:
     limit = max_tokens(processing_class, model, arguments.max_length)
     train, held_out = load_data(arguments, arguments.seed)
     columns = resolve_input_columns(held_out, arguments.input_columns, arguments.label_column)
+    check_noted_columns(model.config, columns)
     labels = _labels(model, held_out, arguments.label_column)
 
     def inputs_of(dataset: Dataset, rows: int = BATCH_SIZE) -> Iterator[dict[str, torch.Tensor]]:

@@ -205,6 +205,8 @@ def _exported(model: PreTrainedModel, batches: Sequence[Batch]) -> torch.export.
     longest = max(batches, key=lambda batch: next(iter(batch.values()))[0].numel())
     # Two rows: torch.export takes a size of one for a constant.
     sample = {name: torch.cat([value[:1]] * 2) for name, value in longest.items()}
+    # And two tokens: a decoder may have read rows of one alone.
+    sample = {name: value.repeat(1, 2) if value.shape[1:] == (1,) else value for name, value in sample.items()}
     free = torch.export.Dim.DYNAMIC
     shapes = {name: {axis: free for axis in range(2 if value.dim() == 2 else 1)} for name, value in sample.items()}
     cached = getattr(model.config, "use_cache", None)

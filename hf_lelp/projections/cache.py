@@ -17,7 +17,7 @@ from hf_lelp.data.columns import EMBEDDING_COLUMN, LOGITS_COLUMN, PROJECTIONS_CO
 from hf_lelp.data.rows import mapped_anew, split_rows
 from hf_lelp.projections.class_projections import ClassProjections
 from hf_lelp.projections.principal_directions import Moments
-from hf_lelp.storage.files import remove_leftovers
+from hf_lelp.storage.files import check_writable, remove_leftovers
 from hf_lelp.storage.shards import (
     SHARD_ROWS,
     Progress,
@@ -103,6 +103,7 @@ def _over_processes(moments: list[Moments]) -> list[Moments]:
 
 
 def _save(fitted: ClassProjections, folder: Path) -> None:
+    check_writable(folder.parent)
     folder.parent.mkdir(parents=True, exist_ok=True)
     remove_leftovers(folder.parent)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".") as temporary:

@@ -17,12 +17,13 @@ import numpy as np
 import pyarrow as pa
 import xxhash
 from accelerate import PartialState
+from accelerate.utils import gather_object
 from datasets import Dataset
 from datasets.table import MemoryMappedTable, concat_tables
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
-from hf_lelp.storage.files import read_json, remove_leftovers, write_atomically, write_json
+from hf_lelp.storage.files import check_writable, read_json, remove_leftovers, write_atomically, write_json
 
 SHARD_ROWS = 2048
 
@@ -96,14 +97,17 @@ def make_missing_shards(
 
     Returns:
         The number of rows that this process made.
+
+    Raises:
+        ValueError: if something is missing and nothing can be written to the folder; see also `check_same_files` and
+            `check_all_there`.
     """
     state = PartialState()
     folder = files[0].parent
-    folder.mkdir(parents=True, exist_ok=True)
+    check_same_files([f"{folder.name}/{file.name}" for file in files])
     if state.is_main_process:
         remove_leftovers(folder)
     places = {file: place for place, file in reversed([*enumerate(files)])}
-    # Divide all files, not just those still missing: another process may have finished one by now.
     of_share = [*dict.fromkeys(files)][share[0] :: share[1]]
     mine = of_share[state.process_index :: state.num_processes]
     record = read_record(folder)
@@ -111,6 +115,11 @@ def make_missing_shards(
     if whole is not None:
         for place in {places[file] for file in mine} - {*missing}:
             whole(place)
+    # Each process has looked at a share of all files. What all of them miss is divided anew.
+    missing = sorted(gather_object(missing))[state.process_index :: state.num_processes]
+    if missing:
+        check_writable(folder)
+        folder.mkdir(parents=True, exist_ok=True)
     total = sum(rows[place] for place in missing)
     quiet = not (missing and state.is_main_process)
     with tqdm(total=total, desc=description, unit="row", disable=quiet, delay=1) as progress:
@@ -119,12 +128,45 @@ def make_missing_shards(
             if whole is not None:
                 whole(place)
     state.wait_for_everyone()
+    check_all_there(of_share)
     if state.is_main_process:
         stamps = {file.name: _stamp(file) for file in of_share}
         if not stamps.items() <= record.items():
             with suppress(OSError):  # the record only saves time, and a cache may be read-only
                 write_json(folder / RECORD_NAME, read_record(folder) | stamps, indent=0)
     return total
+
+
+def check_same_files(names: Sequence[str]) -> None:
+    """Check that all processes of a launch name the same files, and so read the same rows.
+
+    Raises:
+        ValueError: in every process, if they do not.
+    """
+    digests = gather_object([xxhash.xxh3_128_hexdigest("\n".join(names).encode())])
+    others = [process for process, digest in enumerate(digests) if digest != digests[0]]
+    if others:
+        raise ValueError(
+            f"The processes {', '.join(map(str, others))} do not read the rows of process 0, or run another teacher:"
+            " their columns have other names. Give every process of a launch the same rows in the same order, the same"
+            " seed where rows are drawn, and the same teacher."
+        )
+
+
+def check_all_there(files: Sequence[Path]) -> None:
+    """Check that every process of a launch sees all files, after they were made.
+
+    Raises:
+        ValueError: in every process, if one of them does not.
+    """
+    absent = gather_object([sum(not file.exists() for file in files)])
+    blind = [process for process, count in enumerate(absent) if count]
+    if blind:
+        raise ValueError(
+            f"The processes {', '.join(map(str, blind))} do not see all files in {files[0].parent} that the others have"
+            " made: it is another folder there. Set columns_cache_dir to one that all processes share, or run the pass"
+            " in shares (hf-lelp teacher-pass)."
+        )
 
 
 def open_shards(files: Sequence[Path]) -> Dataset:

@@ -73,6 +73,7 @@ class StudentCard:
         classes: names of the C classes.
         num_subclasses: S if the final layer has S·C rows, which takes code to load; 1 for a plain model.
         adapter: whether it is saved as an adapter of PEFT, beside the model that it adapts.
+        not_finite_at: the first step of its training whose loss was NaN or infinite.
         grey: whether it reads images of one channel; `pipeline` makes three.
         settings: of method and training, by name.
         results: figures by model, as `distill` makes them.
@@ -93,6 +94,7 @@ class StudentCard:
     classes: list[str]
     num_subclasses: int = 1
     adapter: bool = False
+    not_finite_at: int | None = None
     grey: bool = False
     settings: dict[str, Any] = field(default_factory=dict)
     results: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -132,6 +134,7 @@ class StudentCard:
             needs_code=self.num_subclasses > 1,
             num_subclasses=self.num_subclasses,
             adapter=self.adapter,
+            not_finite_at=self.not_finite_at,
             grey=self.grey,
             max_length=self.max_length,
             evaluation=self._evaluated_on() if measured & {*QUALITY, "examples_per_second"} else None,

@@ -7,7 +7,7 @@ from typing import Any, cast
 import torch
 import transformers
 from transformers import PreTrainedModel
-from transformers.utils import SAFE_WEIGHTS_INDEX_NAME
+from transformers.utils import ADAPTER_CONFIG_NAME, CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME
 
 from hf_lelp.classifiers import AUTO_CLASSES, auto_class, check_weights, load_config
 from hf_lelp.storage.checksums import check_checksums
@@ -24,13 +24,15 @@ def load_student(name_or_path: str | os.PathLike[str], **kwargs: Any) -> PreTrai
 
     Raises:
         ValueError: if files of the folder are damaged (see `check_checksums`) or missing, or config.json names no
-            classifier of the installed transformers.
+            classifier of the installed transformers, or it is an adapter of PEFT alone.
     """
     name_or_path = os.path.expanduser(name_or_path)
     folder = Path(name_or_path)
     if not folder.is_dir():
         return _load_student(name_or_path, **kwargs)
     check_checksums(folder)
+    if (folder / ADAPTER_CONFIG_NAME).exists() and not (folder / CONFIG_NAME).exists():
+        load_config(name_or_path)  # says what to do with an adapter
     try:
         _check_index(folder / SAFE_WEIGHTS_INDEX_NAME)
         return _load_student(name_or_path, **kwargs)

@@ -107,7 +107,9 @@ class RowsOnce:
     def whole(self, place: int) -> None:
         """Give a shard its sidecar, if it has none, and remove its part."""
         file = self._files[place]
-        file.with_suffix(PART).unlink(missing_ok=True)
+        part = file.with_suffix(PART)
+        if part.exists():  # a cache may be read-only: to remove what is not there fails too
+            part.unlink()
         if self._writable and not has_sidecar(file):
             try:
                 write_sidecar(file, self._keys(place))

@@ -25,6 +25,7 @@ def card_of(
     max_length: int | None,
     measured: dict[str, float],
     origins: Origins | None = None,
+    not_finite_at: int | None = None,
 ) -> StudentCard:
     """Make the card of a trainer's student as of now.
 
@@ -36,6 +37,7 @@ def card_of(
         max_length: tokens after which an input was cut.
         measured: figures of the student as it is now.
         origins: of the training rows; `None` where all are the data's own.
+        not_finite_at: the first step whose loss was not finite.
     """
     model = trainer.accelerator.unwrap_model(trainer.model)
     adapter = hasattr(model, "get_base_model")  # wrapped by PEFT
@@ -64,6 +66,7 @@ def card_of(
         classes=[str(name) for name in (model.config.id2label or {}).values()],
         num_subclasses=getattr(model.config, "num_subclasses", 1),
         adapter=adapter,
+        not_finite_at=not_finite_at,
         grey=isinstance(processor, BaseImageProcessor) and channels_of(processor) == 1,
         settings=settings,
         results={method: figures},

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_lelp.classifiers import check_model, load_config, load_processor, processor_part
 from hf_lelp.config import LELPConfig
+from hf_lelp.data.audio import fewest_samples
 from hf_lelp.data.checks import check_rows, check_tokens
 from hf_lelp.data.columns import KIND_COLUMN, TEACHER_COLUMNS, RunColumns
 from hf_lelp.data.encoding import Processor, input_name
@@ -44,6 +45,7 @@ class PreparedRun:
         student: as given, or as loaded; `None` where `model_init` makes it.
         collated: whether the user's own data collator makes the batches; it may then make inputs too.
         vocabulary: how many tokens the student embeds, where known.
+        fewest_samples: how many samples of a sound the student needs, where known.
         train: with the student's inputs, labels and the teacher's columns.
         evaluation: with the student's inputs and labels; a dataset, several by name, or none.
         targets: training data with the teacher's columns, made or given; `None` with `alpha` 1, or where the training
@@ -63,6 +65,7 @@ class PreparedRun:
     student: PreTrainedModel | None
     collated: bool
     vocabulary: int | None
+    fewest_samples: int | None
     train: Any
     evaluation: Any
     targets: Targets | None
@@ -92,6 +95,7 @@ class PreparedRun:
             max_length=self.max_length,
             classes=self.classes,
             vocabulary=self.vocabulary,
+            fewest_samples=self.fewest_samples,
         )
 
 
@@ -178,6 +182,7 @@ def prepare_run(
         evaluation=None,
         collated=collated,
         vocabulary=vocabulary_size(example) if hasattr(example, "config") else None,
+        fewest_samples=fewest_samples(example),
         targets=targets,
         projections=projections,
         teacher=_fingerprint_of(teacher, projections),

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from torch import nn
-from transformers import PreTrainedModel, SequenceFeatureExtractor, Trainer
+from transformers import PreTrainedModel, SequenceFeatureExtractor
 from transformers.trainer_utils import HubStrategy
 from transformers.utils import CONFIG_NAME
 
@@ -34,12 +34,13 @@ from hf_lelp.student.checkpoints import (
 from hf_lelp.student.heads import AuxiliaryHead, StudentHead
 from hf_lelp.student.modeling_lelp import SubclassHead
 from hf_lelp.training.card_facts import card_of
+from hf_lelp.training.finite_loss import FiniteLossMixin
 from hf_lelp.training.prepared_run import PreparedRun
 
 logger = logging.getLogger(__name__)
 
 
-class SavingMixin(Trainer):
+class SavingMixin(FiniteLossMixin):
     """The part of `LELPTrainer` that writes a student and reads it again."""
 
     args: LELPConfig
@@ -110,6 +111,7 @@ class SavingMixin(Trainer):
             else self.prepared.max_length,
             measured=self._measured.get(self.state.global_step, {}),
             origins=self.prepared.origins,
+            not_finite_at=self._not_finite_at,
         )
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
@@ -148,6 +150,7 @@ class SavingMixin(Trainer):
         with new_files(folder, last=CONFIG_NAME) as temporary:
             with self.args.shown_as_published():  # training_args.bin goes to the Hub with the student
                 super()._save(str(temporary), state_dict)
+            (temporary / CARD_NAME).unlink(missing_ok=True)  # PEFT writes one, with the path of its model
             if self.projections is not None:
                 self.projections.save_pretrained(temporary / PROJECTIONS_FOLDER)
             if self.is_in_train:
@@ -222,6 +225,8 @@ class SavingMixin(Trainer):
 
     def _load_best_model(self) -> None:
         super()._load_best_model()
+        if self._not_finite_at is not None and (self.state.best_global_step or 0) < self._not_finite_at:
+            self._not_finite_at = None
         # The last figures are of another model.
         self._measured = {self.state.global_step: self._measured.get(self.state.best_global_step or -1, {})}
         if self.state.best_model_checkpoint is not None:

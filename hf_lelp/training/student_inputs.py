@@ -8,6 +8,7 @@ from accelerate import PartialState
 from datasets import Dataset, IterableDataset
 from transformers import PreTrainedTokenizerBase
 
+from hf_lelp.data.audio import check_samples
 from hf_lelp.data.columns import TEACHER_COLUMNS, RunColumns, is_prepared
 from hf_lelp.data.encoding import Processor, encode, input_name
 from hf_lelp.data.labels import Classes, in_order_of
@@ -24,6 +25,7 @@ def student_columns(
     max_length: int | None,
     classes: Classes,
     vocabulary: int | None = None,
+    fewest_samples: int | None = None,
 ) -> AnyDataset:
     """Make the student's inputs and `labels` (class indices); the teacher's columns stay, all others go.
 
@@ -39,10 +41,11 @@ def student_columns(
         max_length: see `encode`.
         classes: of the run.
         vocabulary: how many tokens the student embeds, where known.
+        fewest_samples: how many samples of a sound it needs, where known.
 
     Raises:
         ValueError: if it is unclear which column to read, a text is no string or has a token that the student does not
-            embed, a label is no class, or two columns of labels differ.
+            embed, a sound is too short for it, a label is no class, or two columns of labels differ.
     """
     transform = transform_of(dataset)
     if isinstance(transform, OnTheFly):
@@ -58,7 +61,8 @@ def student_columns(
     if isinstance(dataset, Dataset) and transform is None:
         dataset, label_column = _with_one_label_column(dataset, label_column, classes)
     encode_labels = _label_encoder(dataset, label_column, classes)
-    encode_rows = _row_encoder(processing_class, inputs, max_length, vocabulary, label_column, encode_labels)
+    limits = (max_length, vocabulary, fewest_samples)
+    encode_rows = _row_encoder(processing_class, inputs, limits, label_column, encode_labels)
     present = column_names(dataset)
     removed = [label_column] if prepared else [name for name in present if name not in TEACHER_COLUMNS]
     removed = [name for name in removed if name in present]
@@ -84,7 +88,15 @@ def student_columns(
     if transform is None:
         dataset = dataset.select_columns([*inputs, *kept])
     return dataset.with_transform(
-        OnTheFly(processing_class, inputs, max_length, kept, transform, vocabulary=vocabulary)
+        OnTheFly(
+            processing_class,
+            inputs,
+            max_length,
+            kept,
+            transform,
+            vocabulary=vocabulary,
+            fewest_samples=fewest_samples,
+        )
     )
 
 
@@ -113,19 +125,21 @@ def _encode(
     columns: Sequence[str],
     max_length: int | None,
     vocabulary: int | None,
+    fewest_samples: int | None,
 ) -> dict[str, list[Any]]:
-    """Encode a batch as the student's inputs; refuse tokens that it does not embed."""
+    """Encode a batch as the student's inputs; refuse tokens that it does not embed, and sounds too short for it."""
     encoded = encode(processing_class, batch, columns, max_length)
     if isinstance(processing_class, PreTrainedTokenizerBase):
         check_vocabulary(processing_class, encoded["input_ids"], vocabulary)
+    if fewest_samples is not None:
+        check_samples(encoded[input_name(processing_class)], fewest_samples)
     return encoded
 
 
 def _row_encoder(
     processing_class: Processor | None,
     inputs: Sequence[str],
-    max_length: int | None,
-    vocabulary: int | None,
+    limits: tuple[int | None, int | None, int | None],
     label_column: str,
     encode_labels: Callable[[Iterable[Any]], list[int]],
 ) -> Callable[[dict[str, Any], list[int]], dict[str, Any]]:
@@ -136,7 +150,7 @@ def _row_encoder(
         encoded: dict[str, Any] = {}
         if inputs and processing_class is not None:
             try:
-                encoded = _encode(processing_class, batch, inputs, max_length, vocabulary)
+                encoded = _encode(processing_class, batch, inputs, *limits)
             except ValueError as error:
                 raise ValueError(f"Rows {rows[0]} to {rows[-1]} of the dataset: {error}") from error
         return encoded | ({"labels": encode_labels(batch[label_column])} if label_column in batch else {})
@@ -201,6 +215,7 @@ class OnTheFly:
         wanted: names of the model's arguments, to let through; `None` lets all but `columns` through.
         apart: columns that are read apart from the rows, and stay out of them.
         vocabulary: how many tokens the student embeds, where known.
+        fewest_samples: how many samples of a sound the student needs, where known.
     """
 
     processing_class: Processor | None
@@ -211,12 +226,14 @@ class OnTheFly:
     wanted: Collection[str] | None = None
     apart: Collection[str] = ()
     vocabulary: int | None = None
+    fewest_samples: int | None = None
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Make the student's inputs for a batch of rows, and add the kept columns."""
         rows = dict(batch if self.transform is None else self.transform(dict(batch)))
         if self.columns and self.processing_class is not None and input_name(self.processing_class) not in rows:
-            rows |= _encode(self.processing_class, rows, self.columns, self.max_length, self.vocabulary)
+            limits = (self.max_length, self.vocabulary, self.fewest_samples)
+            rows |= _encode(self.processing_class, rows, self.columns, *limits)
         rows |= {name: batch[name] for name in self.kept if name not in self.apart}
         wanted = {*rows} - {*self.columns} if self.wanted is None else {*self.wanted, *self.kept}
         return {name: values for name, values in rows.items() if name in wanted and name not in self.apart}

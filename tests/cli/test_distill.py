@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,16 @@ def test_every_method_is_trained_evaluated_saved_and_shown(
         for name, value in expected.items():
             assert results["results"][method][name] == pytest.approx(value, abs=1e-4)
     assert results["results"]["teacher"]["accuracy"] > 0.8
+
+
+def test_a_student_that_diverged_has_dashes_and_ends_nothing(
+    assets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    found = distill(arguments(assets, method=["direct"]), config(tmp_path, learning_rate=1e38))["results"]
+    assert "direct gave logits that are not finite (NaN or infinite), and has no figures" in caplog.text
+    assert "accuracy" not in found["direct"] and found["teacher"]["accuracy"] > 0.5
+    assert re.search(r"\| direct +\| +– \| +– \| +– \| +– \|", capsys.readouterr().out)
+    assert "the loss of its training was NaN or infinite" in (tmp_path / "out" / "README.md").read_text()
 
 
 def test_one_method_is_saved_in_the_output_folder_itself(assets: Path, tmp_path: Path) -> None:

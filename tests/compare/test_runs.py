@@ -24,6 +24,7 @@ from safetensors.numpy import load_file, save_file
 
 from hf_lelp.compare import methods
 from hf_lelp.compare import run as one_run
+from hf_lelp.compare.report import comparison_table, summarise
 from hf_lelp.compare.run import Run, run_or_read, task_fingerprint
 from hf_lelp.compare.runs import run_all
 from hf_lelp.compare.task import Task
@@ -104,6 +105,21 @@ def test_the_figures_are_those_of_the_student_on_the_evaluation_rows(tmp_path: P
     assert (settings["kind"], settings["temperature"], settings["num_subclasses"]) == ("lelp", 2, 2)
     assert settings["learning_rate"] == 0.1 and settings["subclass_temperature"] == 1
     json.dumps(settings)
+
+
+def test_a_student_that_diverged_ends_nothing_and_counts(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    methods = ["kd", "kd:learning_rate=1e38"]
+    runs = run_all(LOADERS, methods, [0], tmp_path)["one"]
+    assert "kd:learning_rate=1e38 with seed 0 diverged" in caplog.text
+    good, bad = runs
+    assert bad.figures["rows_not_finite"] == 64 and not bad.logits.any() and "rows_not_finite" not in good.figures
+    assert bad.figures["accuracy"] == bad.correct.mean() == (bad.labels == 0).mean()
+    assert_same_runs({"one": runs}, run_all(LOADERS, methods, [0], tmp_path))
+    summary = summarise(runs, methods, "kd")
+    assert summary["methods"]["kd:learning_rate=1e38"]["diverged"] == [0]
+    assert "Diverged, and counted as always giving the first class: kd:learning_rate=1e38 with seed 0." in (
+        comparison_table(summary)
+    )
 
 
 def test_rows_without_a_label_are_neither_right_nor_wrong() -> None:

@@ -1,5 +1,9 @@
-"""The same seed gives the same targets: to the last bit in one process, after a restart and in all of a launch."""
+"""The same seed gives the same targets: to the last bit in one process, after a restart and in all of a launch.
 
+The processes of a launch have seeds of their own: the first one's counts.
+"""
+
+import json
 import os
 import subprocess
 import sys
@@ -37,5 +41,10 @@ def test_one_process_two_and_restarts_give_the_same_targets(tmp_path: Path) -> N
     one, other = found(tmp_path / "two", 3, [*LAUNCH, "--main_process_port", str(free_port())], hash_seed=3)
     assert one.tobytes() == other.tobytes()
     np.testing.assert_allclose(one, first, rtol=0, atol=1e-5)  # the sums of a fit, in two parts, are rounded otherwise
+    said = [json.loads((tmp_path / "two" / f"said-{rank}.json").read_text()) for rank in (0, 1)]
+    assert all(said[0][name] == said[1][name] for name in ("settings", "rows"))
+    assert "train one student with other settings: temperature is 1.0, 2.0." in said[0]["settings"]
+    assert "The processes 1 do not read the rows of process 0" in said[0]["rows"]
+    assert all("The processes 1 do not see all files in" in of["cache"] for of in said)  # the one file is process 0's
     (another,) = found(tmp_path / "one", seed=4)
     assert np.abs(another - first).max() > 1e-2

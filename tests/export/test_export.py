@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import runs
 import tiny
 import torch
 from datasets import ClassLabel, Dataset
@@ -26,6 +27,7 @@ from hf_lelp.export.plain import fit_linear, plain_student
 from hf_lelp.export.runtimes import load_onnx, load_torch_export, save_int8, save_onnx, save_torch_export, torch_runtime
 from hf_lelp.student.card import StudentCard
 from hf_lelp.student.heads import place_student_head, student_head
+from hf_lelp.student.loading import load_student
 
 S = 4
 Batches = list[dict[str, torch.Tensor]]
@@ -153,6 +155,16 @@ class TestRuntimes:
                 logits = runtime.run(inputs)
                 assert logits.shape == (rows, 2)
                 np.testing.assert_allclose(logits, class_logits(model, inputs), atol=1e-4)
+
+    def test_a_decoder_whose_samples_have_one_token(self, tmp_path: Path) -> None:
+        model, one = student("gpt2"), batches(["good", "bad"], "gpt2")
+        assert one[0]["input_ids"].shape == (2, 1)
+        more = batches(tiny.texts(5), "gpt2")
+        for runtime in (
+            save_torch_export(model, one, tmp_path / "model.pt2"),
+            save_onnx(model, one, tmp_path / "model.onnx"),
+        ):
+            np.testing.assert_allclose(runtime.run(more), class_logits(model, more), atol=1e-4)
 
     def test_one_output_called_logits(self, exported: tuple[Any, ...]) -> None:
         _, _, folder = exported
@@ -345,6 +357,19 @@ class TestCommand:
             PROGRAM.main(["student", *options], "hf-lelp export")
         usage, told = capsys.readouterr().err.splitlines()
         assert ended.value.code == 2 and usage.startswith("usage: hf-lelp export [STUDENT]") and message in told
+
+    def test_a_student_of_two_columns_is_not_given_one(self, tmp_path: Path) -> None:
+        data = runs.data(24)
+        two = data.rename_column("text", "first").add_column("second", data["text"])
+        args = runs.config(tmp_path, input_columns=["first", "second"], teacher_input_columns=["first"])
+        run = runs.trainer(args, train_dataset=two)
+        run.save_model()
+        data.to_csv(tmp_path / "data.csv")
+        arguments = {"student": args.output_dir, "eval_file": f"{tmp_path}/data.csv", "to": ["torch"]}
+        with pytest.raises(ValueError, match="reads two columns, in training first and second, and was given text"):
+            export(ExportArguments(**arguments, output_dir=str(tmp_path / "exported")))
+        one = runs.trainer(runs.config(tmp_path), model=load_student(args.output_dir), train_dataset=data)
+        assert not hasattr(one.model.config, "input_columns")
 
     def test_refusal_is_one_line(self, tmp_path: Path) -> None:
         folder = self.saved(student(spread=2.0), tmp_path)

@@ -130,6 +130,26 @@ def test_every_command_looks_first_whether_it_can_write(small_disk: Path) -> Non
         trainer.train()
 
 
+def test_a_complete_cache_that_is_read_only_serves_the_command_too(small_disk: Path, tmp_path: Path) -> None:
+    for name, model in (("teacher", runs.teacher_model()), ("student", runs.student())):
+        model.save_pretrained(tmp_path / name)
+        tiny.tokenizer().save_pretrained(tmp_path / name)
+    runs.data(60).to_parquet(tmp_path / "train.parquet")
+    arguments = DistillArguments(
+        train_file=str(tmp_path / "train.parquet"),
+        student_model=str(tmp_path / "student"),
+        teacher_model=str(tmp_path / "teacher"),
+    )
+    config = runs.config(tmp_path, columns_cache_dir=str(small_disk / "columns"), max_steps=1)
+    first = distill(arguments, config)["results"]
+    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+    again = distill(arguments, config)["results"]
+    assert again["lelp"]["accuracy"] == first["lelp"]["accuracy"]
+    config.num_subclasses = 3  # which takes other projections
+    with pytest.raises(ValueError, match=r"Nothing can be written to .*projections .Read-only"):
+        distill(arguments, config)
+
+
 class TestVanishedFolders:
     def test_the_cache_of_columns_while_a_student_trains(self, tmp_path: Path) -> None:
         whole = runs.trainer(runs.config(tmp_path))

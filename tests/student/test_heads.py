@@ -10,7 +10,13 @@ import tiny
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import AutoModelForSequenceClassification, BertConfig, BertForMaskedLM, PreTrainedModel
+from transformers import (
+    AutoModelForSequenceClassification,
+    BertConfig,
+    BertForMaskedLM,
+    BertForSequenceClassification,
+    PreTrainedModel,
+)
 
 from hf_lelp.storage.checksums import WEIGHTS, write_checksums
 from hf_lelp.student.heads import (
@@ -197,6 +203,26 @@ def test_a_plain_model_has_no_head_to_switch() -> None:
     model = plain_model("bert")
     with all_logits(student_head(model)):
         assert logits_of(model).shape == (5, C)
+
+
+class WithAnother(BertForSequenceClassification):
+    """A classifier with a layer for another task, of the same size, beside its own and after it."""
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__(config)
+        self.language = torch.nn.Linear(config.hidden_size, C)
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_another_layer_of_the_same_size_is_no_twin(training: bool) -> None:
+    model = WithAnother(plain_model("bert").config).train(training)
+    expected = logits_of(model.eval())
+    model.train(training)
+    place_student_head(model, S, "auxiliary")
+    assert model.training == training and type(model.language) is torch.nn.Linear
+    assert isinstance(model.classifier, AuxiliaryHead) and torch.equal(logits_of(model.eval()), expected)
+    with all_logits(student_head(model)):
+        assert logits_of(model).shape == (5, C + S * C)
 
 
 def test_a_model_without_a_final_linear_layer() -> None:

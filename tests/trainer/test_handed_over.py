@@ -192,3 +192,19 @@ class TestModels:
             ValueError, match="A Wav2Vec2Processor has no image_processor, which makes the inputs of a vit"
         ):
             runs.trainer(runs.config(tmp_path), **given, processing_class=sounds)
+
+
+def test_the_card_of_an_adapter_is_ours_and_a_readme_of_the_user_s_stays(tmp_path: Path) -> None:
+    peft = pytest.importorskip("peft")
+    runs.student().save_pretrained(tmp_path / "base")
+    lora = peft.LoraConfig(task_type="SEQ_CLS", r=2, target_modules=["query", "value"])
+    model = peft.get_peft_model(load_student(tmp_path / "base"), lora)
+    run = runs.trainer(runs.config(tmp_path, student_head="auxiliary"), model=model)
+    run.save_model()
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "It is an adapter of PEFT" in card and str(tmp_path) not in card
+    (tmp_path / "out" / "README.md").write_text("mine")
+    run.save_model()
+    assert (tmp_path / "out" / "README.md").read_text() == "mine"
+    with pytest.raises(ValueError, match=r"out holds an adapter of PEFT alone.*merge_and_unload"):
+        load_student(tmp_path / "out")

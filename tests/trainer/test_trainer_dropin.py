@@ -265,6 +265,18 @@ def test_a_search_from_plain_distillation_to_subclasses(tmp_path: Path) -> None:
     assert len({*losses}) == 2
 
 
+def test_a_model_that_diverged_ends_no_search(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    pytest.importorskip("optuna").logging.set_verbosity("CRITICAL")
+    rates = [1e38, 0.1]
+    search = runs.trainer(runs.config(tmp_path), model_init=lambda: runs.student(), eval_dataset=runs.data())
+    best = search.hyperparameter_search(
+        lambda trial: {"learning_rate": rates[trial.number]}, n_trials=2, direction="maximize", backend="optuna"
+    )
+    assert best.run_id == "1" and 0 < best.objective < 4
+    assert "The metrics of this evaluation are not known" in caplog.text
+    assert len([record for record in caplog.records if "training loss is not finite" in record.message]) == 1
+
+
 def test_model_init_is_looked_at_first(tmp_path: Path) -> None:
     tokenizer = tiny.tokenizer()
     tokenizer.model_max_length = 10**30

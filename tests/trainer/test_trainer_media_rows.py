@@ -118,6 +118,24 @@ def test_a_sound_shorter_than_the_teacher_s_window(kind: str, tmp_path: Path) ->
         sound_run(tmp_path, sounds(lambda samples: samples[:5]), guide)
 
 
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_sound_shorter_than_the_student_s_window(streamed: bool, tmp_path: Path) -> None:
+    data = sounds(lambda samples: samples[:25]).select_columns(["audio", "label"])
+    run = LELPTrainer(
+        model=tiny_media.wav2vec2(),
+        args=runs.config(tmp_path, alpha=1, input_columns=["audio"], max_steps=12),
+        train_dataset=data.to_iterable_dataset() if streamed else data,
+        eval_dataset=data,
+        processing_class=tiny_media.wave_extractor(),
+    )
+    named = "Rows 0 to .* of the dataset" if streamed else f"Row {BAD} of the dataset cannot be read"
+    for go in (run.train, *(() if streamed else (run.evaluate,))):
+        with pytest.raises(
+            ValueError, match=f"{named}: Row .* of a batch has 25 samples, and the student's model needs 45"
+        ):
+            go()
+
+
 def sound_run(folder: Path, data: Dataset, guide: Teacher, **settings: Any) -> LELPTrainer:
     return LELPTrainer(
         model=tiny_media.ast(),
