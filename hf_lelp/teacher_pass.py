@@ -61,7 +61,9 @@ def run_share(arguments: PassArguments, config: LELPConfig) -> None:
     if config.alpha == 1:
         raise ValueError("alpha=1 leaves nothing to distil: no teacher is run.")
     train, evaluation = load_data(arguments, config.seed)
-    teacher = load_aligned_teacher(expand(str(arguments.teacher_model)), None, config, train, None).teacher
+    teacher = load_aligned_teacher(
+        expand(str(arguments.teacher_model)), None, config, train, None, [evaluation]
+    ).teacher
     assert teacher is not None
     if arguments.merge is not None:
         merge_shares([train, evaluation], teacher, arguments.merge, config.columns_cache_dir, config.columns_dtype)

@@ -29,6 +29,7 @@ from hf_lelp.losses import distillation_loss, label_loss, subclass_loss, subclas
 from hf_lelp.projections.class_projections import ClassProjections
 from hf_lelp.projections.subclass_scores import SubclassScores
 from hf_lelp.student.heads import AuxiliaryHead, StudentHead, all_logits, place_student_head, student_head, take_classes
+from hf_lelp.student.inputs import StudentInputs
 from hf_lelp.teacher.class_order import AlignedTeacher
 from hf_lelp.teacher.protocol import TeacherLike
 from hf_lelp.training.auto_settings import choose_settings, fit_student, student_maker
@@ -89,7 +90,7 @@ class LELPTrainer(DataloadingMixin, SavingMixin):
 
     Args:
         model: the student: Hub id, folder, or a model. An id or folder is loaded in float32, with a classification
-            layer for the data's classes.
+            layer for the data's classes. "new:2x128" makes a BERT of 2 layers × 128 with the teacher's tokenizer.
         args: settings; see `LELPConfig`.
         data_collator: as in Trainer; must keep the rows and their order. It does not see the teacher's columns of a
             `datasets.Dataset`, which are added after it. Those of other datasets it must let through.
@@ -230,6 +231,8 @@ class LELPTrainer(DataloadingMixin, SavingMixin):
         take_classes(model, self.prepared.classes.num_labels, self.prepared.classes.names)
         num_subclasses = int(args.num_subclasses) if args.alpha < 1 else 1
         place_student_head(model, num_subclasses, args.student_head, float(args.temperature))
+        run, recipe = self.prepared, StudentInputs.of(model.config).recipe
+        StudentInputs(run.columns.inputs, run.columns.label, run.max_length, recipe).write(model.config)
 
     def call_model_init(self, trial: Any = None) -> PreTrainedModel:
         """As in Trainer, with the student's head placed on what `model_init` returns."""

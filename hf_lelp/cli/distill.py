@@ -3,6 +3,7 @@
 import copy
 import time
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,11 @@ from accelerate import PartialState
 from datasets import Dataset
 from huggingface_hub import upload_file
 
-from hf_lelp.classifiers import load_processor
 from hf_lelp.cli.data import FILE_FORMATS, DataArguments, expand, load_data
 from hf_lelp.cli.groups import alignment_of, group_names
 from hf_lelp.cli.options import Program
-from hf_lelp.cli.results import publish, say, size_and_speed
+from hf_lelp.cli.results import publish, say
+from hf_lelp.cli.speed import size_and_speed
 from hf_lelp.config import PREDICT_ALL_ROWS, LELPConfig, as_list
 from hf_lelp.data.columns import LOGITS_COLUMN, resolve_input_columns
 from hf_lelp.data.encoding import Processor
@@ -25,7 +26,8 @@ from hf_lelp.metrics import few_class_metrics
 from hf_lelp.storage.files import check_writable
 from hf_lelp.student.card import CARD_NAME, EvaluationData, StudentCard
 from hf_lelp.student.checkpoints import last_checkpoint
-from hf_lelp.teacher.class_order import AlignedTeacher, load_aligned_teacher
+from hf_lelp.student.loading import student_processor
+from hf_lelp.teacher.class_order import AlignedTeacher, load_aligned_teacher, processor_of_teacher
 from hf_lelp.teacher.columns import teacher_columns
 from hf_lelp.teacher.teacher import Teacher
 from hf_lelp.trainer import LELPTrainer
@@ -42,7 +44,10 @@ class DistillArguments(DataArguments):
         ValueError: if a model or the data is missing, or a method is unknown.
     """
 
-    student_model: str | None = field(default=None, metadata={"help": "The student: Hub id or folder."})
+    student_model: str | None = field(
+        default=None,
+        metadata={"help": "The student: Hub id, folder, or new:2x128, a new one of 2 layers x 128 units."},
+    )
     teacher_model: str | None = field(
         default=None, metadata={"help": "The fine-tuned teacher: Hub id or folder. Not needed for the method direct."}
     )
@@ -105,8 +110,9 @@ def distill(arguments: DistillArguments, config: LELPConfig) -> dict[str, Any]:
         columns = teacher_columns(inputs.evaluation, teacher, config.columns_cache_dir, dtype=config.columns_dtype)
         logits["teacher"] = column_values(columns.with_format("numpy"), LOGITS_COLUMN)
         assert isinstance(teacher, Teacher)  # _load made it
+        alike = next(student.max_length for student in students.values())
         size = size_and_speed(
-            teacher.model, teacher.processing_class, inputs.evaluation, teacher.input_columns, teacher.max_length
+            teacher.model, teacher.processing_class, inputs.evaluation, teacher.input_columns, teacher.max_length, alike
         )
         results = {"teacher": size, **results}
     labels = np.full(len(inputs.evaluation), NO_LABEL) if labels is None else labels
@@ -156,19 +162,21 @@ class _Student:
     folder: Path
     repo: str | None
     alignment: dict[str, Any] | None
+    max_length: int | None
 
 
 def _load(arguments: DistillArguments, config: LELPConfig) -> _Inputs:
     train, evaluation = load_data(arguments, config.seed)
     student = expand(arguments.student_model or "")
-    processing_class = load_processor(student)
+    teacher = None if arguments.teacher_model is None else expand(arguments.teacher_model)
+    processing_class = student_processor(student, partial(processor_of_teacher, teacher, None))
     columns = resolve_input_columns(train, config.input_columns, config.label_column, processing_class)
     if arguments.group_column not in (None, *train.column_names):
         raise ValueError(f"group_column={arguments.group_column}; the data has {', '.join(train.column_names)}.")
     say(f"data: {len(train):,} training and {len(evaluation):,} evaluation rows of {', '.join(columns)}")
     aligned = None
-    if arguments.teacher_model is not None:
-        aligned = load_aligned_teacher(expand(arguments.teacher_model), None, config, train, None)
+    if teacher is not None:
+        aligned = load_aligned_teacher(teacher, None, config, train, None, [evaluation])
     return _Inputs(train, evaluation, columns, student, processing_class, aligned)
 
 
@@ -207,14 +215,13 @@ def _train(method: str, arguments: DistillArguments, config: LELPConfig, inputs:
     prediction = trainer.predict(inputs.evaluation)
     # The total time of a resumed run is not known.
     figures = {"train_seconds": seconds} if resume is None else {}
-    figures |= size_and_speed(
-        trainer.model, inputs.processing_class, inputs.evaluation, inputs.columns, config.max_length
-    )
+    cut = trainer.prepared.max_length
+    figures |= size_and_speed(trainer.model, inputs.processing_class, inputs.evaluation, inputs.columns, cut, cut)
     with_groups = method == "lelp" and arguments.group_column is not None
     alignment = alignment_of(trainer, group_names(inputs.train, str(arguments.group_column))) if with_groups else None
     folder = Path(settings.output_dir)
     return _Student(
-        figures, prediction.predictions, prediction.label_ids, card, folder, trainer.hub_model_id, alignment
+        figures, prediction.predictions, prediction.label_ids, card, folder, trainer.hub_model_id, alignment, cut
     )
 
 

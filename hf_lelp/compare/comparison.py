@@ -25,13 +25,14 @@ from hf_lelp.compare.runs import run_all
 from hf_lelp.compare.task import Task
 from hf_lelp.config import LELPConfig, check_own_run
 from hf_lelp.data.columns import EMBEDDING_COLUMN, LOGITS_COLUMN, RunColumns
-from hf_lelp.data.encoding import longest
+from hf_lelp.data.encoding import Processor, longest
 from hf_lelp.data.rows import column_values, with_columns
 from hf_lelp.data.text import set_pad_token, vocabulary_size
 from hf_lelp.padding import with_fitting_side
 from hf_lelp.storage.files import check_writable
-from hf_lelp.student.loading import new_student
-from hf_lelp.teacher.class_order import load_aligned_teacher
+from hf_lelp.student.loading import new_student, student_processor
+from hf_lelp.student.making import is_recipe
+from hf_lelp.teacher.class_order import load_aligned_teacher, processor_of_teacher
 from hf_lelp.teacher.columns import teacher_columns
 from hf_lelp.training.student_inputs import student_columns
 
@@ -47,7 +48,10 @@ class CompareArguments(DataArguments):
     """
 
     teacher_model: str | None = field(default=None, metadata={"help": "The fine-tuned teacher: Hub id or folder."})
-    student_model: str | None = field(default=None, metadata={"help": "The student: Hub id or folder."})
+    student_model: str | None = field(
+        default=None,
+        metadata={"help": "The student: Hub id, folder, or new:2x128, a new one of 2 layers x 128 units."},
+    )
     methods: list[str] = field(
         default_factory=lambda: ["direct", "kd", "lelp"],
         metadata={
@@ -130,11 +134,14 @@ def load_task(arguments: CompareArguments, config: LELPConfig, size: int | None 
         )
     if arguments.fine_column not in (None, *train.column_names):
         raise ValueError(f"fine_column={arguments.fine_column}; the data has {', '.join(train.column_names)}.")
-    teacher, classes = load_aligned_teacher(expand(str(arguments.teacher_model)), None, config, train, None)
+    teacher, classes = load_aligned_teacher(
+        expand(str(arguments.teacher_model)), None, config, train, None, [evaluation]
+    )
     assert teacher is not None
     name = expand(str(arguments.student_model))
-    processing_class = load_processor(name)
-    student = partial(_student, name, classes.num_labels)
+    teachers = partial(processor_of_teacher, teacher, None)
+    processing_class = student_processor(name, teachers)
+    student = partial(_student, name, classes.num_labels, processing_class if is_recipe(name) else None)
     example = student()
     processing_class = with_fitting_side(processing_class, example)
     settings: dict[str, Any] = {
@@ -178,9 +185,9 @@ def _training_settings(config: LELPConfig) -> dict[str, Any]:
     }
 
 
-def _student(name: str, num_labels: int) -> Any:
-    model = new_student(name, num_labels)
-    processing_class = load_processor(name)
+def _student(name: str, num_labels: int, processing_class: Processor | None) -> Any:
+    model = new_student(name, num_labels, processing_class)
+    processing_class = load_processor(name) if processing_class is None else processing_class
     if isinstance(processing_class, PreTrainedTokenizerBase):
         set_pad_token(processing_class, model)
     return model

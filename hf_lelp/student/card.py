@@ -138,7 +138,7 @@ class StudentCard:
             quality=_table(named, {key: (heading, _quality) for key, (heading, _) in QUALITY.items()}),
             interval=f"{100 * half_interval(accuracies, rows):.1f}" if accuracies and rows else None,
             calibrated="ece" in measured,
-            cost=_table(named, _COST),
+            cost=_table(named, _costs(self.results)),
             devices=escape(", ".join(sorted({r["device"] for r in self.results.values() if "device" in r}))),
             settings=markdown_table(
                 ["setting", "value"], [[escape(name), escape(value)] for name, value in self.settings.items()]
@@ -239,11 +239,26 @@ def _quality(value: float) -> str:
     return f"{100 * value:.1f}"
 
 
-_COST = {
+def alike_length(results: dict[str, dict[str, Any]]) -> int | None:
+    """Return the length in tokens that all models were also measured at; `None` where each one's own is the same."""
+    own = {result.get("max_length") for result in results.values()}
+    alike = {result["alike_length"] for result in results.values() if "alike_length" in result}
+    return alike.pop() if len(own) > 1 and alike else None
+
+
+_COST: dict[str, tuple[str, Any]] = {
     "parameters": ("parameters", lambda value: f"{value:,}"),
+    "max_length": ("tokens, at most", lambda value: f"{value:,}" if value else "–"),
     "examples_per_second": ("examples/s", lambda value: f"{value:,.0f}"),
     "train_seconds": ("training", lambda value: f"{value:,.0f} s"),
 }
+
+
+def _costs(results: dict[str, dict[str, Any]]) -> dict[str, tuple[str, Any]]:
+    """Return the columns of the table of costs: the speed at a common length only where the models' own differ."""
+    alike = alike_length(results)
+    speed = _COST["examples_per_second"][1]
+    return _COST if alike is None else {**_COST, "examples_per_second_alike": (f"at {alike} tokens", speed)}
 
 
 def _table(results: dict[str, dict[str, Any]], columns: dict[str, tuple[str, Any]]) -> str | None:

@@ -1,6 +1,7 @@
 """Loads a student to train, or a saved one."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -9,10 +10,13 @@ import transformers
 from transformers import PreTrainedModel
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME
 
-from hf_lelp.classifiers import AUTO_CLASSES, auto_class, check_weights, load_config
+from hf_lelp.classifiers import AUTO_CLASSES, auto_class, check_weights, load_config, load_processor
+from hf_lelp.data.encoding import Processor
 from hf_lelp.storage.checksums import check_checksums
 from hf_lelp.storage.files import read_json
 from hf_lelp.student.heads import subclass_model
+from hf_lelp.student.inputs import StudentInputs
+from hf_lelp.student.making import is_recipe, make_student, recipe_like, shared_tokenizer
 
 
 def load_student(name_or_path: str | os.PathLike[str], **kwargs: Any) -> PreTrainedModel:
@@ -72,16 +76,21 @@ def _load_student(name_or_path: str, **kwargs: Any) -> PreTrainedModel:
     return cast(PreTrainedModel, model)
 
 
-def new_student(name_or_path: str, num_labels: int) -> PreTrainedModel:
+def new_student(name_or_path: str, num_labels: int, processing_class: Processor | None = None) -> PreTrainedModel:
     """Load a classifier to train, in float32, from any checkpoint; a saved LELP student keeps its head.
 
     Args:
-        name_or_path: Hub id or folder.
+        name_or_path: Hub id, folder, or a recipe (`hf_lelp.student.making`).
         num_labels: C.
+        processing_class: of the student; a recipe needs it.
 
     Raises:
-        ValueError: if it is a classifier whose number of classes is not C.
+        ValueError: if it is a classifier whose number of classes is not C; see also `make_student`.
     """
+    if is_recipe(name_or_path):
+        model = make_student(name_or_path, num_labels, processing_class)
+        StudentInputs(recipe=name_or_path).write(model.config)
+        return model
     name_or_path = os.path.expanduser(name_or_path)
     config = load_config(name_or_path)
     if getattr(config, "num_subclasses", 1) > 1:
@@ -90,6 +99,20 @@ def new_student(name_or_path: str, num_labels: int) -> PreTrainedModel:
         raise ValueError(
             f"{name_or_path} is a classifier with {config.num_labels} classes and the data has {num_labels}."
             " Start from the model that it was fine-tuned from, or from another one without a classification layer."
+            f" Or have a new one made with the teacher's tokenizer: student_model: {recipe_like(config)}"
         )
     settings: dict[str, Any] = {"num_labels": num_labels, "dtype": torch.float32, "trust_remote_code": False}
     return auto_class(config).from_pretrained(name_or_path, **settings)
+
+
+def student_processor(name_or_path: str, teachers: Callable[[], Processor | None]) -> Processor:
+    """Return the processor of a student named by id, folder or recipe; a recipe takes the teacher's.
+
+    Args:
+        name_or_path: see `new_student`.
+        teachers: gives the teacher's; called for a recipe alone.
+
+    Raises:
+        ValueError: if a recipe finds no tokenizer of a teacher.
+    """
+    return shared_tokenizer(name_or_path, teachers()) if is_recipe(name_or_path) else load_processor(name_or_path)

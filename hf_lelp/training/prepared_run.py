@@ -3,12 +3,13 @@
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from datasets import Dataset, IterableDataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from hf_lelp.classifiers import check_model, load_config, load_processor, processor_part
+from hf_lelp.classifiers import check_model, load_config, processor_part
 from hf_lelp.config import LELPConfig
 from hf_lelp.data.checks import check_rows, check_tokens
 from hf_lelp.data.columns import RunColumns
@@ -19,8 +20,9 @@ from hf_lelp.data.text import max_tokens, set_pad_token, vocabulary_size
 from hf_lelp.padding import tell_of_padding, with_fitting_side
 from hf_lelp.projections.class_projections import ClassProjections
 from hf_lelp.student.card import hub_id
-from hf_lelp.student.loading import new_student
-from hf_lelp.teacher.class_order import load_aligned_teacher
+from hf_lelp.student.loading import new_student, student_processor
+from hf_lelp.student.making import is_recipe
+from hf_lelp.teacher.class_order import load_aligned_teacher, processor_of_teacher
 from hf_lelp.teacher.protocol import TeacherLike
 from hf_lelp.teacher.teacher import Teacher
 from hf_lelp.training.auto_settings import student_maker
@@ -126,8 +128,11 @@ def prepare_run(
     # An example to inspect, where `model_init` has yet to make the student.
     example: Any = model if model_init is None else student_maker(model, model_init)()
     if isinstance(example, str):
-        processing_class = load_processor(example) if processing_class is None else processing_class
-        processing_class = processor_part(processing_class, load_config(example))
+        if processing_class is None:
+            teachers = partial(processor_of_teacher, teacher_model, teacher_processing_class)
+            processing_class = student_processor(example, teachers)
+        if not is_recipe(example):
+            processing_class = processor_part(processing_class, load_config(example))
     elif example is not None:
         check_model(example, "student")
         processing_class = processor_part(processing_class, example.config)
@@ -136,14 +141,14 @@ def prepare_run(
     wanted = None if collated else _input_name(processing_class, example)
     for dataset in (train, *evaluated.values()):
         check_rows(dataset, wanted)
-    aligned = load_aligned_teacher(teacher_model, teacher_processing_class, args, train, example)
+    aligned = load_aligned_teacher(teacher_model, teacher_processing_class, args, train, example, evaluated.values())
     teacher, classes = aligned.teacher, aligned.classes
     targets = None
     if isinstance(train, Dataset) and args.alpha < 1:
         targets = make_targets(train, teacher, args, classes, projections)
         train, projections = targets.dataset, targets.projections
 
-    student = new_student(model, classes.num_labels) if isinstance(model, str) else model
+    student = new_student(model, classes.num_labels, processing_class) if isinstance(model, str) else model
     example = student if model_init is None else example
     processing_class, max_length = _fitted_to(example, processing_class, args.max_length)
     if not collated and example is not None and processing_class is None:
