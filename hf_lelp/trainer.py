@@ -30,6 +30,7 @@ from hf_lelp.projections.class_projections import ClassProjections
 from hf_lelp.projections.subclass_scores import SubclassScores
 from hf_lelp.student.heads import AuxiliaryHead, StudentHead, all_logits, place_student_head, student_head, take_classes
 from hf_lelp.student.inputs import StudentInputs
+from hf_lelp.student.learning_rate import starting_rate, tell_of_rate
 from hf_lelp.teacher.class_order import AlignedTeacher
 from hf_lelp.teacher.protocol import TeacherLike
 from hf_lelp.training.auto_settings import choose_settings, fit_student, student_maker
@@ -140,7 +141,8 @@ class LELPTrainer(DataloadingMixin, SavingMixin):
         args = LELPConfig(output_dir="tmp_trainer") if args is None else args
         check_arguments(args, compute_metrics, compute_loss_func, optimizers)
         check_launch(args)
-        args = copy.copy(args) if args.auto else args  # the choices are for this student alone
+        by_size = vars(args)["learning_rate"] is None
+        args = copy.copy(args) if args.auto or by_size else args  # the choices are for this student alone
         set_seed(args.seed)  # before the student's new layers are drawn
         run = prepare_run(
             args,
@@ -154,6 +156,8 @@ class LELPTrainer(DataloadingMixin, SavingMixin):
             teacher_processing_class=teacher_processing_class,
             projections=projections,
         )
+        if by_size:
+            args.learning_rate = starting_rate(student_maker(run.student, model_init)())
         self.auto_trials: list[dict[str, Any]] = []
         if args.auto and (model is not None or model_init is not None):
             self.auto_trials = self._choose_settings(
@@ -251,6 +255,12 @@ class LELPTrainer(DataloadingMixin, SavingMixin):
             set_pad_token(self.processing_class, model)
         self._head = student_head(model)
         return model
+
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
+        """As in Trainer, with a warning of a learning rate that is far off for the student's size."""
+        if self.optimizer is None and self.optimizer_cls_and_kwargs is None:
+            tell_of_rate(self.model, self.args)
+        return super().create_optimizer(*args, **kwargs)
 
     # ---- Loss ----
 

@@ -12,6 +12,7 @@ from accelerate import PartialState
 from datasets import Dataset
 from huggingface_hub import upload_file
 
+from hf_lelp.cli.advice import advice_of
 from hf_lelp.cli.data import FILE_FORMATS, DataArguments, expand, load_data
 from hf_lelp.cli.groups import alignment_of, group_names
 from hf_lelp.cli.options import Program
@@ -124,7 +125,8 @@ def distill(arguments: DistillArguments, config: LELPConfig) -> dict[str, Any]:
         card = replace(student.card, row=method, results=results, evaluation=data, datasets=datasets)
         _save_card(card, student, config.hub_token)
     alignment = next((student.alignment for student in students.values() if student.alignment is not None), None)
-    return publish(results, alignment, len(inputs.evaluation), output_dir)
+    advice = list(dict.fromkeys(line for student in students.values() for line in student.advice))
+    return publish(results, alignment, len(inputs.evaluation), output_dir, advice)
 
 
 def check_methods(arguments: DistillArguments, config: LELPConfig) -> None:
@@ -163,6 +165,7 @@ class _Student:
     repo: str | None
     alignment: dict[str, Any] | None
     max_length: int | None
+    advice: list[str]
 
 
 def _load(arguments: DistillArguments, config: LELPConfig) -> _Inputs:
@@ -199,6 +202,8 @@ def _train(method: str, arguments: DistillArguments, config: LELPConfig, inputs:
         processing_class=inputs.processing_class,
         teacher_model=inputs.aligned,
     )
+    if vars(config)["learning_rate"] is None:
+        say(f"{method}: learning rate {trainer.args.learning_rate:g}, by the student's size")
     start = time.perf_counter()
     resume = config.resume_from_checkpoint
     if resume is not None and (several or resume in (LAST, True)):  # YAML may give true
@@ -221,7 +226,15 @@ def _train(method: str, arguments: DistillArguments, config: LELPConfig, inputs:
     alignment = alignment_of(trainer, group_names(inputs.train, str(arguments.group_column))) if with_groups else None
     folder = Path(settings.output_dir)
     return _Student(
-        figures, prediction.predictions, prediction.label_ids, card, folder, trainer.hub_model_id, alignment, cut
+        figures,
+        prediction.predictions,
+        prediction.label_ids,
+        card,
+        folder,
+        trainer.hub_model_id,
+        alignment,
+        cut,
+        advice_of(trainer),
     )
 
 
@@ -264,4 +277,5 @@ PROGRAM = Program(
     distill,
     (DistillArguments, LELPConfig),
     "Distil a classifier into a smaller one by LELP, plain distillation or labels alone.",
+    rate_by_size=True,
 )

@@ -38,12 +38,14 @@ class Program:
         kinds: the program's own options first.
         description: for `--help`.
         first: the option that takes a first word without a name, if any.
+        rate_by_size: whether `learning_rate` is None where it is not given: the program then takes `starting_rate`.
     """
 
     run: Callable[..., object]
     kinds: tuple[type, ...]
     description: str
     first: str | None = None
+    rate_by_size: bool = False
 
     def main(self, argv: Sequence[str], prog: str | None = None) -> None:
         """Run with the options of a command line; an error of this library ends the process with one line.
@@ -76,6 +78,10 @@ class Program:
         parser.add_argument("-h", "--help", action="help", help="Show this.")
         if LELPConfig in self.kinds:
             parser.add_argument("--help-all", action=_HelpAll, nargs=0, help="Show the options of training too.")
+        if self.rate_by_size:
+            parser.set_defaults(learning_rate=None)
+        if LELPConfig in self.kinds and not sys.stderr.isatty():
+            parser.set_defaults(disable_tqdm=True)  # a file takes each step of a bar
         _group_options(parser, self.kinds)
         words = list(argv)
         if self.first and words and not words[0].startswith("-"):

@@ -1,5 +1,6 @@
 """Reports the results of a run: its tables, and all_results.json."""
 
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -67,9 +68,13 @@ def speed_note(results: dict[str, dict[str, Any]]) -> str:
 
 
 def publish(
-    results: dict[str, dict[str, Any]], alignment: dict[str, Any] | None, rows: int, output_dir: Path
+    results: dict[str, dict[str, Any]],
+    alignment: dict[str, Any] | None,
+    rows: int,
+    output_dir: Path,
+    advice: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Print the tables and write all_results.json, from the main process."""
+    """Print the tables and the advice, and write all_results.json, from the main process."""
     everything: dict[str, Any] = {"results": results, "evaluation_rows": rows}
     if alignment is not None:
         everything["group_alignment"] = alignment
@@ -80,7 +85,7 @@ def publish(
         say(f"\n{group_table(alignment)}")
         if PartialState().is_main_process and find_spec("matplotlib") is not None:
             plot_groups(alignment, output_dir / "subclasses.png")
-    say(f"\n{results_table(results, rows)}\n\nStudents and {path.name} are in {output_dir}")
+    say("\n\n".join(["", results_table(results, rows), *advice, f"Students and {path.name} are in {output_dir}"])[1:])
     return everything
 
 

@@ -1,17 +1,15 @@
 """Measures the size and speed of a model, the same way for teacher and student."""
 
 import time
-from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import torch
 from datasets import Dataset
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_lelp.classifiers import logits_of
-from hf_lelp.data.encoding import Processor, batches, encode, lengths_of, longest, on_device, pad, taken
+from hf_lelp.data.encoding import Processor, batches, encode, lengths_of, longest, on_device
 from hf_lelp.student.heads import saved_parameters
 
 ROWS, BATCH_SIZE = 512, 32
@@ -72,23 +70,10 @@ def _speed(
     with tqdm(total=ROUNDS * count, desc="Measuring speed", unit="row", disable=None, delay=2, leave=False) as bar:
         for _ in range(ROUNDS):
             start = time.perf_counter()
-            for inputs in _sorted_batches(processing_class, rows, columns, length):
+            for places, inputs in batches(processing_class, rows, columns, length, BATCH_SIZE):
                 logits_of(model(**{name: on_device(value, model) for name, value in inputs.items()})).cpu()
-                bar.update(len(next(iter(inputs.values()))))
+                bar.update(len(places))
             best = max(best, count / (time.perf_counter() - start))
             if time.perf_counter() - started > ENOUGH_SECONDS:
                 break
     return best
-
-
-def _sorted_batches(
-    processing_class: Processor, rows: dict[str, Any], columns: list[str], length: int | None
-) -> Iterator[dict[str, torch.Tensor]]:
-    """Yield inputs of all rows; texts longest first. Pixels of all rows at once may not fit in memory."""
-    if not isinstance(processing_class, PreTrainedTokenizerBase):
-        yield from batches(processing_class, rows, columns, length, BATCH_SIZE)
-        return
-    tokens = encode(processing_class, rows, columns, length)
-    order = np.argsort(lengths_of(tokens), kind="stable")[::-1]
-    for start in range(0, len(order), BATCH_SIZE):
-        yield pad(processing_class, taken(tokens, order[start : start + BATCH_SIZE]))

@@ -30,6 +30,7 @@ from hf_lelp.data.rows import column_values, with_columns
 from hf_lelp.data.text import set_pad_token, vocabulary_size
 from hf_lelp.padding import with_fitting_side
 from hf_lelp.storage.files import check_writable
+from hf_lelp.student.learning_rate import starting_rate
 from hf_lelp.student.loading import new_student, student_processor
 from hf_lelp.student.making import is_recipe
 from hf_lelp.teacher.class_order import load_aligned_teacher, processor_of_teacher
@@ -144,6 +145,9 @@ def load_task(arguments: CompareArguments, config: LELPConfig, size: int | None 
     student = partial(_student, name, classes.num_labels, processing_class if is_recipe(name) else None)
     example = student()
     processing_class = with_fitting_side(processing_class, example)
+    if vars(config)["learning_rate"] is None:
+        config.learning_rate = starting_rate(example)
+        logger.info(f"learning rate {config.learning_rate:g}, by the student's size")
     settings: dict[str, Any] = {
         "columns": RunColumns.of((train, evaluation), config.input_columns, config.label_column, processing_class),
         "max_length": longest(processing_class, example, config.max_length),
@@ -217,4 +221,5 @@ PROGRAM = Program(
     compare,
     (CompareArguments, LELPConfig),
     "Compare methods of distillation on your data, over several seeds.",
+    rate_by_size=True,
 )

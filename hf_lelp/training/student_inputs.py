@@ -1,6 +1,7 @@
 """Builds the student's side of the training columns: inputs and labels, from raw rows."""
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from hf_lelp.data.columns import TEACHER_COLUMNS, RunColumns, is_prepared
 from hf_lelp.data.encoding import Processor, encode, input_name
 from hf_lelp.data.labels import Classes, in_order_of
-from hf_lelp.data.rows import column_names, column_values, shown_columns, transform_of, with_columns
+from hf_lelp.data.rows import RowError, column_names, column_values, shown_columns, transform_of, with_columns
 from hf_lelp.data.text import check_vocabulary
 from hf_lelp.training.targets import AnyDataset
 
@@ -68,7 +69,7 @@ def student_columns(
     if transform is None and (prepared or isinstance(processing_class, PreTrainedTokenizerBase)):
         # Map without the teacher's columns: `map` would copy them, and tokenize anew for another teacher.
         teacher = [name for name in TEACHER_COLUMNS if name in present]
-        with PartialState().main_process_first():
+        with PartialState().main_process_first(), _file_row_told(dataset):
             own = dataset.remove_columns(teacher).map(
                 encode_rows,
                 batched=True,
@@ -86,6 +87,16 @@ def student_columns(
     return dataset.with_transform(
         OnTheFly(processing_class, inputs, max_length, kept, transform, vocabulary=vocabulary)
     )
+
+
+@contextmanager
+def _file_row_told(dataset: Dataset) -> Iterator[None]:
+    """Let the error of a row within the block also tell its row in the file that the rows were drawn from."""
+    try:
+        yield
+    except RowError as error:
+        mistake = error.in_dataset(error.row, dataset)
+        raise mistake from error
 
 
 def _shown(dataset: AnyDataset) -> AnyDataset:
@@ -137,6 +148,9 @@ def _row_encoder(
         if inputs and processing_class is not None:
             try:
                 encoded = _encode(processing_class, batch, inputs, max_length, vocabulary)
+            except RowError as error:
+                mistake = error.in_dataset(rows[error.row])
+                raise mistake from error
             except ValueError as error:
                 raise ValueError(f"Rows {rows[0]} to {rows[-1]} of the dataset: {error}") from error
         return encoded | ({"labels": encode_labels(batch[label_column])} if label_column in batch else {})
