@@ -8,6 +8,8 @@ from functools import partial
 from typing import Any, cast
 
 import torch
+from accelerate import PartialState
+from accelerate.state import AcceleratorState
 from datasets import Dataset
 from torch import nn
 from transformers import (
@@ -20,7 +22,7 @@ from transformers import (
 )
 
 from hf_lelp.classifiers import logits_of
-from hf_lelp.config import LELPConfig, check_launch, check_own_run, what_changes
+from hf_lelp.config import LELPConfig, check_launch, check_own_run, check_pushed_folder, check_reporting, what_changes
 from hf_lelp.data.columns import LOGITS_COLUMN, PROJECTIONS_COLUMN, TEACHER_COLUMNS
 from hf_lelp.data.encoding import Processor
 from hf_lelp.data.labels import NO_LABEL, check_single
@@ -63,6 +65,9 @@ def check_arguments(args: Any, compute_metrics: Any, compute_loss_func: Any, opt
         )
     if args.batch_eval_metrics and compute_metrics is few_class_compute_metrics:
         raise ValueError("batch_eval_metrics needs a compute_metrics that adds up batches; the default does not.")
+    if args.push_to_hub:
+        check_pushed_folder(args)
+    check_reporting(args)
     if args.auto and args.alpha < 1:
         check_own_run(args)
     if args.auto and args.alpha < 1 and any(optimizers or ()):
@@ -202,6 +207,7 @@ class LELPTrainer(DataloadingMixin, SavingMixin):
             processing_class=run.processing_class,
             **kwargs,
         )
+        self._states = [(state, dict(state._shared_state)) for state in (PartialState, AcceleratorState)]
         # Our loss is the mean over each micro-batch. Newer Trainers read the first flag, older ones the second.
         self.loss_is_scaled_for_ga = False
         self.model_accepts_loss_kwargs = False

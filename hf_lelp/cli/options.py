@@ -1,5 +1,6 @@
 """Parses the options of the library's programs, from the command line and from a YAML file with the same names."""
 
+import codecs
 import logging
 import signal
 import sys
@@ -13,15 +14,22 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
+import datasets
 import yaml
 from transformers import HfArgumentParser, TrainingArguments
 from transformers.utils.logging import disable_progress_bar
 
 from hf_lelp.cli.data import DataArguments
 from hf_lelp.config import LELPConfig
+from hf_lelp.storage.progress import hide_bars
 
 PACKAGE = Path(__file__).parents[1]
 WIDTH = 100  # of the help, in columns
+REPLACE = "hf_lelp.plain"  # name of what replaces signs that a stream's encoding does not have
+PLAIN = {
+    **{"–": "-", "−": "-", "±": "+/-", "×": "x", "·": "*", "’": "'", "…": "...", "▲": "+", "▼": "-", "√": "sqrt"},
+    **{"α": "alpha", "β": "beta", "γ": "gamma", "τ": "tau"},
+}
 OF_TRAINING = {item.name for item in fields(TrainingArguments)}
 TRAINING_HELP = (
     "Training takes all options of transformers.TrainingArguments, such as --num_train_epochs, --learning_rate,"
@@ -96,16 +104,27 @@ class Program:
 
 
 def configure_logging() -> None:
-    """Log as plain lines, and hide the bars of single files: the long work has bars of its own.
+    """Log as plain lines, and hide the bars of single files and steps: the long work has bars of its own.
 
     What a terminal cannot show, like τ where it knows ASCII alone, is replaced: a table must not end a run.
     """
+    codecs.register_error(REPLACE, _in_plain_letters)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="replace")
+            stream.reconfigure(errors=REPLACE)
     disable_progress_bar()
+    datasets.disable_progress_bars()
+    if not sys.stderr.isatty():
+        hide_bars()
     logging.basicConfig(format="%(message)s")
     logging.getLogger("hf_lelp").setLevel(logging.INFO)
+
+
+def _in_plain_letters(error: UnicodeError) -> tuple[str, int]:
+    """Write what an encoding does not have as plain letters and signs."""
+    assert isinstance(error, UnicodeEncodeError)
+    found = error.object[error.start : error.end]
+    return "".join(PLAIN.get(sign, "?") for sign in found), error.end
 
 
 @contextmanager

@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from datasets import Dataset
 from numpy.typing import NDArray
-from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_lelp.classifiers import class_names, load_processor, logits_of, shown_names
@@ -18,6 +17,7 @@ from hf_lelp.data.labels import NO_LABEL, resolve_classes
 from hf_lelp.data.rows import RowError, column_values, split_rows
 from hf_lelp.data.text import set_pad_token
 from hf_lelp.padding import with_fitting_side
+from hf_lelp.storage.progress import progress_bar
 from hf_lelp.student.inputs import StudentInputs
 from hf_lelp.student.loading import load_student
 
@@ -67,7 +67,7 @@ class SavedStudent:
         """
         columns = self.columns_of(dataset)
         result = np.empty((len(dataset), len(self.classes)), dtype=np.float32)
-        with tqdm(total=len(dataset), desc="Answering", unit="row", disable=None, delay=2, leave=False) as bar:
+        with progress_bar(len(dataset), "Answering") as bar:
             for number, part in enumerate(split_rows(dataset.select_columns(columns), PART_ROWS)):
                 first = number * PART_ROWS
                 try:

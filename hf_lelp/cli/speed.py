@@ -5,11 +5,11 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_lelp.classifiers import logits_of
 from hf_lelp.data.encoding import Processor, batches, encode, lengths_of, longest, on_device
+from hf_lelp.storage.progress import progress_bar
 from hf_lelp.student.heads import saved_parameters
 
 ROWS, BATCH_SIZE = 512, 32
@@ -67,7 +67,7 @@ def _speed(
     model.eval()
     count, best = len(rows[columns[0]]), 0.0
     started = time.perf_counter()
-    with tqdm(total=ROUNDS * count, desc="Measuring speed", unit="row", disable=None, delay=2, leave=False) as bar:
+    with progress_bar(ROUNDS * count, "Measuring speed") as bar:
         for _ in range(ROUNDS):
             start = time.perf_counter()
             for places, inputs in batches(processing_class, rows, columns, length, BATCH_SIZE):

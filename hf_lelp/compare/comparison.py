@@ -39,6 +39,8 @@ from hf_lelp.training.student_inputs import student_columns
 
 logger = logging.getLogger(__name__)
 
+FEWEST_SEEDS = 3
+
 
 @dataclass(kw_only=True)
 class CompareArguments(DataArguments):
@@ -103,6 +105,11 @@ def compare(arguments: CompareArguments, config: LELPConfig) -> dict[str, Any]:
     if config.alpha == 1:
         raise ValueError("alpha=1 leaves nothing to distil: that is the method direct, beside which others are shown.")
     check_own_run(config)
+    if arguments.seeds < FEWEST_SEEDS:
+        logger.warning(
+            f"seeds={arguments.seeds}: fewer than {FEWEST_SEEDS} say little of what other seeds would show. The runs of"
+            f" this command are kept: --seeds {FEWEST_SEEDS} adds to them."
+        )
     output_dir = Path(config.output_dir or "out")
     check_writable(output_dir)
     sizes = [None, *(arguments.train_sizes or [])]

@@ -1,7 +1,9 @@
 """Loads a student to train, or a saved one."""
 
+import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -9,6 +11,7 @@ import torch
 import transformers
 from transformers import PreTrainedModel
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME
+from transformers.utils import logging as transformers_logging
 
 from hf_lelp.classifiers import AUTO_CLASSES, auto_class, check_weights, load_config, load_processor
 from hf_lelp.data.encoding import Processor
@@ -17,6 +20,8 @@ from hf_lelp.storage.files import read_json
 from hf_lelp.student.heads import subclass_model
 from hf_lelp.student.inputs import StudentInputs
 from hf_lelp.student.making import is_recipe, make_student, recipe_like, shared_tokenizer
+
+logger = logging.getLogger(__name__)
 
 
 def load_student(name_or_path: str | os.PathLike[str], **kwargs: Any) -> PreTrainedModel:
@@ -102,7 +107,22 @@ def new_student(name_or_path: str, num_labels: int, processing_class: Processor 
             f" Or have a new one made with the teacher's tokenizer: student_model: {recipe_like(config)}"
         )
     settings: dict[str, Any] = {"num_labels": num_labels, "dtype": torch.float32, "trust_remote_code": False}
-    return auto_class(config).from_pretrained(name_or_path, **settings)
+    with _one_line_of_loading():
+        model, loading = auto_class(config).from_pretrained(name_or_path, output_loading_info=True, **settings)
+    if loading["missing_keys"]:
+        logger.info(f"student: {name_or_path}, with new weights for {', '.join(sorted(loading['missing_keys']))}")
+    return model
+
+
+@contextmanager
+def _one_line_of_loading() -> Iterator[None]:
+    """Hide the table of transformers that says which weights of a student are new: they are to be trained."""
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
 
 
 def student_processor(name_or_path: str, teachers: Callable[[], Processor | None]) -> Processor:

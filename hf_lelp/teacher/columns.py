@@ -111,7 +111,12 @@ def run_teacher(
         _note_what_is_kept(stop, parts, files, folder)
         raise
     process = PartialState().process_index
-    logger.info(f"teacher: {rows} of {len(dataset)} rows run by process {process}, columns in {folder}")
+    total = len(dataset)
+    if rows == 0 and PartialState().num_processes == 1:
+        # No problem, but a warning is also seen where logging is not set up.
+        logger.warning(f"teacher: all {total:,} rows were answered before, and it is not run; answers kept in {folder}")
+    else:
+        logger.info(f"teacher: {rows} of {total} rows run by process {process}, the answers are kept in {folder}")
     return files
 
 
