@@ -122,11 +122,14 @@ def distill(arguments: DistillArguments, config: LELPConfig) -> dict[str, Any]:
     data = _evaluation_data(arguments, inputs.evaluation)
     datasets = [data.kind] if arguments.dataset_name is not None and data.kind is not None else []
     for method, student in students.items():
-        card = replace(student.card, row=method, results=results, evaluation=data, datasets=datasets)
+        settings = {"training data": _training_data(arguments), **student.card.settings}
+        card = replace(student.card, row=method, results=results, evaluation=data, datasets=datasets, settings=settings)
         _save_card(card, student, config.hub_token)
     alignment = next((student.alignment for student in students.values() if student.alignment is not None), None)
+    coded = [student.folder for student in students.values() if student.card.num_subclasses > 1]
+    how = "pipeline(..., trust_remote_code=True) loads {0}; hf-lelp export {0} --to plain makes a plain model of it."
     advice = list(dict.fromkeys(line for student in students.values() for line in student.advice))
-    return publish(results, alignment, len(inputs.evaluation), output_dir, advice)
+    return publish(results, alignment, len(inputs.evaluation), output_dir, [*advice, *map(how.format, coded)])
 
 
 def check_methods(arguments: DistillArguments, config: LELPConfig) -> None:
@@ -251,6 +254,14 @@ def _save_card(card: StudentCard, student: _Student, token: str | None) -> None:
             token=token,
             commit_message="Add the figures of all methods to the card",
         )
+
+
+def _training_data(arguments: DataArguments) -> str:
+    """Name the training rows, without the folder of a file."""
+    name = arguments.train_file or str(arguments.dataset_name)
+    drawn = "" if arguments.max_train_samples is None else f" (at most {arguments.max_train_samples:,} rows)"
+    is_path = arguments.train_file is not None or Path(expand(name)).exists()
+    return f"{Path(name).name if is_path else name}{drawn}"
 
 
 def _evaluation_data(arguments: DataArguments, evaluation: Dataset) -> EvaluationData:

@@ -3,6 +3,7 @@
 A student already is a transformers model. Export it if you cannot use `trust_remote_code=True`, or PyTorch.
 """
 
+import copy
 import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,12 +20,14 @@ from hf_lelp.cli.options import Program
 from hf_lelp.cli.saved_student import open_student
 from hf_lelp.data.encoding import batches
 from hf_lelp.export.measure import measure, runtimes_table
-from hf_lelp.export.plain import plain_student
+from hf_lelp.export.plain import plain_config, plain_student
 from hf_lelp.export.runtimes import save_int8, save_onnx, save_torch_export, torch_runtime
+from hf_lelp.markdown import template
 from hf_lelp.storage.checksums import WEIGHTS, checksum, write_checksums
 from hf_lelp.storage.files import check_writable, new_files, read_json, write_json, write_text
-from hf_lelp.student.card import CARD_NAME, EvaluationData, StudentCard, add_runtimes, hub_id, is_own_card
+from hf_lelp.student.card import CARD_NAME, EvaluationData, StudentCard, add_runtimes, how_made, hub_id, is_own_card
 from hf_lelp.student.heads import student_head
+from hf_lelp.student.inputs import StudentInputs
 from hf_lelp.student.modeling_lelp import SubclassHead
 
 FORMS = ("plain", "onnx", "int8", "torch")
@@ -129,7 +132,8 @@ def export(arguments: ExportArguments) -> dict[str, Any]:
     if "onnx" in arguments.to or "int8" in arguments.to:
         path = output_dir / "onnx" / "model.onnx"
         runtimes.append(save_onnx(model, inputs, path))
-        print(f"onnx: gives PyTorch's logits; saved as {path}")
+        save_beside(model, processing_class, limit, path.parent)
+        print(f"onnx: gives PyTorch's logits; saved as {path}, with configuration and tokenizer beside it")
         if "int8" in arguments.to:
             runtimes.append(save_int8(path, path.with_name("model_int8.onnx")))
             print(f"int8: saved as {path.with_name('model_int8.onnx')}")
@@ -139,7 +143,7 @@ def export(arguments: ExportArguments) -> dict[str, Any]:
         singles = [batch for _, batch in inputs_of(few, rows=1)]
         results["runtimes"] = measure(runtimes, inputs, singles, labels)
         # ONNX Runtime does not notice a changed weight.
-        exported = [path for path in (*output_dir.glob("*.pt2"), *output_dir.glob("onnx/*")) if path.is_file()]
+        exported = [*output_dir.glob("*.pt2"), *output_dir.glob("onnx/*.onnx*")]
         results["sha256"] = {
             path.relative_to(output_dir).as_posix(): checksum(path, hashlib.sha256) for path in sorted(exported)
         }
@@ -149,9 +153,32 @@ def export(arguments: ExportArguments) -> dict[str, Any]:
         write_json(output_dir / RESULTS_NAME, {**earlier, **results})
     if "runtimes" in results:
         threads = f"Milliseconds from tokens to logits on a CPU (threads: {torch.get_num_threads()})."
-        about = f"{table}\n\nMeasured on {len(held_out):,} rows. {threads}"
+        length = f" Texts are sorted by length and cut at {limit} tokens." if limit else ""
+        about = f"{table}\n\nMeasured on {len(held_out):,} rows. {threads}{length}"
+        if "onnx" in arguments.to or "int8" in arguments.to:
+            about += f"\n\n{template('onnx_snippet.md').replace('MAX_LENGTH', str(limit))}"
         _write_card(Path(student).expanduser() / CARD_NAME, output_dir / CARD_NAME, about)
     return results
+
+
+def save_beside(
+    model: PreTrainedModel, processing_class: PreTrainedTokenizerBase, max_length: int | None, folder: Path
+) -> None:
+    """Save what an ONNX file is served with: the tokenizer, and a configuration of one logit a class, with their names.
+
+    Args:
+        model: the student.
+        processing_class: its tokenizer, saved to cut at the length of the training.
+        max_length: that length.
+        folder: of the file.
+    """
+    config = plain_config(copy.deepcopy(model.config))
+    tokenizer = copy.deepcopy(processing_class)
+    if max_length is not None:
+        tokenizer.model_max_length = max_length
+    with new_files(folder, last=CONFIG_NAME) as temporary:
+        config.save_pretrained(temporary)
+        tokenizer.save_pretrained(temporary)
 
 
 def _write_card(of_student: Path, card: Path, runtimes: str) -> None:
@@ -182,6 +209,8 @@ def _plain_card(student: str, model: PreTrainedModel, plain: PreTrainedModel, re
         results["plain form"]["accuracy"] = report["accuracy"]
     return StudentCard(
         repo="plain",
+        made=how_made(Path(student).expanduser() / CARD_NAME),
+        max_length=StudentInputs.of(plain.config).max_length,
         method="lelp",
         row="plain form",
         auto_class="AutoModelForSequenceClassification",

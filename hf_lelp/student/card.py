@@ -75,6 +75,7 @@ class StudentCard:
         adapter: whether it is saved as an adapter of PEFT, beside the model that it adapts.
         grey: whether it reads images of one channel; `pipeline` makes three.
         settings: of method and training, by name.
+        made: Markdown on how the model was made that this one stands for, from its own card.
         results: figures by model, as `distill` makes them.
         evaluation: what `results` were measured on.
         max_length: in tokens; longer inputs were cut in training.
@@ -95,6 +96,7 @@ class StudentCard:
     adapter: bool = False
     grey: bool = False
     settings: dict[str, Any] = field(default_factory=dict)
+    made: str | None = None
     results: dict[str, dict[str, Any]] = field(default_factory=dict)
     evaluation: EvaluationData | None = None
     max_length: int | None = None
@@ -118,7 +120,7 @@ class StudentCard:
         return ModelCard.from_template(
             self._metadata(task, title),
             template_str=template("student_card.md"),
-            title=escape(title),
+            title=escape(title) + self._headline(task),
             # A folder's bare name could be somebody else's repository: the example would run its code.
             repo=self.repo if "/" in self.repo and _is_repo_id(self.repo) else "path/to/the/student",
             task=task,
@@ -140,10 +142,25 @@ class StudentCard:
             calibrated="ece" in measured,
             cost=_table(named, _costs(self.results)),
             devices=escape(", ".join(sorted({r["device"] for r in self.results.values() if "device" in r}))),
+            made=self.made,
             settings=markdown_table(
                 ["setting", "value"], [[escape(name), escape(value)] for name, value in self.settings.items()]
             ),
         )
+
+    def _headline(self, task: str | None) -> str:
+        """Say behind the title what the student is: its task, its teacher and where it started."""
+        said = f": {(task or 'classification').replace('-', ' ')}"
+        if self.method == "direct":
+            return said
+        parameters = [self.results.get(name, {}).get("parameters") for name in ("teacher", self.row)]
+        teacher, student = (
+            known or (f"a {role} of {count / 1e6:,.1f}M parameters" if count else f"a {role}")
+            for role, known, count in zip(
+                ("teacher", "student"), map(_known, (self.teacher, self.student)), parameters, strict=True
+            )
+        )
+        return f"{said}, distilled from {teacher} into {student}"
 
     def save(self, path: Path, *, replace_any: bool = False) -> None:
         """Write the card; a file that the library did not make stays, with a warning.
@@ -275,6 +292,15 @@ def _table(results: dict[str, dict[str, Any]], columns: dict[str, tuple[str, Any
 def is_own_card(path: Path) -> bool:
     """Whether a file is a card that this library made, perhaps edited since."""
     return path.is_file() and _SIGNATURE.encode() in path.read_bytes()
+
+
+def how_made(path: Path) -> str | None:
+    """Return what a student's own card says of how it was made, in Markdown; `None` where the library made no card."""
+    if not is_own_card(path):
+        return None
+    text = path.read_text(encoding="utf-8", errors="replace")
+    found = re.search(r"(?ms)^## How it was made\n(.*?)(?=^## |\Z)", text)
+    return found[1].strip() if found else None
 
 
 def add_runtimes(path: Path, table: str) -> None:
