@@ -390,7 +390,7 @@ def check_reporting(args: LELPConfig) -> None:
     for name in sorted(named - {*integrations.get_available_reporting_integrations()}):
         try:
             integrations.INTEGRATION_TO_CALLBACK[name]()
-        except (ImportError, RuntimeError) as error:
+        except (ImportError, RuntimeError, ValueError) as error:
             raise ValueError(
                 f"report_to={name}: {error} Install its package, or leave report_to out (report_to=none)."
             ) from error

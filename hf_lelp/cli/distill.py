@@ -19,7 +19,7 @@ from hf_lelp.cli.options import Program
 from hf_lelp.cli.results import publish, say
 from hf_lelp.cli.speed import size_and_speed
 from hf_lelp.config import PREDICT_ALL_ROWS, LELPConfig, as_list
-from hf_lelp.data.columns import LOGITS_COLUMN, resolve_input_columns
+from hf_lelp.data.columns import LOGITS_COLUMN, find_label_column, resolve_input_columns
 from hf_lelp.data.encoding import Processor
 from hf_lelp.data.labels import NO_LABEL
 from hf_lelp.data.rows import column_values
@@ -180,6 +180,9 @@ def _load(arguments: DistillArguments, config: LELPConfig) -> _Inputs:
     if arguments.group_column not in (None, *train.column_names):
         raise ValueError(f"group_column={arguments.group_column}; the data has {', '.join(train.column_names)}.")
     say(f"data: {len(train):,} training and {len(evaluation):,} evaluation rows of {', '.join(columns)}")
+    if find_label_column(evaluation, config.label_column) is None:
+        found = ", ".join(evaluation.column_names)
+        say(f"No accuracy: the evaluation data has no labels in {config.label_column!r} (it has {found})")
     aligned = None
     if teacher is not None:
         aligned = load_aligned_teacher(teacher, None, config, train, None, [evaluation])

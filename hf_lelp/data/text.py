@@ -88,14 +88,14 @@ def check_vocabulary(
     if row is not None:
         token = max(tokens[row])
         name = processing_class.convert_ids_to_tokens(token)
-        what = (
-            f"has the token {name!r} of number {token}, and the model embeds {size} tokens, 0 to {size - 1}. Use the"
+        advice = (
+            f"and the model embeds {size} tokens, 0 to {size - 1}. Use the"
             f" model's own tokenizer; or call model.resize_token_embeddings({len(processing_class)}), and train or load"
             " weights for the new rows."
         )
         if where:
-            raise ValueError(f"{where} {what}")
-        raise RowError(what, row)
+            raise ValueError(f"{where} has the token {name!r} of number {token}, {advice}")
+        raise RowError(f"has the token {name!r} of number {token}, {advice}", row)
 
 
 def tokenize(

@@ -170,12 +170,25 @@ def prepare_run(
         teacher_name=hub_id(teacher.model.name_or_path) if isinstance(teacher, Teacher) else None,
         input_name=wanted,
     )
-    inputs = {name: dataset if dataset is None else run.inputs_of(dataset) for name, dataset in evaluated.items()}
+    inputs = {
+        name: dataset if dataset is None else _inputs_of(run, dataset, f"evaluation data{f' {name!r}' if name else ''}")
+        for name, dataset in evaluated.items()
+    }
     return replace(
         run,
-        train=_in_form_of(train_dataset, train if train is None else run.inputs_of(train), processing_class),
+        train=_in_form_of(
+            train_dataset, train if train is None else _inputs_of(run, train, "training data"), processing_class
+        ),
         evaluation=inputs if isinstance(eval_dataset, dict) else inputs[""],
     )
+
+
+def _inputs_of(run: PreparedRun, dataset: Any, role: str) -> Any:
+    """Prepare a dataset of the run; an error says which one it is about."""
+    try:
+        return run.inputs_of(dataset)
+    except ValueError as error:
+        raise ValueError(f"The {role}: {error}") from error
 
 
 def _fitted_to(

@@ -85,7 +85,7 @@ def test_unlabelled_rows_and_a_labelled_test_file(own: Path, run: dict[str, Any]
         assert of_model["alike_length"] == LENGTH and of_model["examples_per_second_alike"] > 0
     card = (own / "out" / "README.md").read_text()
     assert f"truncation=True, max_length={LENGTH})" in card and "| at 8 tokens |" in card
-    assert "unlabelled.csv (at most 150 rows)" in card and "| new&#58;1x32 |" in card
+    assert "unlabelled.csv (at most 150 rows)" in card and "new&#58;1x32 |" in card
     assert f"{starting_rate(student):g}" in card  # the learning rate, by the size
 
 
@@ -147,6 +147,12 @@ def test_a_missing_text_is_named_by_its_row(own: Path, run: dict[str, Any], tmp_
         predict(PredictArguments(student=str(own / "out"), file=file))
     with pytest.raises(ValueError, match=r"Row \d+ of the dataset \(row 41 of the file .*\) has None in the text"):
         distill(arguments(own, train_file=file, max_train_samples=59), settings(tmp_path))
+
+
+def test_an_unknown_class_says_in_which_data(own: Path, tmp_path: Path) -> None:
+    file = write(tmp_path / "other.csv", [("good film", "praise"), ("bad film", "rant")])
+    with pytest.raises(ValueError, match="The evaluation data: The label 'rant' is none of the classes"):
+        distill(arguments(own, eval_file=file), settings(tmp_path))
 
 
 def test_interrupted_and_resumed_with_labels_in_part(own: Path, tmp_path: Path) -> None:
