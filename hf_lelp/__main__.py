@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 COMMANDS = {
     "distill": ("hf_lelp.cli.distill", "distil a classifier into a smaller one"),
     "compare": ("hf_lelp.compare.comparison", "compare methods and seeds on your own data"),
+    "evaluate": ("hf_lelp.cli.evaluate", "show a student's figures by class, on labelled rows"),
+    "predict": ("hf_lelp.cli.predict", "answer the rows of a file, with probabilities"),
     "export": ("hf_lelp.export.export", "turn a student into a plain model, ONNX or a torch.export program"),
     "teacher-pass": ("hf_lelp.teacher_pass", "run the teacher over a share of the rows, or merge shares"),
 }

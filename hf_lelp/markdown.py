@@ -8,8 +8,13 @@ import numpy as np
 
 
 def escape(text: object) -> str:
-    """Escape text so that Markdown and HTML only show it: possible markup and addresses become numeric references."""
-    markup = r"""[!"#$&*:;<>@\[\\\]^_`{|}~]|(?<!\d)\.|\.(?!\d)"""
+    """Escape text so that Markdown and HTML only show it: possible markup and addresses become numeric references.
+
+    What is no markup where it stands keeps its sign: `_` within a word, the dot of a data file's name, a colon before a
+    space.
+    """
+    markup = r"""[$&*<>@\[\\\]`|~]|^[#!]|:(?! |$)|(?<!\w)_|_(?!\w)"""
+    markup += r"""|(?<!\d)\.(?!(?:csv|tsv|jsonl?|parquet|txt)\b)|\.(?!\d|(?:csv|tsv|jsonl?|parquet|txt)\b)"""
     return re.sub(markup, lambda found: f"&#{ord(found[0])};", printable(str(text)))
 
 

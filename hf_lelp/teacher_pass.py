@@ -64,7 +64,9 @@ def run_share(arguments: PassArguments, config: LELPConfig) -> None:
     if config.alpha == 1:
         raise ValueError("alpha=1 leaves nothing to distil: no teacher is run.")
     train, evaluation = load_data(arguments, config.seed)
-    teacher, classes = load_aligned_teacher(expand(str(arguments.teacher_model)), None, config, train, None)
+    teacher, classes = load_aligned_teacher(
+        expand(str(arguments.teacher_model)), None, config, train, None, [evaluation]
+    )
     assert teacher is not None
     if fitted_rows(len(train), config.fit_rows) is not None:
         if arguments.merge is not None or arguments.share != "1/1":

@@ -8,6 +8,8 @@ from functools import partial
 from typing import Any, cast
 
 import torch
+from accelerate import PartialState
+from accelerate.state import AcceleratorState
 from datasets import Dataset
 from torch import nn
 from transformers import (
@@ -20,8 +22,16 @@ from transformers import (
 )
 
 from hf_lelp.classifiers import logits_of
-from hf_lelp.config import LELPConfig, check_launch, check_own_run, common_settings, what_changes
-from hf_lelp.data.columns import LOGITS_COLUMN, PROJECTIONS_COLUMN, TEACHER_COLUMNS, note_columns
+from hf_lelp.config import (
+    LELPConfig,
+    check_launch,
+    check_own_run,
+    check_pushed_folder,
+    check_reporting,
+    common_settings,
+    what_changes,
+)
+from hf_lelp.data.columns import LOGITS_COLUMN, PROJECTIONS_COLUMN, TEACHER_COLUMNS
 from hf_lelp.data.encoding import Processor
 from hf_lelp.data.labels import NO_LABEL, check_single
 from hf_lelp.data.text import set_pad_token
@@ -29,6 +39,8 @@ from hf_lelp.losses import distillation_loss, label_loss, subclass_loss, subclas
 from hf_lelp.projections.class_projections import ClassProjections
 from hf_lelp.projections.subclass_scores import SubclassScores
 from hf_lelp.student.heads import AuxiliaryHead, StudentHead, all_logits, place_student_head, student_head, take_classes
+from hf_lelp.student.inputs import StudentInputs
+from hf_lelp.student.learning_rate import starting_rate, tell_of_rate
 from hf_lelp.teacher.class_order import AlignedTeacher
 from hf_lelp.teacher.protocol import TeacherLike
 from hf_lelp.training.auto_settings import choose_settings, fit_student, student_maker
@@ -61,6 +73,9 @@ def check_arguments(args: Any, compute_metrics: Any, compute_loss_func: Any, opt
         )
     if args.batch_eval_metrics and compute_metrics is few_class_compute_metrics:
         raise ValueError("batch_eval_metrics needs a compute_metrics that adds up batches; the default does not.")
+    if args.push_to_hub:
+        check_pushed_folder(args)
+    check_reporting(args)
     if args.auto and args.alpha < 1:
         check_own_run(args)
     if args.auto and args.alpha < 1 and any(optimizers or ()):
@@ -89,7 +104,7 @@ class LELPTrainer(DataloadingMixin, SavingMixin):
 
     Args:
         model: the student: Hub id, folder, or a model. An id or folder is loaded in float32, with a classification
-            layer for the data's classes.
+            layer for the data's classes. "new:2x128" makes a BERT of 2 layers × 128 with the teacher's tokenizer.
         args: settings; see `LELPConfig`.
         data_collator: as in Trainer; must keep the rows and their order. It does not see the teacher's columns of a
             `datasets.Dataset`, which are added after it. Those of other datasets it must let through.
@@ -143,7 +158,8 @@ class LELPTrainer(DataloadingMixin, SavingMixin):
         check_arguments(args, compute_metrics, compute_loss_func, optimizers)
         check_launch(args)
         args = common_settings(args)
-        args = copy.copy(args) if args.auto else args  # the choices are for this student alone
+        by_size = vars(args)["learning_rate"] is None
+        args = copy.copy(args) if args.auto or by_size else args  # the choices are for this student alone
         set_seed(args.seed)  # before the student's new layers are drawn
         run = prepare_run(
             args,
@@ -158,6 +174,8 @@ class LELPTrainer(DataloadingMixin, SavingMixin):
             projections=projections,
             transfer_dataset=transfer_dataset,
         )
+        if by_size:
+            args.learning_rate = starting_rate(student_maker(run.student, model_init)())
         self.auto_trials: list[dict[str, Any]] = []
         if args.auto and (model is not None or model_init is not None):
             self.auto_trials = self._choose_settings(
@@ -202,6 +220,7 @@ class LELPTrainer(DataloadingMixin, SavingMixin):
             processing_class=run.processing_class,
             **kwargs,
         )
+        self._states = [(state, dict(state._shared_state)) for state in (PartialState, AcceleratorState)]
         # Our loss is the mean over each micro-batch. Newer Trainers read the first flag, older ones the second.
         self.loss_is_scaled_for_ga = False
         self.model_accepts_loss_kwargs = False
@@ -240,7 +259,8 @@ class LELPTrainer(DataloadingMixin, SavingMixin):
         take_classes(model, self.prepared.classes.num_labels, self.prepared.classes.names)
         num_subclasses = int(args.num_subclasses) if args.alpha < 1 else 1
         place_student_head(model, num_subclasses, args.student_head, float(args.temperature))
-        note_columns(model.config, self.prepared.columns.inputs)
+        run, recipe = self.prepared, StudentInputs.of(model.config).recipe
+        StudentInputs(run.columns.inputs, run.columns.label, run.max_length, recipe).write(model.config)
 
     def call_model_init(self, trial: Any = None) -> PreTrainedModel:
         """As in Trainer, with the student's head placed on what `model_init` returns."""
@@ -260,6 +280,12 @@ class LELPTrainer(DataloadingMixin, SavingMixin):
             set_pad_token(self.processing_class, model)
         self._head = student_head(model)
         return model
+
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
+        """As in Trainer, with a warning of a learning rate that is far off for the student's size."""
+        if self.optimizer is None and self.optimizer_cls_and_kwargs is None:
+            tell_of_rate(self.model, self.args)
+        return super().create_optimizer(*args, **kwargs)
 
     # ---- Loss ----
 

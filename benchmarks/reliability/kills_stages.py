@@ -25,7 +25,7 @@ from hf_lelp.student.heads import place_student_head, student_head
 from hf_lelp.teacher.columns import teacher_columns
 
 # Times, hashes of files with times in them, and what a tokenizer's file says of the last call.
-VARYING = {"train_seconds", "examples_per_second", "sha256", "truncation", "padding"}
+VARYING = {"train_seconds", "examples_per_second", "examples_per_second_alike", "sha256", "truncation", "padding"}
 
 Started = Callable[[], object]
 

@@ -55,8 +55,8 @@ def load_data(arguments: DataArguments, seed: int) -> tuple[Dataset, Dataset]:
         ValueError: if a file is missing, damaged or of an unknown format, a split is missing, or there are no rows.
     """
     if arguments.train_file is not None:
-        train = _load_file(arguments.train_file)
-        evaluation = None if arguments.eval_file is None else _load_file(arguments.eval_file)
+        train = load_file(arguments.train_file)
+        evaluation = None if arguments.eval_file is None else load_file(arguments.eval_file)
     else:
         assert arguments.dataset_name is not None
         splits = load_dataset(expand(arguments.dataset_name), arguments.dataset_config)
@@ -88,7 +88,7 @@ def load_unlabelled(arguments: DataArguments) -> Dataset | None:
     Raises:
         ValueError: as `load_data`.
     """
-    return None if arguments.unlabelled_file is None else _load_file(arguments.unlabelled_file)
+    return None if arguments.unlabelled_file is None else load_file(arguments.unlabelled_file)
 
 
 def expand(name: str) -> str:
@@ -103,7 +103,12 @@ def expand(name: str) -> str:
     return path
 
 
-def _load_file(name: str) -> Dataset:
+def load_file(name: str) -> Dataset:
+    """Load the rows of a file, in their order.
+
+    Raises:
+        ValueError: if it is missing, damaged or of an unknown format.
+    """
     path = Path(expand(name))
     if path.suffix not in FILE_FORMATS:
         raise ValueError(f"{name}: the format is told by the ending, one of {', '.join(FILE_FORMATS)}.")

@@ -3,6 +3,7 @@
 import copy
 import time
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +12,22 @@ from accelerate import PartialState
 from datasets import Dataset
 from huggingface_hub import upload_file
 
-from hf_lelp.classifiers import load_processor
+from hf_lelp.cli.advice import advice_of
 from hf_lelp.cli.data import FILE_FORMATS, DataArguments, expand, load_data, load_unlabelled
 from hf_lelp.cli.groups import alignment_of, group_names
 from hf_lelp.cli.options import Program
-from hf_lelp.cli.results import publish, quality, say, size_and_speed
+from hf_lelp.cli.results import publish, quality, say
+from hf_lelp.cli.speed import size_and_speed
 from hf_lelp.config import PREDICT_ALL_ROWS, LELPConfig, as_list, common_settings
-from hf_lelp.data.columns import LOGITS_COLUMN, resolve_input_columns
+from hf_lelp.data.columns import LOGITS_COLUMN, find_label_column, resolve_input_columns
 from hf_lelp.data.encoding import Processor
 from hf_lelp.data.labels import NO_LABEL
 from hf_lelp.data.rows import column_values
 from hf_lelp.storage.files import check_writable
 from hf_lelp.student.card import CARD_NAME, EvaluationData, StudentCard
 from hf_lelp.student.checkpoints import last_checkpoint
-from hf_lelp.teacher.class_order import AlignedTeacher, load_aligned_teacher
+from hf_lelp.student.loading import student_processor
+from hf_lelp.teacher.class_order import AlignedTeacher, load_aligned_teacher, processor_of_teacher
 from hf_lelp.teacher.columns import teacher_columns
 from hf_lelp.teacher.teacher import Teacher
 from hf_lelp.trainer import LELPTrainer
@@ -41,7 +44,10 @@ class DistillArguments(DataArguments):
         ValueError: if a model or the data is missing, or a method is unknown.
     """
 
-    student_model: str | None = field(default=None, metadata={"help": "The student: Hub id or folder."})
+    student_model: str | None = field(
+        default=None,
+        metadata={"help": "The student: Hub id, folder, or new:2x128, a new one of 2 layers x 128 units."},
+    )
     teacher_model: str | None = field(
         default=None, metadata={"help": "The fine-tuned teacher: Hub id or folder. Not needed for the method direct."}
     )
@@ -106,8 +112,9 @@ def distill(arguments: DistillArguments, config: LELPConfig) -> dict[str, Any]:
         columns = teacher_columns(inputs.evaluation, teacher, config.columns_cache_dir, dtype=config.columns_dtype)
         logits["teacher"] = column_values(columns.with_format("numpy"), LOGITS_COLUMN)
         assert isinstance(teacher, Teacher)  # _load made it
+        alike = next(student.max_length for student in students.values())
         size = size_and_speed(
-            teacher.model, teacher.processing_class, inputs.evaluation, teacher.input_columns, teacher.max_length
+            teacher.model, teacher.processing_class, inputs.evaluation, teacher.input_columns, teacher.max_length, alike
         )
         results = {"teacher": size, **results}
     labels = np.full(len(inputs.evaluation), NO_LABEL) if labels is None else labels
@@ -116,10 +123,14 @@ def distill(arguments: DistillArguments, config: LELPConfig) -> dict[str, Any]:
     data = _evaluation_data(arguments, inputs.evaluation)
     datasets = [data.kind] if arguments.dataset_name is not None and data.kind is not None else []
     for method, student in students.items():
-        card = replace(student.card, row=method, results=results, evaluation=data, datasets=datasets)
+        settings = {"training data": _training_data(arguments), **student.card.settings}
+        card = replace(student.card, row=method, results=results, evaluation=data, datasets=datasets, settings=settings)
         _save_card(card, student, config.hub_token)
     alignment = next((student.alignment for student in students.values() if student.alignment is not None), None)
-    return publish(results, alignment, len(inputs.evaluation), output_dir)
+    coded = [student.folder for student in students.values() if student.card.num_subclasses > 1]
+    how = "pipeline(..., trust_remote_code=True) loads {0}; hf-lelp export {0} --to plain makes a plain model of it."
+    advice = list(dict.fromkeys(line for student in students.values() for line in student.advice))
+    return publish(results, alignment, len(inputs.evaluation), output_dir, [*advice, *map(how.format, coded)])
 
 
 def check_methods(arguments: DistillArguments, config: LELPConfig) -> None:
@@ -158,19 +169,25 @@ class _Student:
     folder: Path
     repo: str | None
     alignment: dict[str, Any] | None
+    max_length: int | None
+    advice: list[str]
 
 
 def _load(arguments: DistillArguments, config: LELPConfig) -> _Inputs:
     train, evaluation = load_data(arguments, config.seed)
     student = expand(arguments.student_model or "")
-    processing_class = load_processor(student)
+    teacher = None if arguments.teacher_model is None else expand(arguments.teacher_model)
+    processing_class = student_processor(student, partial(processor_of_teacher, teacher, None))
     columns = resolve_input_columns(train, config.input_columns, config.label_column, processing_class)
     if arguments.group_column not in (None, *train.column_names):
         raise ValueError(f"group_column={arguments.group_column}; the data has {', '.join(train.column_names)}.")
     say(f"data: {len(train):,} training and {len(evaluation):,} evaluation rows of {', '.join(columns)}")
+    if find_label_column(evaluation, config.label_column) is None:
+        found = ", ".join(evaluation.column_names)
+        say(f"No accuracy: the evaluation data has no labels in {config.label_column!r} (it has {found})")
     aligned = None
-    if arguments.teacher_model is not None:
-        aligned = load_aligned_teacher(expand(arguments.teacher_model), None, config, train, None)
+    if teacher is not None:
+        aligned = load_aligned_teacher(teacher, None, config, train, None, [evaluation])
     return _Inputs(train, evaluation, columns, student, processing_class, aligned, load_unlabelled(arguments))
 
 
@@ -196,6 +213,8 @@ def _train(method: str, arguments: DistillArguments, config: LELPConfig, inputs:
         teacher_model=inputs.aligned,
         transfer_dataset=inputs.unlabelled,
     )
+    if vars(config)["learning_rate"] is None:
+        say(f"{method}: learning rate {trainer.args.learning_rate:g}, by the student's size")
     start = time.perf_counter()
     resume = config.resume_from_checkpoint
     if resume is not None and (several or resume in (LAST, True)):  # YAML may give true
@@ -212,14 +231,21 @@ def _train(method: str, arguments: DistillArguments, config: LELPConfig, inputs:
     prediction = trainer.predict(inputs.evaluation)
     # The total time of a resumed run is not known.
     figures = {"train_seconds": seconds} if resume is None else {}
-    figures |= size_and_speed(
-        trainer.model, inputs.processing_class, inputs.evaluation, inputs.columns, config.max_length
-    )
+    cut = trainer.prepared.max_length
+    figures |= size_and_speed(trainer.model, inputs.processing_class, inputs.evaluation, inputs.columns, cut, cut)
     with_groups = method == "lelp" and arguments.group_column is not None
     alignment = alignment_of(trainer, group_names(inputs.train, str(arguments.group_column))) if with_groups else None
     folder = Path(settings.output_dir)
     return _Student(
-        figures, prediction.predictions, prediction.label_ids, card, folder, trainer.hub_model_id, alignment
+        figures,
+        prediction.predictions,
+        prediction.label_ids,
+        card,
+        folder,
+        trainer.hub_model_id,
+        alignment,
+        cut,
+        advice_of(trainer),
     )
 
 
@@ -236,6 +262,14 @@ def _save_card(card: StudentCard, student: _Student, token: str | None) -> None:
             token=token,
             commit_message="Add the figures of all methods to the card",
         )
+
+
+def _training_data(arguments: DataArguments) -> str:
+    """Name the training rows, without the folder of a file."""
+    name = arguments.train_file or str(arguments.dataset_name)
+    drawn = "" if arguments.max_train_samples is None else f" (at most {arguments.max_train_samples:,} rows)"
+    is_path = arguments.train_file is not None or Path(expand(name)).exists()
+    return f"{Path(name).name if is_path else name}{drawn}"
 
 
 def _evaluation_data(arguments: DataArguments, evaluation: Dataset) -> EvaluationData:
@@ -262,4 +296,5 @@ PROGRAM = Program(
     distill,
     (DistillArguments, LELPConfig),
     "Distil a classifier into a smaller one by LELP, plain distillation or labels alone.",
+    rate_by_size=True,
 )

@@ -1,5 +1,6 @@
 """Parses the options of the library's programs, from the command line and from a YAML file with the same names."""
 
+import codecs
 import logging
 import signal
 import sys
@@ -13,15 +14,22 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
+import datasets
 import yaml
 from transformers import HfArgumentParser, TrainingArguments
 from transformers.utils.logging import disable_progress_bar
 
 from hf_lelp.cli.data import DataArguments
 from hf_lelp.config import LELPConfig
+from hf_lelp.storage.progress import hide_bars
 
 PACKAGE = Path(__file__).parents[1]
 WIDTH = 100  # of the help, in columns
+REPLACE = "hf_lelp.plain"  # name of what replaces signs that a stream's encoding does not have
+PLAIN = {
+    **{"–": "-", "−": "-", "±": "+/-", "×": "x", "·": "*", "’": "'", "…": "...", "▲": "+", "▼": "-", "√": "sqrt"},
+    **{"α": "alpha", "β": "beta", "γ": "gamma", "τ": "tau"},
+}
 OF_TRAINING = {item.name for item in fields(TrainingArguments)}
 TRAINING_HELP = (
     "Training takes all options of transformers.TrainingArguments, such as --num_train_epochs, --learning_rate,"
@@ -38,12 +46,14 @@ class Program:
         kinds: the program's own options first.
         description: for `--help`.
         first: the option that takes a first word without a name, if any.
+        rate_by_size: whether `learning_rate` is None where it is not given: the program then takes `starting_rate`.
     """
 
     run: Callable[..., object]
     kinds: tuple[type, ...]
     description: str
     first: str | None = None
+    rate_by_size: bool = False
 
     def main(self, argv: Sequence[str], prog: str | None = None) -> None:
         """Run with the options of a command line; an error of this library ends the process with one line.
@@ -76,6 +86,10 @@ class Program:
         parser.add_argument("-h", "--help", action="help", help="Show this.")
         if LELPConfig in self.kinds:
             parser.add_argument("--help-all", action=_HelpAll, nargs=0, help="Show the options of training too.")
+        if self.rate_by_size:
+            parser.set_defaults(learning_rate=None)
+        if LELPConfig in self.kinds and not sys.stderr.isatty():
+            parser.set_defaults(disable_tqdm=True)  # a file takes each step of a bar
         _group_options(parser, self.kinds)
         words = list(argv)
         if self.first and words and not words[0].startswith("-"):
@@ -90,16 +104,27 @@ class Program:
 
 
 def configure_logging() -> None:
-    """Log as plain lines, and hide the bars of single files: the long work has bars of its own.
+    """Log as plain lines, and hide the bars of single files and steps: the long work has bars of its own.
 
     What a terminal cannot show, like τ where it knows ASCII alone, is replaced: a table must not end a run.
     """
+    codecs.register_error(REPLACE, _in_plain_letters)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="replace")
+            stream.reconfigure(errors=REPLACE)
     disable_progress_bar()
+    datasets.disable_progress_bars()
+    if not sys.stderr.isatty():
+        hide_bars()
     logging.basicConfig(format="%(message)s")
     logging.getLogger("hf_lelp").setLevel(logging.INFO)
+
+
+def _in_plain_letters(error: UnicodeError) -> tuple[str, int]:
+    """Write what an encoding does not have as plain letters and signs."""
+    assert isinstance(error, UnicodeEncodeError)
+    found = error.object[error.start : error.end]
+    return "".join(PLAIN.get(sign, "?") for sign in found), error.end
 
 
 @contextmanager

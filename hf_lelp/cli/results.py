@@ -1,25 +1,20 @@
-"""Reports the results of a run: its tables, size and speed, and all_results.json."""
+"""Reports the results of a run: its tables, and all_results.json."""
 
 import logging
-import time
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from accelerate import PartialState
-from datasets import Dataset
 from numpy.typing import NDArray
-from transformers import PreTrainedModel
 
-from hf_lelp.classifiers import logits_of
 from hf_lelp.cli.groups import group_table, plot_groups
-from hf_lelp.data.encoding import Processor, batches, longest, on_device
 from hf_lelp.markdown import half_interval, markdown_table
 from hf_lelp.metrics import few_class_metrics
 from hf_lelp.storage.files import write_json
-from hf_lelp.student.heads import saved_parameters
+from hf_lelp.student.card import alike_length
 
 logger = logging.getLogger(__name__)
 
@@ -58,15 +53,22 @@ def results_table(results: dict[str, dict[str, Any]], rows: int) -> str:
         "agrees with teacher": lambda r: _percent(r, "teacher_agreement"),
         "parameters": lambda r: _count(r["parameters"]),
         "examples/s": lambda r: f"{r['examples_per_second']:,.0f}",
+        "at the students' length": lambda r: f"{r.get('examples_per_second_alike', r['examples_per_second']):,.0f}",
         "training": lambda r: f"{r['train_seconds']:.0f} s" if "train_seconds" in r else "–",
     }
+    alike = alike_length(results)
+    if alike is None:
+        del columns["at the students' length"]
+    else:
+        columns = {name.replace("the students' length", f"{alike} tokens"): show for name, show in columns.items()}
     body = [[name, *(show(result) for show in columns.values())] for name, result in results.items()]
     table = markdown_table(["", *columns], body)
     accuracies = [result["accuracy"] for result in results.values() if "accuracy" in result]
+    told = f"{table}\n\n{speed_note(results)}"
     if not accuracies:
-        return table
+        return told
     return (
-        f"{table}\n\n{rows:,} evaluation examples: each accuracy alone is known to"
+        f"{told}\n{rows:,} evaluation examples: each accuracy alone is known to"
         f" ±{100 * half_interval(accuracies, rows):.1f} points (95%)."
         " One seed; differences within that are not findings."
     )
@@ -80,39 +82,25 @@ def _percent(result: dict[str, Any], key: str) -> str:
     return f"{100 * result[key]:.1f}" if key in result else "–"
 
 
-@torch.inference_mode()
-def size_and_speed(
-    model: PreTrainedModel,
-    processing_class: Processor,
-    dataset: Dataset,
-    input_columns: list[str],
-    max_length: int | None,
-    *,
-    rows: int = 512,
-    batch_size: int = 32,
-) -> dict[str, Any]:
-    """Measure parameters, and examples per second from text, image or sound to logits; name the device.
-
-    The speed is over the first rows, the better of two rounds.
-    """
-    batch = dataset.select_columns(input_columns)[:rows]
-    max_length = longest(processing_class, model, max_length)
-    model.eval()
-    best = 0.0
-    for _ in range(2):
-        start = time.perf_counter()
-        for inputs in batches(processing_class, batch, input_columns, max_length, batch_size):
-            logits_of(model(**{name: on_device(value, model) for name, value in inputs.items()})).cpu()
-        best = max(best, len(batch[input_columns[0]]) / (time.perf_counter() - start))
-    on_gpu = model.device.type == "cuda"
-    device = torch.cuda.get_device_name(model.device) if on_gpu else f"CPU (threads: {torch.get_num_threads()})"
-    return {"parameters": saved_parameters(model), "examples_per_second": best, "device": device}
+def speed_note(results: dict[str, dict[str, Any]]) -> str:
+    """Say how the speeds were measured, and how long the texts were that each model read."""
+    lengths = {name: result["max_length"] for name, result in results.items() if result.get("max_length")}
+    how = "sorted by length, padded to the longest of 32" if lengths else "in batches of 32"
+    if len({*lengths.values()}) <= 1:
+        cut = "".join(f", cut at {length} tokens" for length in {*lengths.values()})
+        return f"examples/s: from input to logits, {how}{cut}."
+    each = ", ".join(f"{name} {length}" for name, length in lengths.items())
+    return f"examples/s: from input to logits, {how}. Each is cut at its own length in tokens: {each}."
 
 
 def publish(
-    results: dict[str, dict[str, Any]], alignment: dict[str, Any] | None, rows: int, output_dir: Path
+    results: dict[str, dict[str, Any]],
+    alignment: dict[str, Any] | None,
+    rows: int,
+    output_dir: Path,
+    advice: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Print the tables and write all_results.json, from the main process."""
+    """Print the tables and the advice, and write all_results.json, from the main process."""
     everything: dict[str, Any] = {"results": results, "evaluation_rows": rows}
     if alignment is not None:
         everything["group_alignment"] = alignment
@@ -123,7 +111,7 @@ def publish(
         say(f"\n{group_table(alignment)}")
         if PartialState().is_main_process and find_spec("matplotlib") is not None:
             plot_groups(alignment, output_dir / "subclasses.png")
-    say(f"\n{results_table(results, rows)}\n\nStudents and {path.name} are in {output_dir}")
+    say("\n\n".join(["", results_table(results, rows), *advice, f"Students and {path.name} are in {output_dir}"])[1:])
     return everything
 
 

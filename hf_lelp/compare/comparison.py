@@ -25,13 +25,15 @@ from hf_lelp.compare.runs import run_all
 from hf_lelp.compare.task import Task
 from hf_lelp.config import LELPConfig, check_own_run
 from hf_lelp.data.columns import KIND_COLUMN, LOGITS_COLUMN, ORIGIN_COLUMN, PROJECTIONS_COLUMN, RunColumns
-from hf_lelp.data.encoding import longest
+from hf_lelp.data.encoding import Processor, longest
 from hf_lelp.data.rows import column_values, with_columns
 from hf_lelp.data.text import set_pad_token, vocabulary_size
 from hf_lelp.padding import with_fitting_side
 from hf_lelp.storage.files import check_writable
-from hf_lelp.student.loading import new_student
-from hf_lelp.teacher.class_order import load_aligned_teacher
+from hf_lelp.student.learning_rate import starting_rate
+from hf_lelp.student.loading import new_student, student_processor
+from hf_lelp.student.making import is_recipe
+from hf_lelp.teacher.class_order import load_aligned_teacher, processor_of_teacher
 from hf_lelp.teacher.columns import teacher_columns
 from hf_lelp.training.prepared_run import with_transfer_rows
 from hf_lelp.training.sampled_fit import fitted_rows
@@ -40,6 +42,8 @@ from hf_lelp.training.targets import make_targets
 from hf_lelp.transfer.origins import KINDS, ROW, Origins
 
 logger = logging.getLogger(__name__)
+
+FEWEST_SEEDS = 3
 
 
 @dataclass(kw_only=True)
@@ -51,7 +55,10 @@ class CompareArguments(DataArguments):
     """
 
     teacher_model: str | None = field(default=None, metadata={"help": "The fine-tuned teacher: Hub id or folder."})
-    student_model: str | None = field(default=None, metadata={"help": "The student: Hub id or folder."})
+    student_model: str | None = field(
+        default=None,
+        metadata={"help": "The student: Hub id, folder, or new:2x128, a new one of 2 layers x 128 units."},
+    )
     methods: list[str] = field(
         default_factory=lambda: ["direct", "kd", "lelp"],
         metadata={
@@ -107,6 +114,11 @@ def compare(arguments: CompareArguments, config: LELPConfig) -> dict[str, Any]:
             raise ValueError("train_sizes fits on the rows of each size, and fit_rows on one sample: give one of them.")
         for method in arguments.methods:
             Method.parse(method).check_without_embeddings(config, _training_settings(config))
+    if arguments.seeds < FEWEST_SEEDS:
+        logger.warning(
+            f"seeds={arguments.seeds}: fewer than {FEWEST_SEEDS} say little of what other seeds would show. The runs of"
+            f" this command are kept: --seeds {FEWEST_SEEDS} adds to them."
+        )
     output_dir = Path(config.output_dir or "out")
     check_writable(output_dir)
     sizes = [None, *(arguments.train_sizes or [])]
@@ -140,11 +152,14 @@ def load_task(arguments: CompareArguments, config: LELPConfig, size: int | None 
         )
     if arguments.fine_column not in (None, *train.column_names):
         raise ValueError(f"fine_column={arguments.fine_column}; the data has {', '.join(train.column_names)}.")
-    teacher, classes = load_aligned_teacher(expand(str(arguments.teacher_model)), None, config, train, None)
+    teacher, classes = load_aligned_teacher(
+        expand(str(arguments.teacher_model)), None, config, train, None, [evaluation]
+    )
     assert teacher is not None
     name = expand(str(arguments.student_model))
-    processing_class = load_processor(name)
-    student = partial(_student, name, classes.num_labels)
+    teachers = partial(processor_of_teacher, teacher, None)
+    processing_class = student_processor(name, teachers)
+    student = partial(_student, name, classes.num_labels, processing_class if is_recipe(name) else None)
     example = student()
     processing_class = with_fitting_side(processing_class, example)
     run_columns = RunColumns.of((train, evaluation), config.input_columns, config.label_column, processing_class)
@@ -161,6 +176,9 @@ def load_task(arguments: CompareArguments, config: LELPConfig, size: int | None 
             max_length=max_length,
             teacher=teacher,
         )
+    if vars(config)["learning_rate"] is None:
+        config.learning_rate = starting_rate(example)
+        logger.info(f"learning rate {config.learning_rate:g}, by the student's size")
     settings: dict[str, Any] = {
         "columns": run_columns,
         "max_length": max_length,
@@ -224,9 +242,9 @@ def _training_settings(config: LELPConfig) -> dict[str, Any]:
     }
 
 
-def _student(name: str, num_labels: int) -> Any:
-    model = new_student(name, num_labels)
-    processing_class = load_processor(name)
+def _student(name: str, num_labels: int, processing_class: Processor | None) -> Any:
+    model = new_student(name, num_labels, processing_class)
+    processing_class = load_processor(name) if processing_class is None else processing_class
     if isinstance(processing_class, PreTrainedTokenizerBase):
         set_pad_token(processing_class, model)
     return model
@@ -256,4 +274,5 @@ PROGRAM = Program(
     compare,
     (CompareArguments, LELPConfig),
     "Compare methods of distillation on your data, over several seeds.",
+    rate_by_size=True,
 )

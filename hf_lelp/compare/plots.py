@@ -57,6 +57,7 @@ def _plot_accuracies(summaries: dict[str, Any], path: Path) -> None:
             )
             panel.plot(100 * figures["accuracy"]["mean"], position, "o", color=colour)
         panel.axvline(base, color="0.8", zorder=0)
+        panel.set_xlim(*_limits([v for figures in summary["methods"].values() for v in figures["accuracies"]], base))
         panel.set(
             yticks=range(len(summary["methods"])),
             yticklabels=[labels[name] for name in summary["methods"]],
@@ -67,6 +68,14 @@ def _plot_accuracies(summaries: dict[str, Any], path: Path) -> None:
         panel.spines[["top", "right", "left"]].set_visible(False)
         panel.tick_params(left=False)
     write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=120))
+
+
+def _limits(accuracies: Sequence[float], base: float) -> tuple[float, float]:
+    """Fit an axis to the dots, in points, with room for intervals of their size: wider ones run out of the picture."""
+    values = [100 * value for value in accuracies] + [base]
+    low, high = min(values), max(values)
+    room = max(high - low, 1.0)
+    return max(low - room, -0.5), min(high + room, 100.5)
 
 
 def _plot_sizes(summaries: dict[str, Any], path: Path) -> None:

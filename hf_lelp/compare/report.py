@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hf_lelp.compare.plots import plot_comparison
 from hf_lelp.compare.run import Run
-from hf_lelp.compare.statistics import paired_difference
+from hf_lelp.compare.statistics import paired_difference, pooled_intervals
 from hf_lelp.markdown import markdown_table
 from hf_lelp.storage.files import write_json, write_text
 
@@ -47,6 +48,11 @@ def comparison_table(summary: dict[str, Any]) -> str:
         f" {seeds} seed{'s' if seeds > 1 else ''}. ▲ and ▼: the two intervals together leave out 0."
         + (" One seed shows no finding." if seeds == 1 else "")
         + _diverged(summary["methods"])
+        + (
+            f" The intervals over seeds take one variance for all methods ({freedom} degrees of freedom)."
+            if (freedom := summary.get("degrees_of_freedom")) is not None
+            else ""
+        )
     )
 
 
@@ -86,13 +92,15 @@ def summarise(runs: Sequence[Run], methods: Sequence[str], reference: str) -> di
         reference: one of them.
 
     Returns:
-        `reference`, `seeds`, `train_rows`, `evaluation_rows`, and `methods`. `methods` has by name: the mean and
-        standard deviation over the seeds of each of `FIGURES`, the accuracy of each seed, the settings, what "auto"
-        chose, the seeds whose student `diverged`, and `difference` (`paired_difference`).
+        `reference`, `seeds`, `train_rows`, `evaluation_rows`, with two seeds `degrees_of_freedom`, and `methods`.
+        `methods` has by name: the mean and standard deviation over the seeds of each of `FIGURES`, the accuracy of each
+        seed, the settings, what "auto" chose, the seeds whose student `diverged`, and `difference`
+        (`paired_difference`).
     """
     by_method = {method: [run for run in runs if run.method == method] for method in methods}
     correct = {method: np.stack([run.correct for run in of_method]) for method, of_method in by_method.items()}
     table: dict[str, Any] = {}
+    pooled, freedom = _pooled(correct, reference)
     for method, of_method in by_method.items():
         figures: dict[str, Any] = {"accuracies": [float(row.mean()) for row in correct[method]]}
         for name in FIGURES:
@@ -101,7 +109,7 @@ def summarise(runs: Sequence[Run], methods: Sequence[str], reference: str) -> di
                 spread = float(np.std(values, ddof=1)) if len(values) > 1 else None
                 figures[name] = {"mean": float(np.mean(values)), "std": spread}
         if method != reference:
-            figures["difference"] = paired_difference(correct[method], correct[reference])
+            figures["difference"] = paired_difference(correct[method], correct[reference], pooled.get(method))
         figures["settings"] = {k: v for k, v in of_method[0].figures["settings"].items() if k != "seed"}
         chosen = [trial for run in of_method for trial in run.figures.get("auto_trials", ()) if trial.get("chosen")]
         diverged = [run.seed for run in of_method if "rows_not_finite" in run.figures]
@@ -115,8 +123,23 @@ def summarise(runs: Sequence[Run], methods: Sequence[str], reference: str) -> di
         "seeds": sorted({run.seed for run in runs}),
         "train_rows": runs[0].figures["train_rows"],
         "evaluation_rows": correct[reference].shape[1],
+        **({"degrees_of_freedom": freedom} if freedom is not None else {}),
         "methods": table,
     }
+
+
+def _pooled(
+    correct: Mapping[str, NDArray[np.bool_]], reference: str
+) -> tuple[dict[str, tuple[float, float]], int | None]:
+    """Return intervals over seeds from the variance of all methods, where there are two seeds; else none."""
+    methods = list(correct)
+    if len(correct[reference]) != 2 or len(methods) < 2:
+        return {}, None
+    accuracies = np.array([100 * correct[method].mean(1) for method in methods])
+    if np.ptp(accuracies[:, 0] - accuracies[:, 1]) < 1e-9:  # no spread by chance
+        return {}, None
+    intervals, freedom = pooled_intervals(accuracies, methods.index(reference))
+    return dict(zip(methods, intervals, strict=True)), freedom
 
 
 def publish(

@@ -17,12 +17,12 @@ from pathlib import Path
 
 import datasets
 import torch
-from tqdm.auto import tqdm
 from transformers.utils import logging as transformers_logging
 
 from hf_lelp.compare.methods import Method
 from hf_lelp.compare.run import Run, known_fingerprint, run_or_read
 from hf_lelp.compare.task import Task
+from hf_lelp.storage.progress import progress_bar
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ def run_all(
         jobs += [[(task, method, seed)] for seed in seeds for method in methods if method not in searching]
     found: dict[Order, Run] = {}
     threads = max(1, torch.get_num_threads() // processes)
-    with tqdm(total=len(orders), desc="Comparing", unit="run", disable=len(orders) < 2) as progress:
+    with progress_bar(len(orders), "Comparing", unit="run", disable=len(orders) < 2) as progress:
         if processes == 1:
             tasks = _Tasks(loaders)
             for order in chain(*jobs):

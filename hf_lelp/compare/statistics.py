@@ -11,7 +11,9 @@ CONFIDENCE = 0.95
 RESAMPLES = 2000
 
 
-def paired_difference(ours: NDArray[np.bool_], theirs: NDArray[np.bool_]) -> dict[str, Any]:
+def paired_difference(
+    ours: NDArray[np.bool_], theirs: NDArray[np.bool_], over_seeds: tuple[float, float] | None = None
+) -> dict[str, Any]:
     """Compute the difference in accuracy of two methods on the same seeds and examples, in points, with two intervals.
 
     The intervals answer two questions. `over_seeds` (Student's t on the differences by seed): would the difference be
@@ -24,6 +26,7 @@ def paired_difference(ours: NDArray[np.bool_], theirs: NDArray[np.bool_]) -> dic
     Args:
         ours: (R, N), whether each of R seeds answers each of N examples correctly.
         theirs: the same of the other method, seed by seed.
+        over_seeds: an interval that is known already, from `pooled_intervals`.
 
     Returns:
         `mean`, `over_seeds` (low, high; `None` for one seed, or no spread), `over_examples` (low, high), and
@@ -31,8 +34,7 @@ def paired_difference(ours: NDArray[np.bool_], theirs: NDArray[np.bool_]) -> dic
     """
     by_seed = 100 * (ours.mean(1) - theirs.mean(1))
     by_example = 100 * (ours.mean(0) - theirs.mean(0))
-    over_seeds = None
-    if len(by_seed) > 1:
+    if over_seeds is None and len(by_seed) > 1:
         if stats.sem(by_seed) > 1e-9:  # equal differences, by chance, would give an interval of no width
             low, high = stats.ttest_1samp(by_seed, 0).confidence_interval(CONFIDENCE)
             over_seeds = (float(low), float(high))
@@ -53,6 +55,30 @@ def paired_difference(ours: NDArray[np.bool_], theirs: NDArray[np.bool_]) -> dic
         "over_examples": over_examples,
         "finding": finding,
     }
+
+
+def pooled_intervals(accuracies: NDArray[np.floating], reference: int) -> tuple[list[tuple[float, float]], int]:
+    """Compute 95% intervals over seeds of the differences to a reference, with one variance for all methods.
+
+    With two seeds a method's own variance has one degree of freedom, and its interval is of no use. In the table of
+    methods by seeds, what is left after the means of both is the seeds' effect on a difference (randomised blocks). Its
+    variance has (M − 1)(R − 1) degrees of freedom.
+
+    Args:
+        accuracies: (M, R), in points, by method and seed.
+        reference: which method the others are compared to.
+
+    Returns:
+        Low and high of each method's difference, M of them, and the degrees of freedom.
+    """
+    methods, seeds = accuracies.shape
+    means = accuracies.mean(1, keepdims=True)
+    left = accuracies - means - accuracies.mean(0) + accuracies.mean()
+    freedom = (methods - 1) * (seeds - 1)
+    error = math.sqrt(2 * float((left**2).sum()) / freedom / seeds)
+    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom)) * error
+    differences = (means - means[reference]).ravel().tolist()
+    return [(difference - half, difference + half) for difference in differences], freedom
 
 
 def bootstrap_interval(values: NDArray[np.floating], seed: int = 0) -> tuple[float, float]:

@@ -78,28 +78,6 @@ class RunColumns:
         return find_label_column(dataset, self.label) or self.label
 
 
-def note_columns(config: Any, inputs: list[str] | None) -> None:
-    """Note in a student's configuration that it reads two columns; `None` is unknown, and changes nothing."""
-    if inputs is not None and len(inputs) == 2:
-        config.input_columns = inputs
-    elif inputs is not None and hasattr(config, "input_columns"):
-        del config.input_columns
-
-
-def check_noted_columns(config: Any, columns: Sequence[str]) -> None:
-    """Refuse one column of text for a student of two.
-
-    Raises:
-        ValueError: naming the columns that it was trained on.
-    """
-    noted = getattr(config, "input_columns", None)
-    if noted and len(noted) != len(columns):
-        raise ValueError(
-            f"The student reads two columns, in training {' and '.join(noted)}, and was given {', '.join(columns)}."
-            " Set input_columns to both."
-        )
-
-
 def find_label_column(dataset: Any, label_column: str) -> str | None:
     """Return the label column of a dataset: the one named, else the "labels" of prepared data, else `None`."""
     present = column_names(dataset) if isinstance(dataset, Dataset | IterableDataset) else []

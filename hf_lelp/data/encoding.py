@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from transformers import BaseImageProcessor, PreTrainedModel, PreTrainedTokenizerBase, SequenceFeatureExtractor
 
 from hf_lelp.data.audio import process_audio
@@ -82,8 +83,11 @@ def batches(
     columns: Sequence[str],
     max_length: int | None,
     batch_size: int,
-) -> Iterator[dict[str, torch.Tensor]]:
-    """Yield a model's inputs for `batch_size` rows at a time, encoded and padded on demand.
+) -> Iterator[tuple[NDArray[np.integer], dict[str, torch.Tensor]]]:
+    """Yield places of some rows and a model's inputs for them, until every row had its turn.
+
+    Texts come longest first, each batch padded to its longest: that saves most of the padding. Images and sounds are
+    encoded on demand, in their order, since those of all rows may not fit in memory.
 
     Args:
         processing_class: a tokenizer, an image processor or a feature extractor.
@@ -95,9 +99,18 @@ def batches(
     Raises:
         ValueError: see `encode` and `pad`.
     """
-    for start in range(0, len(rows[columns[0]]), batch_size):
-        some = {name: rows[name][start : start + batch_size] for name in columns}
-        yield pad(processing_class, encode(processing_class, some, columns, max_length))
+    count = len(rows[columns[0]])
+    if isinstance(processing_class, PreTrainedTokenizerBase):
+        tokens = encode(processing_class, dict(rows), columns, max_length)
+        order = np.argsort(lengths_of(tokens), kind="stable")[::-1]
+        for start in range(0, count, batch_size):
+            places = order[start : start + batch_size]
+            yield places, pad(processing_class, taken(tokens, places))
+        return
+    for start in range(0, count, batch_size):
+        places = np.arange(start, min(start + batch_size, count))
+        some = taken({name: rows[name] for name in columns}, places)
+        yield places, pad(processing_class, encode(processing_class, some, columns, max_length))
 
 
 def input_name(processing_class: Processor) -> str:

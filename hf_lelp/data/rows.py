@@ -39,6 +39,34 @@ class TransformOfColumns:
         return {**others, **self.transform(seen)}
 
 
+class RowError(ValueError):
+    """Raised for a value that no model can take; it names the row.
+
+    Args:
+        what: is wrong with the row; goes on from "Row 7 of the dataset".
+        row: its number, from 0.
+        where: the rows are counted.
+    """
+
+    def __init__(self, what: str, row: int, where: str = "a batch") -> None:
+        super().__init__(f"Row {row} of {where} {what}")
+        self.what, self.row = what, row
+
+    def in_dataset(self, row: int, rows: Dataset | None = None) -> "RowError":
+        """Return the same error of a row of the dataset.
+
+        Args:
+            row: its number in the dataset.
+            rows: the dataset, or the part of it in which `self.row` counts; it tells the row of the file, where the
+                rows were drawn from one.
+        """
+        indices = None if rows is None else rows._indices
+        where = "the dataset"
+        if indices is not None:
+            where += f" (row {indices.column(0)[self.row].as_py()} of the file or dataset that it was drawn from)"
+        return RowError(self.what, row, where)
+
+
 def transform_of(dataset: Any) -> Transform | None:
     """Return a dataset's transform (`set_transform`) as a function of all its columns, or `None`."""
     if not isinstance(dataset, Dataset) or dataset.format["type"] != "custom":

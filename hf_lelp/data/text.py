@@ -6,6 +6,8 @@ from typing import Any
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from hf_lelp.data.rows import RowError
+
 # A tokenizer without a limit reports a model_max_length of this size or more.
 NO_LIMIT = 1_000_000
 
@@ -86,11 +88,14 @@ def check_vocabulary(
     if row is not None:
         token = max(tokens[row])
         name = processing_class.convert_ids_to_tokens(token)
-        raise ValueError(
-            f"{where or f'Row {row} of a batch'} has the token {name!r} of number"
-            f" {token}, and the model embeds {size} tokens, 0 to {size - 1}. Use the model's own tokenizer; or call"
-            f" model.resize_token_embeddings({len(processing_class)}), and train or load weights for the new rows."
+        advice = (
+            f"and the model embeds {size} tokens, 0 to {size - 1}. Use the"
+            f" model's own tokenizer; or call model.resize_token_embeddings({len(processing_class)}), and train or load"
+            " weights for the new rows."
         )
+        if where:
+            raise ValueError(f"{where} has the token {name!r} of number {token}, {advice}")
+        raise RowError(f"has the token {name!r} of number {token}, {advice}", row)
 
 
 def tokenize(
@@ -107,9 +112,10 @@ def tokenize(
     for column in columns:
         wrong = next((row for row, text in enumerate(batch[column]) if not isinstance(text, str)), None)
         if wrong is not None:
-            raise ValueError(
-                f"Row {wrong} of a batch has {batch[column][wrong]!r} in the text column {column!r} where a string was"
-                " expected. Fill or drop such rows first (an empty string is fine)."
+            raise RowError(
+                f"has {batch[column][wrong]!r} in the text column {column!r} where a string was expected. Fill or drop"
+                " such rows first (an empty string is fine).",
+                wrong,
             )
     texts = [list(batch[column]) for column in columns]
     try:
@@ -130,9 +136,10 @@ def _check_encodable(texts: Sequence[Sequence[str]], columns: Sequence[str]) -> 
             try:
                 text.encode()
             except UnicodeEncodeError as error:
-                raise ValueError(
-                    f"Row {row} of a batch has half a character, {text[error.start]!r}, in the text column {column!r}."
-                    ' Repair it first: text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").'
+                raise RowError(
+                    f"has half a character, {text[error.start]!r}, in the text column {column!r}. Repair it first:"
+                    ' text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").',
+                    row,
                 ) from error
 
 

@@ -3,33 +3,31 @@
 A student already is a transformers model. Export it if you cannot use `trust_remote_code=True`, or PyTorch.
 """
 
+import copy
 import hashlib
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import CONFIG_NAME
 
-from hf_lelp.classifiers import class_names, load_processor
 from hf_lelp.cli.data import DataArguments, load_data
 from hf_lelp.cli.options import Program
-from hf_lelp.data.columns import check_noted_columns, resolve_input_columns
+from hf_lelp.cli.saved_student import open_student
 from hf_lelp.data.encoding import batches
-from hf_lelp.data.labels import NO_LABEL, resolve_classes
-from hf_lelp.data.rows import column_values
-from hf_lelp.data.text import max_tokens, set_pad_token
 from hf_lelp.export.measure import measure, runtimes_table
-from hf_lelp.export.plain import plain_student
+from hf_lelp.export.plain import plain_config, plain_student
 from hf_lelp.export.runtimes import save_int8, save_onnx, save_torch_export, torch_runtime
+from hf_lelp.markdown import template
 from hf_lelp.storage.checksums import WEIGHTS, checksum, write_checksums
 from hf_lelp.storage.files import check_writable, new_files, read_json, write_json, write_text
-from hf_lelp.student.card import CARD_NAME, EvaluationData, StudentCard, add_runtimes, hub_id, is_own_card
+from hf_lelp.student.card import CARD_NAME, EvaluationData, StudentCard, add_runtimes, how_made, hub_id, is_own_card
 from hf_lelp.student.heads import student_head
-from hf_lelp.student.loading import load_student
+from hf_lelp.student.inputs import StudentInputs
 from hf_lelp.student.modeling_lelp import SubclassHead
 
 FORMS = ("plain", "onnx", "int8", "torch")
@@ -56,10 +54,12 @@ class ExportArguments(DataArguments):
     )
     output_dir: str = field(default="exported", metadata={"help": "Folder for the files and export.json."})
     input_columns: list[str] | None = field(
-        default=None, metadata={"help": "One or two text columns (default: text, or the only column of text)."}
+        default=None, metadata={"help": "One or two text columns (default: as in training)."}
     )
-    label_column: str = field(default="label", metadata={"help": "Column of the labels, where there is one."})
-    max_length: int | None = field(default=None, metadata={"help": "Longest input in tokens, as in training."})
+    label_column: str | None = field(default=None, metadata={"help": "Column of the labels (default: as in training)."})
+    max_length: int | None = field(
+        default=None, metadata={"help": "Longest input in tokens (default: as in training)."}
+    )
     min_agreement: float = field(
         default=0.98,
         metadata={"help": "plain: least share of evaluation rows with the student's own answer; 0 takes any."},
@@ -96,26 +96,29 @@ def export(arguments: ExportArguments) -> dict[str, Any]:
     student, output_dir = str(arguments.student), Path(arguments.output_dir)
     check_writable(output_dir)
     earlier = _earlier(output_dir / RESULTS_NAME)
-    model = load_student(student, dtype=torch.float32).cpu().eval()
-    processing_class = load_processor(student)
+    opened = open_student(student, arguments.input_columns, arguments.label_column, arguments.max_length)
+    model, processing_class, limit = opened.model.cpu(), opened.processing_class, opened.max_length
     if not isinstance(processing_class, PreTrainedTokenizerBase):
         raise ValueError(f"{student} reads no text: the export knows classifiers of text alone.")
-    set_pad_token(processing_class, model)
-    limit = max_tokens(processing_class, model, arguments.max_length)
     train, held_out = load_data(arguments, arguments.seed)
-    columns = resolve_input_columns(held_out, arguments.input_columns, arguments.label_column)
-    check_noted_columns(model.config, columns)
-    labels = _labels(model, held_out, arguments.label_column)
+    columns = opened.columns_of(held_out)
+    labels = opened.labels_of(held_out)
 
-    def inputs_of(dataset: Dataset, rows: int = BATCH_SIZE) -> Iterator[dict[str, torch.Tensor]]:
-        return batches(processing_class, dataset.select_columns(columns)[:], columns, limit, rows)
+    def inputs_of(dataset: Dataset, rows: int = BATCH_SIZE) -> list[tuple[Any, dict[str, torch.Tensor]]]:
+        return list(batches(processing_class, dataset.select_columns(columns)[:], columns, limit, rows))
 
-    inputs = list(inputs_of(held_out))
+    by_length = inputs_of(held_out)
+    inputs = [batch for _, batch in by_length]
+    labels = None if labels is None else labels[np.concatenate([places for places, _ in by_length])]
     results: dict[str, Any] = {}
     if "plain" in arguments.to:
         if isinstance(student_head(model), SubclassHead):
             plain, report = plain_student(
-                model, inputs_of(train), inputs, labels, min_agreement=arguments.min_agreement
+                model,
+                (batch for _, batch in inputs_of(train)),
+                inputs,
+                labels,
+                min_agreement=arguments.min_agreement,
             )
             _save(plain, processing_class, _plain_card(student, model, plain, report), output_dir / "plain")
             results["plain"] = report
@@ -129,16 +132,18 @@ def export(arguments: ExportArguments) -> dict[str, Any]:
     if "onnx" in arguments.to or "int8" in arguments.to:
         path = output_dir / "onnx" / "model.onnx"
         runtimes.append(save_onnx(model, inputs, path))
-        print(f"onnx: gives PyTorch's logits; saved as {path}")
+        save_beside(model, processing_class, limit, path.parent)
+        print(f"onnx: gives PyTorch's logits; saved as {path}, with configuration and tokenizer beside it")
         if "int8" in arguments.to:
             runtimes.append(save_int8(path, path.with_name("model_int8.onnx")))
             print(f"int8: saved as {path.with_name('model_int8.onnx')}")
     if len(runtimes) > 1:
         processing_class.save_pretrained(output_dir)
-        singles = list(inputs_of(held_out.select(range(min(SINGLES, len(held_out)))), rows=1))
+        few = held_out.select(range(min(SINGLES, len(held_out))))
+        singles = [batch for _, batch in inputs_of(few, rows=1)]
         results["runtimes"] = measure(runtimes, inputs, singles, labels)
         # ONNX Runtime does not notice a changed weight.
-        exported = [path for path in (*output_dir.glob("*.pt2"), *output_dir.glob("onnx/*")) if path.is_file()]
+        exported = [*output_dir.glob("*.pt2"), *output_dir.glob("onnx/*.onnx*")]
         results["sha256"] = {
             path.relative_to(output_dir).as_posix(): checksum(path, hashlib.sha256) for path in sorted(exported)
         }
@@ -148,9 +153,32 @@ def export(arguments: ExportArguments) -> dict[str, Any]:
         write_json(output_dir / RESULTS_NAME, {**earlier, **results})
     if "runtimes" in results:
         threads = f"Milliseconds from tokens to logits on a CPU (threads: {torch.get_num_threads()})."
-        about = f"{table}\n\nMeasured on {len(held_out):,} rows. {threads}"
+        length = f" Texts are sorted by length and cut at {limit} tokens." if limit else ""
+        about = f"{table}\n\nMeasured on {len(held_out):,} rows. {threads}{length}"
+        if "onnx" in arguments.to or "int8" in arguments.to:
+            about += f"\n\n{template('onnx_snippet.md').replace('MAX_LENGTH', str(limit))}"
         _write_card(Path(student).expanduser() / CARD_NAME, output_dir / CARD_NAME, about)
     return results
+
+
+def save_beside(
+    model: PreTrainedModel, processing_class: PreTrainedTokenizerBase, max_length: int | None, folder: Path
+) -> None:
+    """Save what an ONNX file is served with: the tokenizer, and a configuration of one logit a class, with their names.
+
+    Args:
+        model: the student.
+        processing_class: its tokenizer, saved to cut at the length of the training.
+        max_length: that length.
+        folder: of the file.
+    """
+    config = plain_config(copy.deepcopy(model.config))
+    tokenizer = copy.deepcopy(processing_class)
+    if max_length is not None:
+        tokenizer.model_max_length = max_length
+    with new_files(folder, last=CONFIG_NAME) as temporary:
+        config.save_pretrained(temporary)
+        tokenizer.save_pretrained(temporary)
 
 
 def _write_card(of_student: Path, card: Path, runtimes: str) -> None:
@@ -162,18 +190,6 @@ def _write_card(of_student: Path, card: Path, runtimes: str) -> None:
         write_text(card, of_student.read_text(encoding="utf-8", errors="replace"))
         add_runtimes(card, runtimes)
         print(f"\nThe table is on the card, {card}")
-
-
-def _labels(model: PreTrainedModel, dataset: Dataset, label_column: str) -> list[int] | None:
-    """Encode the labels as indices of the model's classes, whose order may differ from the data's."""
-    if label_column not in dataset.column_names:
-        return None
-    classes = resolve_classes(
-        dataset, label_column, teacher_names=class_names(model.config), num_teacher_classes=model.config.num_labels
-    )
-    assert classes.teacher_order is not None
-    encoded = classes.encode(column_values(dataset, label_column))
-    return [label if label == NO_LABEL else classes.teacher_order[label] for label in encoded]
 
 
 def _save(model: PreTrainedModel, processing_class: PreTrainedTokenizerBase, card: StudentCard, folder: Path) -> None:
@@ -193,6 +209,8 @@ def _plain_card(student: str, model: PreTrainedModel, plain: PreTrainedModel, re
         results["plain form"]["accuracy"] = report["accuracy"]
     return StudentCard(
         repo="plain",
+        made=how_made(Path(student).expanduser() / CARD_NAME),
+        max_length=StudentInputs.of(plain.config).max_length,
         method="lelp",
         row="plain form",
         auto_class="AutoModelForSequenceClassification",

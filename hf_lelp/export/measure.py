@@ -12,8 +12,7 @@ from hf_lelp.export.fidelity import fidelity
 from hf_lelp.export.runtimes import Batch, Runtime
 from hf_lelp.markdown import markdown_table
 
-# A median latency is over so many rounds of the inputs, and at least so many calls.
-ROUNDS, LEAST_CALLS = 3, 30
+CALLS = 30  # that a median latency is over
 
 
 def measure(
@@ -51,10 +50,10 @@ def measure(
 
 def _median_milliseconds(runtime: Runtime, batches: Sequence[Batch]) -> float:
     runtime.logits(batches[0])  # warm up
-    times = []
-    for call in range(max(LEAST_CALLS, ROUNDS * len(batches))):
+    times, step = [], max(len(batches) // CALLS, 1)  # batches of all lengths
+    for call in range(CALLS):
         start = time.perf_counter()
-        runtime.logits(batches[call % len(batches)])
+        runtime.logits(batches[call * step % len(batches)])
         times.append(time.perf_counter() - start)
     return 1000 * statistics.median(times)
 

@@ -2,6 +2,7 @@
 
 import copy
 import logging
+from typing import Any
 
 import numpy as np
 import torch
@@ -68,10 +69,7 @@ def plain_student(
     plain = copy.deepcopy(student)
     replace_module(plain, name, linear.to(device=head.weight.device, dtype=head.weight.dtype))
     plain.__class__ = type(student).__mro__[1]
-    del plain.config.num_subclasses
-    del plain.config.distillation_temperature
-    if hasattr(plain.config, "auto_map"):
-        del plain.config.auto_map
+    plain_config(plain.config)
 
     held_out = list(held_out)
     before, after = class_logits(student, held_out), class_logits(plain, held_out)
@@ -81,10 +79,19 @@ def plain_student(
     if report["agreement"] < min_agreement:
         raise ValueError(
             f"The plain model agrees with the student on {report['agreement']:.1%} of {len(before)} held-out rows;"
-            f" {min_agreement:.1%} was asked for. Publish the student as it is (trust_remote_code=True loads it),"
-            " distil with student_head='auxiliary', fit on more rows, or ask for less with min_agreement."
+            f" {min_agreement:.1%} was asked for. No linear boundary holds the subclasses of a class together. Publish"
+            " the student as it is (trust_remote_code=True loads it), distil with student_head='auxiliary', fit on more"
+            " rows, or ask for less with min_agreement."
         )
     return plain, report
+
+
+def plain_config(config: Any) -> Any:
+    """Take the entries of pseudo-subclasses out of a student's configuration, and return it."""
+    for name in ("num_subclasses", "distillation_temperature", "auto_map"):
+        if hasattr(config, name):
+            delattr(config, name)
+    return config
 
 
 def fit_linear(

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from inspect import Parameter, Signature
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -123,10 +124,29 @@ def save_onnx(model: PreTrainedModel, batches: Sequence[Batch], path: Path) -> R
                 _exported(model, batches), input_names=list(batches[0]), output_names=["logits"], verbose=False
             )
         assert program is not None
+        _name_axes(program.model.graph)
         program.save(file)
 
     _save_checked(save, load_onnx, path, model, batches)
     return load_onnx(path)
+
+
+def _name_axes(graph: Any) -> None:
+    """Name the free axes of an exported graph as servers expect them: `batch_size`, and `sequence_length` of tokens.
+
+    The exporter calls them s0, s1 and the like, everywhere by the same name.
+    """
+    names: dict[str, str] = {}
+    for value in graph.inputs:
+        for axis, size in enumerate(value.shape):
+            if not isinstance(size, int):
+                names.setdefault(str(size.value), "batch_size" if axis == 0 else "sequence_length")
+    nodes = [output for node in graph.all_nodes() for output in node.outputs]
+    for value in [*graph.inputs, *nodes]:
+        if value.shape is not None:
+            for axis, size in enumerate(value.shape):
+                if not isinstance(size, int) and str(size.value) in names:
+                    value.shape[axis] = names[str(size.value)]
 
 
 def save_int8(onnx_path: Path, path: Path) -> Runtime:

@@ -19,7 +19,6 @@ from huggingface_hub import ModelCard, ModelHubMixin, hf_hub_download
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from tqdm.auto import tqdm
 
 from hf_lelp.classifiers import LinearHead
 from hf_lelp.data.checks import as_array, check_directions, check_finite, check_mark, check_type, require_columns
@@ -29,6 +28,7 @@ from hf_lelp.data.rows import check_batched, column_names, mapped_anew, split_ro
 from hf_lelp.markdown import escape, template
 from hf_lelp.projections.principal_directions import Moments, orthonormal, principal_directions, row_space
 from hf_lelp.storage.files import new_files, read_json, write_atomically, write_json
+from hf_lelp.storage.progress import progress_bar
 
 WEIGHTS_NAME = "class_projections.safetensors"
 METADATA_NAME = "config.json"
@@ -130,13 +130,8 @@ class ClassProjections(
         columns = [EMBEDDING_COLUMN, LOGITS_COLUMN, *([label_column] if label_column else [])]
         columns += [TEACHER_MARK] if TEACHER_MARK in present else []
         rows = first_row
-        with tqdm(
-            total=len(dataset) if isinstance(dataset, Dataset) else None,
-            desc="Fitting class projections",
-            unit="row",
-            leave=False,
-            disable=are_progress_bars_disabled(),
-        ) as progress:
+        total = len(dataset) if isinstance(dataset, Dataset) else None
+        with progress_bar(total, "Fitting class projections", disable=are_progress_bars_disabled()) as progress:
             for batch in _batches(dataset.select_columns(columns), batch_size):
                 if TEACHER_MARK in batch:
                     check_mark(set(batch[TEACHER_MARK]), head.fingerprint, "teacher")

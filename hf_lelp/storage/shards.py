@@ -21,9 +21,9 @@ from accelerate.utils import gather_object
 from datasets import Dataset
 from datasets.table import MemoryMappedTable, concat_tables
 from numpy.typing import NDArray
-from tqdm.auto import tqdm
 
 from hf_lelp.storage.files import check_writable, read_json, remove_leftovers, write_atomically, write_json
+from hf_lelp.storage.progress import progress_bar
 
 SHARD_ROWS = 2048
 
@@ -122,7 +122,7 @@ def make_missing_shards(
         folder.mkdir(parents=True, exist_ok=True)
     total = sum(rows[place] for place in missing)
     quiet = not (missing and state.is_main_process)
-    with tqdm(total=total, desc=description, unit="row", disable=quiet, delay=1) as progress:
+    with progress_bar(total, description, disable=quiet) as progress:
         for place, following in zip(missing, [*missing[1:], None], strict=False):
             write_shard(files[place], make(place, progress.update, following))
             if whole is not None:

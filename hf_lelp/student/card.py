@@ -76,6 +76,7 @@ class StudentCard:
         not_finite_at: the first step of its training whose loss was NaN or infinite.
         grey: whether it reads images of one channel; `pipeline` makes three.
         settings: of method and training, by name.
+        made: Markdown on how the model was made that this one stands for, from its own card.
         results: figures by model, as `distill` makes them.
         evaluation: what `results` were measured on.
         max_length: in tokens; longer inputs were cut in training.
@@ -97,6 +98,7 @@ class StudentCard:
     not_finite_at: int | None = None
     grey: bool = False
     settings: dict[str, Any] = field(default_factory=dict)
+    made: str | None = None
     results: dict[str, dict[str, Any]] = field(default_factory=dict)
     evaluation: EvaluationData | None = None
     max_length: int | None = None
@@ -120,7 +122,7 @@ class StudentCard:
         return ModelCard.from_template(
             self._metadata(task, title),
             template_str=template("student_card.md"),
-            title=escape(title),
+            title=escape(title) + self._headline(task),
             # A folder's bare name could be somebody else's repository: the example would run its code.
             repo=self.repo if "/" in self.repo and _is_repo_id(self.repo) else "path/to/the/student",
             task=task,
@@ -141,12 +143,27 @@ class StudentCard:
             quality=_table(named, {key: (heading, _quality) for key, (heading, _) in QUALITY.items()}),
             interval=f"{100 * half_interval(accuracies, rows):.1f}" if accuracies and rows else None,
             calibrated="ece" in measured,
-            cost=_table(named, _COST),
+            cost=_table(named, _costs(self.results)),
             devices=escape(", ".join(sorted({r["device"] for r in self.results.values() if "device" in r}))),
+            made=self.made,
             settings=markdown_table(
                 ["setting", "value"], [[escape(name), escape(value)] for name, value in self.settings.items()]
             ),
         )
+
+    def _headline(self, task: str | None) -> str:
+        """Say behind the title what the student is: its task, its teacher and where it started."""
+        said = f": {(task or 'classification').replace('-', ' ')}"
+        if self.method == "direct":
+            return said
+        parameters = [self.results.get(name, {}).get("parameters") for name in ("teacher", self.row)]
+        teacher, student = (
+            known or (f"a {role} of {count / 1e6:,.1f}M parameters" if count else f"a {role}")
+            for role, known, count in zip(
+                ("teacher", "student"), map(_known, (self.teacher, self.student)), parameters, strict=True
+            )
+        )
+        return f"{said}, distilled from {teacher} into {student}"
 
     def save(self, path: Path, *, replace_any: bool = False) -> None:
         """Write the card; a file that the library did not make stays, with a warning.
@@ -242,11 +259,26 @@ def _quality(value: float) -> str:
     return f"{100 * value:.1f}"
 
 
-_COST = {
+def alike_length(results: dict[str, dict[str, Any]]) -> int | None:
+    """Return the length in tokens that all models were also measured at; `None` where each one's own is the same."""
+    own = {result.get("max_length") for result in results.values()}
+    alike = {result["alike_length"] for result in results.values() if "alike_length" in result}
+    return alike.pop() if len(own) > 1 and alike else None
+
+
+_COST: dict[str, tuple[str, Any]] = {
     "parameters": ("parameters", lambda value: f"{value:,}"),
+    "max_length": ("tokens, at most", lambda value: f"{value:,}" if value else "–"),
     "examples_per_second": ("examples/s", lambda value: f"{value:,.0f}"),
     "train_seconds": ("training", lambda value: f"{value:,.0f} s"),
 }
+
+
+def _costs(results: dict[str, dict[str, Any]]) -> dict[str, tuple[str, Any]]:
+    """Return the columns of the table of costs: the speed at a common length only where the models' own differ."""
+    alike = alike_length(results)
+    speed = _COST["examples_per_second"][1]
+    return _COST if alike is None else {**_COST, "examples_per_second_alike": (f"at {alike} tokens", speed)}
 
 
 def _table(results: dict[str, dict[str, Any]], columns: dict[str, tuple[str, Any]]) -> str | None:
@@ -263,6 +295,15 @@ def _table(results: dict[str, dict[str, Any]], columns: dict[str, tuple[str, Any
 def is_own_card(path: Path) -> bool:
     """Whether a file is a card that this library made, perhaps edited since."""
     return path.is_file() and _SIGNATURE.encode() in path.read_bytes()
+
+
+def how_made(path: Path) -> str | None:
+    """Return what a student's own card says of how it was made, in Markdown; `None` where the library made no card."""
+    if not is_own_card(path):
+        return None
+    text = path.read_text(encoding="utf-8", errors="replace")
+    found = re.search(r"(?ms)^## How it was made\n(.*?)(?=^## |\Z)", text)
+    return found[1].strip() if found else None
 
 
 def add_runtimes(path: Path, table: str) -> None:

@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 
 from hf_lelp.classifiers import AUTO_CLASSES, class_names, find_heads, replace_module, shown_names
 from hf_lelp.data.labels import match_names
+from hf_lelp.student.making import recipe_like
 from hf_lelp.student.modeling_lelp import SubclassHead, with_subclass_head
 
 
@@ -156,7 +157,8 @@ def take_classes(model: PreTrainedModel, num_labels: int, names: list[str] | Non
     if config.num_labels != num_labels:
         raise ValueError(
             f"The student has {config.num_labels} classes and the data {num_labels}. Load it with"
-            f" num_labels={num_labels}."
+            f" num_labels={num_labels}; or let a new one be made with the teacher's tokenizer:"
+            f" model={recipe_like(config)!r}."
         )
     if getattr(config, "problem_type", None) is not None:
         config.problem_type = "single_label_classification"  # else `pipeline` may apply a sigmoid

@@ -1,6 +1,9 @@
 """Loads a student to train, or a saved one."""
 
+import logging
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -8,11 +11,17 @@ import torch
 import transformers
 from transformers import PreTrainedModel
 from transformers.utils import ADAPTER_CONFIG_NAME, CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME
+from transformers.utils import logging as transformers_logging
 
-from hf_lelp.classifiers import AUTO_CLASSES, auto_class, check_weights, load_config
+from hf_lelp.classifiers import AUTO_CLASSES, auto_class, check_weights, load_config, load_processor
+from hf_lelp.data.encoding import Processor
 from hf_lelp.storage.checksums import check_checksums
 from hf_lelp.storage.files import read_json
 from hf_lelp.student.heads import subclass_model
+from hf_lelp.student.inputs import StudentInputs
+from hf_lelp.student.making import is_recipe, make_student, recipe_like, shared_tokenizer
+
+logger = logging.getLogger(__name__)
 
 
 def load_student(name_or_path: str | os.PathLike[str], **kwargs: Any) -> PreTrainedModel:
@@ -74,16 +83,21 @@ def _load_student(name_or_path: str, **kwargs: Any) -> PreTrainedModel:
     return cast(PreTrainedModel, model)
 
 
-def new_student(name_or_path: str, num_labels: int) -> PreTrainedModel:
+def new_student(name_or_path: str, num_labels: int, processing_class: Processor | None = None) -> PreTrainedModel:
     """Load a classifier to train, in float32, from any checkpoint; a saved LELP student keeps its head.
 
     Args:
-        name_or_path: Hub id or folder.
+        name_or_path: Hub id, folder, or a recipe (`hf_lelp.student.making`).
         num_labels: C.
+        processing_class: of the student; a recipe needs it.
 
     Raises:
-        ValueError: if it is a classifier whose number of classes is not C.
+        ValueError: if it is a classifier whose number of classes is not C; see also `make_student`.
     """
+    if is_recipe(name_or_path):
+        model = make_student(name_or_path, num_labels, processing_class)
+        StudentInputs(recipe=name_or_path).write(model.config)
+        return model
     name_or_path = os.path.expanduser(name_or_path)
     config = load_config(name_or_path)
     if getattr(config, "num_subclasses", 1) > 1:
@@ -92,6 +106,35 @@ def new_student(name_or_path: str, num_labels: int) -> PreTrainedModel:
         raise ValueError(
             f"{name_or_path} is a classifier with {config.num_labels} classes and the data has {num_labels}."
             " Start from the model that it was fine-tuned from, or from another one without a classification layer."
+            f" Or have a new one made with the teacher's tokenizer: student_model: {recipe_like(config)}"
         )
     settings: dict[str, Any] = {"num_labels": num_labels, "dtype": torch.float32, "trust_remote_code": False}
-    return auto_class(config).from_pretrained(name_or_path, **settings)
+    with _one_line_of_loading():
+        model, loading = auto_class(config).from_pretrained(name_or_path, output_loading_info=True, **settings)
+    if loading["missing_keys"]:
+        logger.info(f"student: {name_or_path}, with new weights for {', '.join(sorted(loading['missing_keys']))}")
+    return model
+
+
+@contextmanager
+def _one_line_of_loading() -> Iterator[None]:
+    """Hide the table of transformers that says which weights of a student are new: they are to be trained."""
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+
+
+def student_processor(name_or_path: str, teachers: Callable[[], Processor | None]) -> Processor:
+    """Return the processor of a student named by id, folder or recipe; a recipe takes the teacher's.
+
+    Args:
+        name_or_path: see `new_student`.
+        teachers: gives the teacher's; called for a recipe alone.
+
+    Raises:
+        ValueError: if a recipe finds no tokenizer of a teacher.
+    """
+    return shared_tokenizer(name_or_path, teachers()) if is_recipe(name_or_path) else load_processor(name_or_path)

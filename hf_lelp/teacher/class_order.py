@@ -1,11 +1,12 @@
 """Settles the classes of a run between teacher, data and student, and loads the teacher in their order."""
 
 import logging
+from collections.abc import Iterable
 from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
-from datasets import ClassLabel, Dataset, IterableDataset
+from datasets import ClassLabel, Dataset, IterableDataset, Value
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from transformers import PreTrainedModel
@@ -41,6 +42,7 @@ def load_aligned_teacher(
     args: LELPConfig,
     dataset: Any,
     student: Any,
+    evaluated: Iterable[Any] = (),
 ) -> AlignedTeacher:
     """Load the teacher, settle the classes with the data, and put the teacher in the data's order of classes.
 
@@ -51,6 +53,7 @@ def load_aligned_teacher(
         args: settings of the run.
         dataset: training data or `None`.
         student: the student's model; its classes count where neither teacher nor data tell.
+        evaluated: evaluation datasets. Where the training data has no labels, theirs tell the names of the classes.
 
     Raises:
         ValueError: see `resolve_classes`. Also if a model comes without its processing class; if the data's columns
@@ -64,7 +67,7 @@ def load_aligned_teacher(
     teacher = None
     if teacher_model is not None and args.alpha < 1 and dataset is not None:
         teacher = _load_teacher(teacher_model, processing_class, args, dataset)
-    classes = _settle_classes(args, dataset, teacher, student)
+    classes = _settle_classes(args, dataset, teacher, student, evaluated)
     if teacher is None or classes.teacher_order == list(range(len(teacher.head.weight))):
         return AlignedTeacher(teacher, classes)
     assert classes.teacher_order is not None
@@ -80,6 +83,17 @@ def load_aligned_teacher(
             f" Teacher(..., class_order={classes.teacher_order})."
         )
     return AlignedTeacher(teacher.reordered(classes.teacher_order), classes)
+
+
+def processor_of_teacher(teacher_model: Any, processing_class: Any) -> Processor | None:
+    """Return what makes a teacher's inputs, given what `load_aligned_teacher` takes; `None` where nothing tells."""
+    if processing_class is not None:
+        return processing_class
+    if isinstance(teacher_model, AlignedTeacher):
+        teacher_model = teacher_model.teacher
+    if isinstance(teacher_model, str):
+        return load_processor(teacher_model)
+    return teacher_model.processing_class if isinstance(teacher_model, Teacher) else None
 
 
 def _check_stream(dataset: IterableDataset, args: LELPConfig) -> None:
@@ -134,17 +148,26 @@ def _load_teacher(
     return Teacher(teacher_model, processing_class, **settings)
 
 
-def _settle_classes(args: LELPConfig, dataset: Any, teacher: TeacherLike | None, model: Any) -> Classes:
+def _settle_classes(
+    args: LELPConfig, dataset: Any, teacher: TeacherLike | None, model: Any, evaluated: Iterable[Any]
+) -> Classes:
     """Return the classes of data and teacher; where neither tells, those of the student or the prepared columns."""
     column = find_label_column(dataset, args.label_column)
+    labelled = dataset if column is not None and isinstance(dataset, Dataset) else None
     if isinstance(dataset, Dataset):
+        others = [
+            other for other in evaluated if isinstance(other, Dataset) and args.label_column in other.column_names
+        ]
         if column is None:
-            _tell_unlabelled(dataset, args)
+            _tell_unlabelled(dataset, args, in_others=bool(others))
+            labelled = next((other for other in others if _names_classes(other, args.label_column)), None)
         else:
-            _tell_nulls(dataset, column)
+            _tell_nulls(dataset, column, "training")
+        for other in others:
+            _tell_nulls(other, args.label_column, "evaluation")
     try:
         return resolve_classes(
-            dataset if column is not None and isinstance(dataset, Dataset) else None,
+            labelled,
             column or args.label_column,
             teacher_names=teacher.class_names if teacher else None,
             num_teacher_classes=len(teacher.head.weight) if teacher else None,
@@ -185,12 +208,32 @@ def _classes_of_stream(stream: IterableDataset, label_column: str) -> Classes:
     )
 
 
-def _tell_unlabelled(dataset: Dataset, args: LELPConfig) -> None:
-    """Warn that there is no label column, which may be a slip; raise an error if the user named one."""
+def _names_classes(dataset: Dataset, column: str) -> bool:
+    """Whether a column of labels is of names: numbers that an evaluation happens to have do not tell the classes."""
+    feature = dataset.features[column]
+    if isinstance(feature, ClassLabel):
+        return given_names(feature) is not None
+    return isinstance(feature, Value) and "string" in feature.dtype
+
+
+def _tell_unlabelled(dataset: Dataset, args: LELPConfig, *, in_others: bool) -> None:
+    """Warn that there is no label column, which may be a slip; raise an error if the user named one.
+
+    Args:
+        dataset: the training data.
+        args: settings of the run.
+        in_others: whether evaluation data has the column.
+    """
     if transform_of(dataset) is not None:
         return  # which may make the column
     found = f"The training data has no column {args.label_column!r} (it has {', '.join(dataset.column_names)})"
-    if args.label_column != LELPConfig.label_column:
+    if in_others and args.alpha == 0:
+        _warn_once(
+            f"{found}, and the evaluation data has it: the student learns from the teacher alone, and is evaluated with"
+            " these labels. The teacher is not checked."
+        )
+        return
+    if args.label_column != LELPConfig.label_column and not (in_others and args.alpha < 1):
         raise ValueError(f"{found}. Set label_column to the one of the labels, or leave it out if there are none.")
     if args.alpha < 1:
         _warn_once(
@@ -199,13 +242,13 @@ def _tell_unlabelled(dataset: Dataset, args: LELPConfig) -> None:
         )
 
 
-def _tell_nulls(dataset: Dataset, column: str) -> None:
+def _tell_nulls(dataset: Dataset, column: str, role: str) -> None:
     """Warn of labels that are null: a reader of CSV makes so of "None", "NA" and the like, which may be names."""
     nulls = sum(chunk.null_count for chunk in dataset.with_format("arrow").select_columns([column])[:][column].chunks)
     if nulls:
         _warn_once(
-            f"{nulls:,} of {len(dataset):,} rows have no label in {column!r}. If it came from a CSV file, texts such as"
-            " None and NA were read so: load it with keep_default_na=False if they are names of classes."
+            f"{nulls:,} of {len(dataset):,} {role} rows have no label in {column!r}. If it came from a CSV file, texts"
+            " such as None and NA were read so: load it with keep_default_na=False if they are names of classes."
         )
 
 

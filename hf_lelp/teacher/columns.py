@@ -17,7 +17,7 @@ from accelerate import PartialState
 from datasets import Dataset, Value
 from numpy.typing import NDArray
 
-from hf_lelp.data.rows import content_hash, media_columns, split_rows
+from hf_lelp.data.rows import RowError, content_hash, media_columns, split_rows
 from hf_lelp.storage.files import write_atomically
 from hf_lelp.storage.row_index import SIDECAR, has_sidecar
 from hf_lelp.storage.shards import (
@@ -114,7 +114,12 @@ def run_teacher(
         _note_what_is_kept(stop, parts, files, folder)
         raise
     process = PartialState().process_index
-    logger.info(f"teacher: {rows} of {len(dataset)} rows run by process {process}, columns in {folder}")
+    total = len(dataset)
+    if rows == 0 and PartialState().num_processes == 1:
+        # No problem, but a warning is also seen where logging is not set up.
+        logger.warning(f"teacher: all {total:,} rows were answered before, and it is not run; answers kept in {folder}")
+    else:
+        logger.info(f"teacher: {rows} of {total} rows run by process {process}, the answers are kept in {folder}")
     return files
 
 
@@ -125,7 +130,12 @@ def _make_missing(parts: list[Dataset], files: list[Path], rows: RowsOnce, share
         try:
             return rows.make(place, progress, following)
         except Exception as error:
-            named, reason = _fault(error, parts[place], place * len(parts[0]), rows.teacher)
+            part = parts[place]
+            found = _of_all_rows(error, part, rows.teacher) if isinstance(error, ValueError) else error
+            if isinstance(found, RowError) and not media_columns(part):
+                mistake = found.in_dataset(place * len(parts[0]) + found.row, part)
+                raise mistake from error
+            named, reason = _fault(error, part, place * len(parts[0]), rows.teacher)
             if reason is None:
                 raise
             raise ValueError(f"{named} of the dataset: {reason}") from error
@@ -200,12 +210,12 @@ def _fault(error: Exception, part: Dataset, first: int, teacher: TeacherLike) ->
             if len(crashed) > MOST_CRASHES:  # the teacher's own fault, and not a row's
                 break
     named = f"Rows {first} to {first + len(part) - 1}"
-    return named, str(_of_all_rows(error, part, teacher)) if isinstance(error, ValueError) else None
+    return named, str(error) if isinstance(error, ValueError) else None
 
 
 def _of_all_rows(error: ValueError, part: Dataset, teacher: TeacherLike) -> ValueError:
     """Return the error of a shard's texts together: those that were run alone have other numbers in a batch."""
-    if not media_columns(part) and str(error).startswith("Row "):
+    if not media_columns(part) and isinstance(error, RowError):
         try:
             teacher(part[:])
         except ValueError as of_all:

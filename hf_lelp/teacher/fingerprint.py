@@ -22,7 +22,7 @@ from hf_lelp.data.encoding import Processor
 # truncation and padding do, what the last call was: the same teacher in memory and loaded again differs in them.
 _NO_PART_IN_RESULTS = {
     *("_name_or_path", "transformers_version", "architectures", "auto_map", "dtype", "problem_type"),
-    *("id2label", "label2id", "name_or_path", "is_local", "local_files_only", "truncation", "padding"),
+    *("id2label", "label2id", "hf_lelp", "name_or_path", "is_local", "local_files_only", "truncation", "padding"),
 }
 # The same of a tokenizer in memory. `max_length` is a setting of the teacher, and hashed as such.
 _NO_PART_OF_TOKENS = {

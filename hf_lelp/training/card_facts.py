@@ -13,6 +13,7 @@ from hf_lelp.data.images import channels_of
 from hf_lelp.projections.class_projections import ClassProjections
 from hf_lelp.student.card import QUALITY, EvaluationData, StudentCard, hub_id
 from hf_lelp.student.heads import saved_parameters
+from hf_lelp.student.inputs import StudentInputs
 from hf_lelp.transfer.origins import Origins
 
 
@@ -55,6 +56,11 @@ def card_of(
     settings = settings_of(args, projections, training_rows)
     if origins is not None:
         settings["training examples"] += f": {origins}"
+    inputs = StudentInputs.of(model.config)
+    if inputs.recipe is not None:
+        settings = {"student made as": inputs.recipe, **settings}
+    if inputs.input_columns is not None:
+        settings["input columns"] = ", ".join(inputs.input_columns)
     trials = getattr(trainer, "auto_trials", [])
     if len(trials) > 1:
         settings['chosen by "auto" among'] = f"{len(trials) - 1} on a validation part of the training data"

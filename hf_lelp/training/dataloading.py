@@ -44,12 +44,14 @@ class DataloadingMixin(Trainer):
         """
         rest = (description, batch_size, sampler_fn, is_training, dataloader_key)
         given: Any = self.data_collator
-        dropped = self.args.dataloader_drop_last
+        dropped, pinned = self.args.dataloader_drop_last, self.args.dataloader_pin_memory
         self.args.dataloader_drop_last = dropped and is_training
+        self.args.dataloader_pin_memory = pinned and self.args.device.type != "cpu"  # else each loop would warn
         try:
             return super()._get_dataloader(*self._with_arrays(dataset, *rest))
         finally:
-            self.data_collator, self.args.dataloader_drop_last = given, dropped
+            self.data_collator = given
+            self.args.dataloader_drop_last, self.args.dataloader_pin_memory = dropped, pinned
 
     def _with_arrays(
         self, dataset: Any, description: str, batch_size: int, sampler_fn: Any, is_training: bool, key: str | None

@@ -3,13 +3,14 @@
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from accelerate import PartialState
 from datasets import Dataset, IterableDataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from hf_lelp.classifiers import check_model, load_config, load_processor, processor_part
+from hf_lelp.classifiers import check_model, load_config, processor_part
 from hf_lelp.config import LELPConfig
 from hf_lelp.data.audio import fewest_samples
 from hf_lelp.data.checks import check_rows, check_tokens
@@ -21,8 +22,9 @@ from hf_lelp.data.text import max_tokens, set_pad_token, vocabulary_size
 from hf_lelp.padding import tell_of_padding, with_fitting_side
 from hf_lelp.projections.class_projections import ClassProjections
 from hf_lelp.student.card import hub_id
-from hf_lelp.student.loading import new_student
-from hf_lelp.teacher.class_order import load_aligned_teacher
+from hf_lelp.student.loading import new_student, student_processor
+from hf_lelp.student.making import is_recipe
+from hf_lelp.teacher.class_order import load_aligned_teacher, processor_of_teacher
 from hf_lelp.teacher.protocol import TeacherLike
 from hf_lelp.teacher.teacher import Teacher
 from hf_lelp.training.auto_settings import student_maker
@@ -135,8 +137,11 @@ def prepare_run(
     # An example to inspect, where `model_init` has yet to make the student.
     example: Any = model if model_init is None else student_maker(model, model_init)()
     if isinstance(example, str):
-        processing_class = load_processor(example) if processing_class is None else processing_class
-        processing_class = processor_part(processing_class, load_config(example))
+        if processing_class is None:
+            teachers = partial(processor_of_teacher, teacher_model, teacher_processing_class)
+            processing_class = student_processor(example, teachers)
+        if not is_recipe(example):
+            processing_class = processor_part(processing_class, load_config(example))
     elif example is not None:
         check_model(example, "student")
         processing_class = processor_part(processing_class, example.config)
@@ -145,9 +150,9 @@ def prepare_run(
     wanted = None if collated else _input_name(processing_class, example)
     for dataset in (train, *evaluated.values()):
         check_rows(dataset, wanted)
-    aligned = load_aligned_teacher(teacher_model, teacher_processing_class, args, train, example)
+    aligned = load_aligned_teacher(teacher_model, teacher_processing_class, args, train, example, evaluated.values())
     teacher, classes = aligned.teacher, aligned.classes
-    student = new_student(model, classes.num_labels) if isinstance(model, str) else model
+    student = new_student(model, classes.num_labels, processing_class) if isinstance(model, str) else model
     example = student if model_init is None else example
     processing_class, max_length = _fitted_to(example, processing_class, args.max_length)
     columns = RunColumns.of((train, *evaluated.values()), args.input_columns, args.label_column, processing_class)
@@ -190,10 +195,15 @@ def prepare_run(
         input_name=wanted,
         origins=origins,
     )
-    inputs = {name: dataset if dataset is None else run.inputs_of(dataset) for name, dataset in evaluated.items()}
+    inputs = {
+        name: dataset if dataset is None else _inputs_of(run, dataset, f"evaluation data{f' {name!r}' if name else ''}")
+        for name, dataset in evaluated.items()
+    }
     return replace(
         run,
-        train=_in_form_of(train_dataset, train if train is None else run.inputs_of(train), processing_class),
+        train=_in_form_of(
+            train_dataset, train if train is None else _inputs_of(run, train, "training data"), processing_class
+        ),
         evaluation=inputs if isinstance(eval_dataset, dict) else inputs[""],
     )
 
@@ -243,6 +253,14 @@ def with_transfer_rows(
     others = [rows for rows in evaluated if isinstance(rows, Dataset)]
     with PartialState().main_process_first():
         return transfer_rows(train, wanted, rows_of(unlabelled) if args.alpha < 1 else None, others)
+
+
+def _inputs_of(run: PreparedRun, dataset: Any, role: str) -> Any:
+    """Prepare a dataset of the run; an error says which one it is about."""
+    try:
+        return run.inputs_of(dataset)
+    except ValueError as error:
+        raise ValueError(f"The {role}: {error}") from error
 
 
 def _fitted_to(

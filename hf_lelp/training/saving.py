@@ -11,7 +11,7 @@ from transformers import PreTrainedModel, SequenceFeatureExtractor
 from transformers.trainer_utils import HubStrategy
 from transformers.utils import CONFIG_NAME
 
-from hf_lelp.config import LELPConfig
+from hf_lelp.config import LELPConfig, check_pushed_folder
 from hf_lelp.data.encoding import Processor
 from hf_lelp.projections.class_projections import ClassProjections
 from hf_lelp.projections.subclass_scores import SubclassScores
@@ -51,6 +51,7 @@ class SavingMixin(FiniteLossMixin):
     subclass_scores: SubclassScores
     _head: StudentHead | None
     _measured: dict[int, dict[str, float]]
+    _states: list[tuple[Any, dict[str, Any]]] | None = None  # of accelerate, as this trainer was made with
     _checkpoint: tuple[Path, dict[str, tuple[int, int]]] | None = None  # as it was written last
 
     @property
@@ -65,6 +66,7 @@ class SavingMixin(FiniteLossMixin):
             ValueError: if the checkpoint is not whole, or there is none; if it does not fit this run (see
                 `check_settings`); or if checkpoints are to be saved where nothing can be written.
         """
+        self._restore_state()
         folder = Path(self.args.output_dir or ".")
         if self.args.should_save and self.args.save_strategy != "no":
             check_writable(folder)
@@ -84,6 +86,7 @@ class SavingMixin(FiniteLossMixin):
         self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
         """As in Trainer; figures on the trainer's own `eval_dataset` also go on the student's card."""
+        self._restore_state()
         metrics = super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
         if eval_dataset is None:
             start = f"{metric_key_prefix}_"
@@ -91,6 +94,26 @@ class SavingMixin(FiniteLossMixin):
                 name.removeprefix(start): value for name, value in metrics.items() if name.startswith(start)
             }
         return metrics
+
+    def predict(self, *args: Any, **kwargs: Any) -> Any:
+        """As in Trainer."""
+        self._restore_state()
+        return super().predict(*args, **kwargs)
+
+    def _restore_state(self) -> None:
+        """Give accelerate's global state back, where settings or a trainer that failed since have emptied it."""
+        for state, kept in self._states or ():
+            if not state._shared_state:
+                state._shared_state.update(kept)
+
+    def push_to_hub(self, *args: Any, **kwargs: Any) -> Any:
+        """As in Trainer.
+
+        Raises:
+            ValueError: see `check_pushed_folder`.
+        """
+        check_pushed_folder(self.args)
+        return super().push_to_hub(*args, **kwargs)
 
     def _settings_to_resume(self) -> dict[str, Any]:
         """The settings that a checkpoint must be resumed with; `None` is unknown."""

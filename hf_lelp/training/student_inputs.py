@@ -1,6 +1,7 @@
 """Builds the student's side of the training columns: inputs and labels, from raw rows."""
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,7 @@ from hf_lelp.data.audio import check_samples
 from hf_lelp.data.columns import TEACHER_COLUMNS, RunColumns, is_prepared
 from hf_lelp.data.encoding import Processor, encode, input_name
 from hf_lelp.data.labels import Classes, in_order_of
-from hf_lelp.data.rows import column_names, column_values, shown_columns, transform_of, with_columns
+from hf_lelp.data.rows import RowError, column_names, column_values, shown_columns, transform_of, with_columns
 from hf_lelp.data.text import check_vocabulary
 from hf_lelp.training.targets import AnyDataset
 
@@ -72,7 +73,7 @@ def student_columns(
     if transform is None and (prepared or isinstance(processing_class, PreTrainedTokenizerBase)):
         # Map without the teacher's columns: `map` would copy them, and tokenize anew for another teacher.
         teacher = [name for name in TEACHER_COLUMNS if name in present]
-        with PartialState().main_process_first():
+        with PartialState().main_process_first(), _file_row_told(dataset):
             own = dataset.remove_columns(teacher).map(
                 encode_rows,
                 batched=True,
@@ -98,6 +99,16 @@ def student_columns(
             fewest_samples=fewest_samples,
         )
     )
+
+
+@contextmanager
+def _file_row_told(dataset: Dataset) -> Iterator[None]:
+    """Let the error of a row within the block also tell its row in the file that the rows were drawn from."""
+    try:
+        yield
+    except RowError as error:
+        mistake = error.in_dataset(error.row, dataset)
+        raise mistake from error
 
 
 def _shown(dataset: AnyDataset) -> AnyDataset:
@@ -151,6 +162,9 @@ def _row_encoder(
         if inputs and processing_class is not None:
             try:
                 encoded = _encode(processing_class, batch, inputs, *limits)
+            except RowError as error:
+                mistake = error.in_dataset(rows[error.row])
+                raise mistake from error
             except ValueError as error:
                 raise ValueError(f"Rows {rows[0]} to {rows[-1]} of the dataset: {error}") from error
         return encoded | ({"labels": encode_labels(batch[label_column])} if label_column in batch else {})

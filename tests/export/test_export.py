@@ -27,6 +27,7 @@ from hf_lelp.export.plain import fit_linear, plain_student
 from hf_lelp.export.runtimes import load_onnx, load_torch_export, save_int8, save_onnx, save_torch_export, torch_runtime
 from hf_lelp.student.card import StudentCard
 from hf_lelp.student.heads import place_student_head, student_head
+from hf_lelp.student.inputs import StudentInputs
 from hf_lelp.student.loading import load_student
 
 S = 4
@@ -366,10 +367,11 @@ class TestCommand:
         run.save_model()
         data.to_csv(tmp_path / "data.csv")
         arguments = {"student": args.output_dir, "eval_file": f"{tmp_path}/data.csv", "to": ["torch"]}
-        with pytest.raises(ValueError, match="reads two columns, in training first and second, and was given text"):
+        arguments["input_columns"] = ["text"]
+        with pytest.raises(ValueError, match="read first and second in training, and was given text"):
             export(ExportArguments(**arguments, output_dir=str(tmp_path / "exported")))
         one = runs.trainer(runs.config(tmp_path), model=load_student(args.output_dir), train_dataset=data)
-        assert not hasattr(one.model.config, "input_columns")
+        assert StudentInputs.of(one.model.config).input_columns == ["text"]
 
     def test_refusal_is_one_line(self, tmp_path: Path) -> None:
         folder = self.saved(student(spread=2.0), tmp_path)

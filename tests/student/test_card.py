@@ -219,7 +219,9 @@ def test_text_of_others_is_shown_and_does_nothing(text: str) -> None:
 
 def test_escape_leaves_plain_text_alone() -> None:
     assert escape("very good, 0.5 (half-way) π") == "very good, 0.5 (half-way) π"
-    assert escape("a.b_c") == "a&#46;b&#95;c"
+    assert escape("a.b_c _d_") == "a&#46;b_c &#95;d&#95;"
+    for name in ("foods_test.csv (first 1,000 rows)", "kind: thing", "my rows_2.parquet", 'don\'t; say "so"!'):
+        assert escape(name) == name
 
 
 def test_a_path_is_no_hub_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -117,7 +117,9 @@ class TestRows:
         runs.trainer(
             runs.config(tmp_path), train_dataset=Dataset.from_dict({"text": runs.data()["text"], "label": labels})
         )
-        assert "3 of 96 rows have no label in 'label'" in caplog.text and "keep_default_na=False" in caplog.text
+        assert (
+            "3 of 96 training rows have no label in 'label'" in caplog.text and "keep_default_na=False" in caplog.text
+        )
 
     def test_rows_without_any_label_have_no_loss(self, tmp_path: Path) -> None:
         run = runs.trainer(runs.config(tmp_path))
