@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+SURROUNDINGS := $(VENV)/.surroundings
 LOCK_VENV := $(VENV)-lock
 LOCK_PINS ?= torch==2.13.0 transformers==5.23.0
 
@@ -27,7 +28,7 @@ QUICK := tests/data tests/storage tests/projections tests/teacher/test_class_ord
 test: $(STAMP) ## run the tests
 	OMP_NUM_THREADS=1 $(BIN)/$(PYTEST)
 
-test-all: $(STAMP) ## run all tests, with those that need a browser, Ray or notebooks
+test-all: $(SURROUNDINGS) ## run all tests, with those that need a browser, Ray or notebooks
 	ALL_TESTS=1 OMP_NUM_THREADS=1 $(BIN)/$(PYTEST)
 
 test-quick: $(STAMP) ## a verdict on the core, in about a minute
@@ -65,6 +66,11 @@ $(STAMP): requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
+# What the tests marked `surroundings` need beside that. A browser is none of Python's: .ci/run installs Debian's.
+$(SURROUNDINGS): requirements-surroundings.lock $(STAMP)
+	$(BIN)/python -m pip install --quiet --no-deps --requirement requirements-surroundings.lock
+	@touch $@
+
 # What an earlier build left goes first: setuptools would pack it again. The environment of the check is
 # empty but for the wheel, so that the program's help and version need nothing else.
 DIST ?= dist
@@ -80,7 +86,11 @@ wheel: $(STAMP) ## build the wheel and the sdist, and run the program from the w
 	$(WHEEL_VENV)/bin/hf-lelp --version
 	rm -rf build $(WHEEL_VENV)
 
-lock: ## resolve the dependencies afresh and rewrite requirements.lock
+# No CUDA packages and no local version: the same file serves every build of torch.
+FREEZE = $(LOCK_VENV)/bin/python -m pip freeze --all --exclude pip --exclude-editable \
+  | grep -Eiv '^(nvidia|cuda|triton)' | sed 's/+[a-z0-9.]*$$//'
+
+lock: ## resolve the dependencies afresh and rewrite requirements.lock and requirements-surroundings.lock
 	$(PYTHON) -m venv --clear $(LOCK_VENV)
 	$(LOCK_VENV)/bin/python -m pip install $(filter torch==%,$(LOCK_PINS))
 	$(LOCK_VENV)/bin/python -m pip install $(LOCK_PINS) --editable '.[demo,dev,onnx]'
@@ -88,8 +98,14 @@ lock: ## resolve the dependencies afresh and rewrite requirements.lock
 	  echo "# The full closure of hf-lelp[demo,dev,onnx], exact; install with: pip install --no-deps -r requirements.lock"; \
 	  echo "# Written by 'make lock' ($$($(LOCK_VENV)/bin/python --version), $(LOCK_PINS)); do not edit by hand."; \
 	  echo "# No CUDA packages and no local version: the same file serves every build of torch."; \
-	  $(LOCK_VENV)/bin/python -m pip freeze --all --exclude pip --exclude-editable \
-	    | grep -Eiv '^(nvidia|cuda|triton)' | sed 's/+[a-z0-9.]*$$//'; \
+	  $(FREEZE); \
 	} > requirements.lock.new
 	mv requirements.lock.new requirements.lock
+	$(LOCK_VENV)/bin/python -m pip install --constraint requirements.lock --editable '.[ray,surroundings]'
+	{ \
+	  echo "# What hf-lelp[ray,surroundings] needs beside requirements.lock, exact: for the tests of 'make test-all'."; \
+	  echo "# Written by 'make lock'; do not edit by hand."; \
+	  $(FREEZE) | grep -Fvxf requirements.lock; \
+	} > requirements-surroundings.lock.new
+	mv requirements-surroundings.lock.new requirements-surroundings.lock
 	rm -rf $(LOCK_VENV)

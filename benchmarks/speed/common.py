@@ -26,7 +26,12 @@ from hf_lelp.losses import subclass_targets
 from hf_lelp.storage.files import write_atomically
 
 # Students and teachers with random weights: speed does not ask what a model has learnt.
-SIZES = {"BERT 2 × 128": (128, 2, 2), "MiniLM-sized, 6 × 384": (384, 6, 12)}
+SIZES = {
+    "BERT 2 × 128": (128, 2, 2),
+    "MiniLM-sized, 6 × 384": (384, 6, 12),
+    "BERT-base-sized, 12 × 768": (768, 12, 12),
+    "tiny, 1 × 16": (16, 1, 2),
+}
 VOCABULARY = 30_522
 
 
@@ -38,10 +43,12 @@ class Seconds(NamedTuple):
 
 
 def clock(job: Callable[[], object]) -> Seconds:
-    """The time that a job takes."""
+    """The time that a job takes, to the end of what it asked of a GPU."""
     gc.collect()
     wall, cpu = time.perf_counter(), time.process_time()
     job()
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
     return Seconds(time.perf_counter() - wall, time.process_time() - cpu)
 
 
@@ -74,8 +81,8 @@ def gigaflops(dtype: torch.dtype = torch.float32, size: int = 1024) -> float:
     return 2 * size**3 / min(times[1:]) / 1e9 * torch.get_num_threads()
 
 
-def bert(size: str, num_labels: int = 2, seed: int = 0) -> PreTrainedModel:
-    """A BERT of one of `SIZES` with random weights."""
+def bert(size: str, num_labels: int = 2, seed: int = 0, **settings: Any) -> PreTrainedModel:
+    """A BERT of one of `SIZES` with random weights, and other settings of its configuration where they are given."""
     hidden, layers, heads = SIZES[size]
     torch.manual_seed(seed)
     return BertForSequenceClassification(
@@ -85,7 +92,7 @@ def bert(size: str, num_labels: int = 2, seed: int = 0) -> PreTrainedModel:
             num_hidden_layers=layers,
             num_attention_heads=heads,
             intermediate_size=4 * hidden,
-            num_labels=num_labels,  # type: ignore[call-arg]  # of every configuration
+            **{"num_labels": num_labels, **settings},  # of every configuration
         )
     )
 
@@ -120,8 +127,9 @@ def machine() -> str:
     names = [
         line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line
     ]
+    gpu = f"one {torch.cuda.get_device_name()}" if torch.cuda.is_initialized() else "no GPU"
     return (
-        f"{os.cpu_count()} cores of {names[0] if names else platform.machine()}, no GPU, {torch.get_num_threads()}"
+        f"{os.cpu_count()} cores of {names[0] if names else platform.machine()}, {gpu}, {torch.get_num_threads()}"
         f" thread{'s' if torch.get_num_threads() > 1 else ''}, torch {torch.__version__}"
     )
 

@@ -57,12 +57,12 @@ def write_columns(folder: Path, rows: int, num_classes: int, num_directions: int
     return with_columns(*(open_shards(of_column) for of_column in files.values()))
 
 
-def trainers(inputs: Dataset, columns: Dataset, batch: int, folder: str) -> dict[str, Trainer]:
+def trainers(inputs: Dataset, columns: Dataset, batch: int, folder: str, use_cpu: bool = True) -> dict[str, Trainer]:
     """The plain Trainer, and ours on the same inputs with the teacher's columns."""
     common: dict[str, Any] = {
         "output_dir": folder,
         "per_device_train_batch_size": batch,
-        "use_cpu": True,
+        "use_cpu": use_cpu,
         "report_to": "none",
     }
     given: dict[str, Any] = {"data_collator": default_data_collator}

@@ -54,7 +54,7 @@ EPOCHS = (1, 3, 10)
 Mark = Callable[..., None]
 
 
-def words(rows: int = ROWS) -> tuple[Dataset, PreTrainedTokenizerFast]:
+def words(rows: int = ROWS, longest: int = LONGEST) -> tuple[Dataset, PreTrainedTokenizerFast]:
     """Random texts and a tokenizer of words."""
     rng = np.random.default_rng(0)
     vocabulary = {name: number for number, name in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]"])}
@@ -63,7 +63,7 @@ def words(rows: int = ROWS) -> tuple[Dataset, PreTrainedTokenizerFast]:
     backend.pre_tokenizer = pre_tokenizers.Whitespace()
     backend.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="[UNK]", pad_token="[PAD]")
-    lengths = rng.integers(SHORTEST, LONGEST, rows)
+    lengths = rng.integers(SHORTEST, longest, rows)
     texts = [" ".join(f"w{number}" for number in rng.integers(0, 5000, length)) for length in lengths]
     return Dataset.from_dict({"text": texts, "label": np.arange(rows) % 2}), tokenizer
 

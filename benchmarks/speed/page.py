@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.places import DOCS, RESULTS
-from hf_lelp.markdown import markdown_table
+from hf_lelp.markdown import escape, markdown_table
 from hf_lelp.storage.files import write_atomically
 
 PAGE = DOCS / "performance.md"
@@ -51,6 +51,23 @@ def scale_table(result: dict[str, Any]) -> str:
     return f"\n{markdown_table(header, body)}\n\n({result['machine']}.)\n\n"
 
 
+def gpu_table(result: dict[str, Any]) -> str:
+    """The table of each stage of `benchmarks.gpu`, and what failed."""
+    parts = []
+    for stage in result["stages"]:
+        parts.append(f"**{stage['what']}**")
+        if rows := stage["rows"]:
+            parts.append(markdown_table(list(rows[0]), [[cell(value) for value in row.values()] for row in rows]))
+        # The last line of a message says most.
+        parts += [f"Failed: {case}: {escape(words.splitlines()[-1])}" for case, words in stage["failed"].items()]
+    return "\n" + "\n\n".join([*parts, f"({result['machine']}; {result['seconds']:.0f} s in all.)"]) + "\n\n"
+
+
+def table_of(result: dict[str, Any]) -> str:
+    """What the page shows of a result, by its kind."""
+    return (scale_table if "sizes" in result else gpu_table if "stages" in result else table)(result)
+
+
 def cell(value: str | float) -> str:
     """Three digits of a figure, or all of a whole number."""
     if isinstance(value, str):
@@ -66,7 +83,7 @@ def filled(page: str, folder: Path = RESULTS) -> str:
         if not file.exists():
             return match[0]
         result = json.loads(file.read_text(encoding="utf-8"))
-        return match[1] + (scale_table if "sizes" in result else table)(result) + match[3]
+        return match[1] + table_of(result) + match[3]
 
     return TABLE.sub(fill, page)
 

@@ -18,7 +18,7 @@ import datasets
 import numpy as np
 import torch
 from datasets import Dataset
-from transformers import Trainer, TrainerCallback, TrainingArguments, default_data_collator
+from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments, default_data_collator
 
 from benchmarks.places import RESULTS
 from benchmarks.speed.common import (
@@ -73,8 +73,18 @@ class Clock(TrainerCallback):
         return [Seconds(b.wall - a.wall, b.cpu - a.cpu) for a, b in pairs]
 
 
-def train(kind: str, size: str, dataset: Dataset, projections: ClassProjections, steps: int, folder: str) -> Trainer:
-    """One run; its `Clock` is the trainer's last callback."""
+def train(
+    kind: str,
+    size: str,
+    dataset: Dataset,
+    projections: ClassProjections,
+    steps: int,
+    folder: str,
+    head: str = "subclass",
+    model: PreTrainedModel | None = None,
+    **settings: Any,
+) -> Trainer:
+    """One run, with another student and settings of Trainer where they are given; its `Clock` is the last callback."""
     common: dict[str, Any] = {
         "output_dir": folder,
         "per_device_train_batch_size": BATCH,
@@ -84,25 +94,25 @@ def train(kind: str, size: str, dataset: Dataset, projections: ClassProjections,
         "save_strategy": "no",
         "logging_strategy": "no",
         "disable_tqdm": True,
+        **settings,
     }
     given: dict[str, Any] = {"data_collator": default_data_collator, "callbacks": [Clock()]}
-    model = bert(size, projections.num_classes)
+    model = bert(size, projections.num_classes) if model is None else model
     trainer: Trainer
     if kind == "plain":
         inputs = dataset.select_columns(["input_ids", "attention_mask", "labels"])
         trainer = Trainer(model, TrainingArguments(**common), train_dataset=inputs, **given)
     else:
-        arguments = LELPConfig(
-            **common, num_subclasses=SUBCLASSES, temperature=2.0, subclass_temperature=0.5, check_teacher=False
-        )
+        ours: dict[str, Any] = {"num_subclasses": SUBCLASSES, "temperature": 2.0, "subclass_temperature": 0.5}
+        arguments = LELPConfig(**{**ours, "student_head": head, "check_teacher": False, **common})
         prepared = dataset.remove_columns("projections_fingerprint")
         trainer = LELPTrainer(model, arguments, train_dataset=prepared, projections=projections, **given)
-    trainer.train()
+    trainer.train(trainer.args.resume_from_checkpoint)
     return trainer
 
 
-def timed(kind: str, *arguments: Any) -> list[Seconds]:
-    trainer = train(kind, *arguments)
+def timed(kind: str, *arguments: Any, **settings: Any) -> list[Seconds]:
+    trainer = train(kind, *arguments, **settings)
     (clock,) = (callback for callback in trainer.callback_handler.callbacks if isinstance(callback, Clock))
     return clock.steps()
 

@@ -9,14 +9,20 @@ length and the forward, in the rows' order.
 
 import argparse
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import datasets
 import torch
 from datasets import Dataset, concatenate_datasets
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BatchEncoding,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from benchmarks.evidence.suite.store import DOWNLOADS
 from benchmarks.evidence.suite.texts import read_corpus
@@ -46,13 +52,19 @@ def texts(long: int = LONG, short: int = SHORT) -> Dataset:
     return concatenate_datasets(parts).shuffle(seed=0).flatten_indices()
 
 
-def bare(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, tokens: list[list[int]]) -> None:
-    """Forward over batches of similar length."""
+def padded(tokenizer: PreTrainedTokenizerBase, tokens: list[list[int]], batch: int = BATCH) -> Iterator[BatchEncoding]:
+    """Batches of similar length."""
     order = sorted(range(len(tokens)), key=lambda row: -len(tokens[row]))
+    for start in range(0, len(order), batch):
+        rows = [tokens[row] for row in order[start : start + batch]]
+        yield tokenizer.pad({"input_ids": rows}, return_tensors="pt")
+
+
+def bare(model: PreTrainedModel, batches: Iterable[BatchEncoding]) -> None:
+    """The forward alone."""
     with torch.inference_mode():
-        for start in range(0, len(order), BATCH):
-            rows = [tokens[row] for row in order[start : start + BATCH]]
-            model(**tokenizer.pad({"input_ids": rows}, return_tensors="pt"))
+        for batch in batches:
+            model(**{name: values.to(model.device) for name, values in batch.items()})
 
 
 def naive(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, dataset: Dataset) -> None:
@@ -108,7 +120,7 @@ def main(
 
     jobs: dict[str, Callable[[], object]] = {
         "ours": ours,
-        "bare loop": lambda: bare(model, tokenizer, tokens),
+        "bare loop": lambda: bare(model, padded(tokenizer, tokens)),
         "naive map": lambda: naive(model, tokenizer, dataset),
     }
     times = in_turn(jobs, rounds)

@@ -152,6 +152,7 @@ def test_the_page_has_a_table_for_every_result_and_keeps_its_text(tmp_path: Path
         "speed_processes",
         "speed_sampled_fit",
         "scale",
+        "gpu",
     }
     common.write_result("speed_fit", [{"rows": 1200, "angle": 1.234e-8, "it": "–"}], tmp_path)
     filled = page.filled("before\n<!-- table: speed_fit -->\nold\n<!-- end -->\nafter\n", tmp_path)

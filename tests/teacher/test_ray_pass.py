@@ -1,0 +1,91 @@
+"""The teacher's pass on a real local Ray: its columns are those of the pass here, whoever dies meanwhile."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import mortal_teacher
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import runs
+import tiny
+from datasets import load_dataset
+from places import HELPERS, ROOT
+
+from hf_lelp.teacher.columns import teacher_columns
+
+pytestmark = pytest.mark.surroundings
+ROWS, BATCH = 96, 8
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster() -> Iterator[None]:
+    """Ray with four logical CPUs: with two, its own tasks and the actors starve."""
+    ray = pytest.importorskip("ray", reason="the pass on Ray needs it: pip install 'hf-lelp[ray]'")
+    scratch = tempfile.mkdtemp(prefix="ray-")  # not pytest's: the path of a socket must be short
+    with pytest.MonkeyPatch.context() as patch:  # Ray's processes inherit the environment
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("RAY_worker_niceness", "0")  # its workers give way to other processes, here to other tests
+        patch.setenv("PYTHONPATH", os.pathsep.join(map(str, (ROOT, HELPERS))))
+        ray.init(num_cpus=4, num_gpus=0, include_dashboard=False, object_store_memory=10**8, _temp_dir=scratch)
+        context = ray.data.DataContext.get_current()
+        context.enable_progress_bars = False
+        context.target_max_block_size = 1024  # bytes: so that few rows make several files
+        yield
+        ray.shutdown()
+    shutil.rmtree(scratch)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """Texts and labels in four files, with numbers that tell the rows apart."""
+    data = runs.data(ROWS).add_column("id", range(ROWS))
+    for number in range(4):
+        data.shard(4, number).to_parquet(tmp_path / "rows" / f"{number}.parquet")
+    return tmp_path / "rows"
+
+
+def test_whoever_dies_or_stops_each_row_is_there_once(source: Path, tmp_path: Path) -> None:
+    from hf_lelp.teacher.ray_pass import run_on_ray
+
+    target, seen, data = tmp_path / "columns", tmp_path / "seen", runs.data(ROWS)
+
+    def run(row_id: str = "id") -> None:
+        teacher = mortal_teacher.maker(seen)
+        run_on_ray(str(source), str(target), teacher, row_id=row_id, num_gpus=0, batch_rows=BATCH)
+
+    def rows_in(folder: Path) -> int:
+        return sum(pq.read_metadata(file).num_rows for file in folder.glob("*.parquet"))
+
+    with pytest.raises(ValueError, match=r"row_id='number' is no column of .*, which has text, label, id\. Name one"):
+        run("number")
+    # An actor dies, another one takes its rows; then a row stops the whole.
+    with pytest.raises(Exception, match="Row 3 is refused, this once"):
+        run()
+    kept, calls = rows_in(target), len(seen.read_text().splitlines())
+    assert 0 < kept < ROWS and calls >= mortal_teacher.REFUSES_AT
+    # The same call goes on; what else lies in the target is noticed.
+    shutil.copy(source / "0.parquet", target / "other.parquet")
+    with pytest.raises(ValueError, match=r"has 120 rows, and .* has 96: rows share a id, or other files lie there"):
+        run()
+    (target / "other.parquet").unlink()
+    batches = seen.read_text().splitlines()[calls:]
+    assert sum(len(batch.split("|")) for batch in batches) == ROWS - kept
+    with pytest.raises(ValueError, match=r"is there, and .*-checkpoint is not: no interrupted pass wrote it"):
+        run()
+
+    columns = load_dataset("parquet", data_files=f"{target}/*.parquet", split="train", cache_dir=str(tmp_path / "read"))
+    columns = columns.sort("id")
+    assert columns["id"][:] == list(range(ROWS)) and columns["text"][:] == data["text"][:]
+    here = teacher_columns(data, runs.teacher(), tmp_path / "cache").with_format("numpy")
+    for name in ("teacher_logits", "teacher_embedding"):
+        np.testing.assert_allclose(columns.with_format("numpy")[name], here[name], atol=1e-5)
+    # They train as they are, and another teacher is noticed.
+    arguments = {"train_dataset": columns, "teacher_model": runs.teacher()}
+    one, other = runs.trained(tmp_path, arguments=arguments), runs.trained(tmp_path, arguments={"train_dataset": data})
+    np.testing.assert_allclose(runs.losses(one), runs.losses(other), atol=1e-5)
+    with pytest.raises(ValueError, match="The prepared columns were made by the teacher of fingerprint"):
+        runs.trainer(runs.config(tmp_path), train_dataset=columns, teacher_model=tiny.named(tiny.classifier(seed=1)))
