@@ -164,27 +164,13 @@ def load_task(arguments: CompareArguments, config: LELPConfig, size: int | None 
     processing_class = with_fitting_side(processing_class, example)
     run_columns = RunColumns.of((train, evaluation), config.input_columns, config.label_column, processing_class)
     max_length = longest(processing_class, example, config.max_length)
-    unlabelled = load_unlabelled(arguments)
-    if unlabelled is not None or config.windows > 1 or config.views:
-        train = with_transfer_rows(
-            train,
-            unlabelled,
-            [evaluation],
-            config,
-            columns=run_columns,
-            processing_class=processing_class,
-            max_length=max_length,
-            teacher=teacher,
-        )
+    settings: dict[str, Any] = {"columns": run_columns, "max_length": max_length}
+    of_student = {**settings, "processing_class": processing_class, "teacher": teacher}
+    train = with_transfer_rows(train, load_unlabelled(arguments), [evaluation], config, **of_student)
     if vars(config)["learning_rate"] is None:
         config.learning_rate = starting_rate(example)
         logger.info(f"learning rate {config.learning_rate:g}, by the student's size")
-    settings: dict[str, Any] = {
-        "columns": run_columns,
-        "max_length": max_length,
-        "classes": classes,
-        "vocabulary": vocabulary_size(example),
-    }
+    settings |= {"classes": classes, "vocabulary": vocabulary_size(example)}
     tokens = [student_columns(dataset, processing_class, **settings) for dataset in (train, evaluation)]
     projections = None
     if fitted_rows(len(train), config.fit_rows) is None:
@@ -194,21 +180,14 @@ def load_task(arguments: CompareArguments, config: LELPConfig, size: int | None 
         columns = targets.dataset.with_format(None).select_columns([LOGITS_COLUMN, PROJECTIONS_COLUMN])
         projections = targets.projections
     of_evaluation = teacher_columns(evaluation, teacher, config.columns_cache_dir, dtype=config.columns_dtype)
-    prepared = with_columns(tokens[0], columns)
+    prepared = _with_fine_labels(with_columns(tokens[0], columns), train, arguments.fine_column)
     _, origins = Origins.taken_from(train)
     if origins is not None:
         prepared = with_columns(prepared, train.select_columns([ORIGIN_COLUMN, KIND_COLUMN]))
-    if arguments.fine_column is not None:
-        feature = train.features[arguments.fine_column]
-        values = column_values(train, arguments.fine_column)
-        fine = values if isinstance(feature, ClassLabel) else np.unique(values, return_inverse=True)[1]
-        prepared = with_columns(prepared, Dataset.from_dict({"fine_label": np.asarray(fine, dtype=np.int64)}))
-    if size is not None:
-        prepared = (
-            prepared.shuffle(seed=config.seed).select(range(size))
-            if origins is None
-            else prepared.select(origins.sample(size, config.seed))
-        )
+    if size is not None and origins is None:
+        prepared = prepared.shuffle(seed=config.seed).select(range(size))
+    elif size is not None and origins is not None:
+        prepared = prepared.select(origins.sample(size, config.seed))
     return Task(
         train=prepared,
         evaluation=with_columns(tokens[1], of_evaluation.select_columns([LOGITS_COLUMN])),
@@ -223,6 +202,16 @@ def load_task(arguments: CompareArguments, config: LELPConfig, size: int | None 
         if projections is not None
         else f"{columns._fingerprint} {of_evaluation._fingerprint} {(size, config.seed) if size is not None else ''}",
     )
+
+
+def _with_fine_labels(prepared: Dataset, train: Dataset, fine_column: str | None) -> Dataset:
+    """Number the finer classes of the training rows, for the oracle."""
+    if fine_column is None:
+        return prepared
+    values = column_values(train, fine_column)
+    named = isinstance(train.features[fine_column], ClassLabel)
+    fine = values if named else np.unique(values, return_inverse=True)[1]
+    return with_columns(prepared, Dataset.from_dict({"fine_label": np.asarray(fine, dtype=np.int64)}))
 
 
 def _own_rows(train: Dataset) -> int:

@@ -5,6 +5,7 @@ A student already is a transformers model. Export it if you cannot use `trust_re
 
 import copy
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,11 @@ from transformers.utils import CONFIG_NAME
 
 from hf_lelp.cli.data import DataArguments, load_data
 from hf_lelp.cli.options import Program
-from hf_lelp.cli.saved_student import open_student
+from hf_lelp.cli.saved_student import SavedStudent, open_student
 from hf_lelp.data.encoding import batches
 from hf_lelp.export.measure import measure, runtimes_table
 from hf_lelp.export.plain import plain_config, plain_student
-from hf_lelp.export.runtimes import save_int8, save_onnx, save_torch_export, torch_runtime
+from hf_lelp.export.runtimes import Batch, Runtime, save_int8, save_onnx, save_torch_export, torch_runtime
 from hf_lelp.markdown import template
 from hf_lelp.storage.checksums import WEIGHTS, checksum, write_checksums
 from hf_lelp.storage.files import check_writable, new_files, read_json, write_json, write_text
@@ -125,18 +126,7 @@ def export(arguments: ExportArguments) -> dict[str, Any]:
             print(f"plain: {_summary(report)}; saved in {output_dir / 'plain'}")
         else:
             print(f"plain: {student} is a plain model already, and can be used as it is")
-    runtimes = [torch_runtime(model)]
-    if "torch" in arguments.to:
-        runtimes.append(save_torch_export(model, inputs, output_dir / "model.pt2"))
-        print(f"torch: gives PyTorch's logits; saved as {output_dir / 'model.pt2'}")
-    if "onnx" in arguments.to or "int8" in arguments.to:
-        path = output_dir / "onnx" / "model.onnx"
-        runtimes.append(save_onnx(model, inputs, path))
-        save_beside(model, processing_class, limit, path.parent)
-        print(f"onnx: gives PyTorch's logits; saved as {path}, with configuration and tokenizer beside it")
-        if "int8" in arguments.to:
-            runtimes.append(save_int8(path, path.with_name("model_int8.onnx")))
-            print(f"int8: saved as {path.with_name('model_int8.onnx')}")
+    runtimes = [torch_runtime(model), *_saved_runtimes(arguments, opened, inputs)]
     if len(runtimes) > 1:
         processing_class.save_pretrained(output_dir)
         few = held_out.select(range(min(SINGLES, len(held_out))))
@@ -190,6 +180,24 @@ def _write_card(of_student: Path, card: Path, runtimes: str) -> None:
         write_text(card, of_student.read_text(encoding="utf-8", errors="replace"))
         add_runtimes(card, runtimes)
         print(f"\nThe table is on the card, {card}")
+
+
+def _saved_runtimes(arguments: ExportArguments, opened: SavedStudent, inputs: Sequence[Batch]) -> list[Runtime]:
+    """Save the student for the runtimes asked for, and print a line on each."""
+    model, output_dir = opened.model, Path(arguments.output_dir)
+    runtimes = []
+    if "torch" in arguments.to:
+        runtimes.append(save_torch_export(model, inputs, output_dir / "model.pt2"))
+        print(f"torch: gives PyTorch's logits; saved as {output_dir / 'model.pt2'}")
+    if "onnx" in arguments.to or "int8" in arguments.to:
+        path = output_dir / "onnx" / "model.onnx"
+        runtimes.append(save_onnx(model, inputs, path))
+        save_beside(model, opened.processing_class, opened.max_length, path.parent)
+        print(f"onnx: gives PyTorch's logits; saved as {path}, with configuration and tokenizer beside it")
+        if "int8" in arguments.to:
+            runtimes.append(save_int8(path, path.with_name("model_int8.onnx")))
+            print(f"int8: saved as {path.with_name('model_int8.onnx')}")
+    return runtimes
 
 
 def _save(model: PreTrainedModel, processing_class: PreTrainedTokenizerBase, card: StudentCard, folder: Path) -> None:

@@ -156,17 +156,8 @@ def prepare_run(
     example = student if model_init is None else example
     processing_class, max_length = _fitted_to(example, processing_class, args.max_length)
     columns = RunColumns.of((train, *evaluated.values()), args.input_columns, args.label_column, processing_class)
-    if transfer_dataset is not None or args.windows > 1 or args.views:
-        train = with_transfer_rows(
-            train,
-            transfer_dataset,
-            evaluated.values(),
-            args,
-            columns=columns,
-            processing_class=processing_class,
-            max_length=max_length,
-            teacher=teacher,
-        )
+    of_student: dict[str, Any] = {"columns": columns, "processing_class": processing_class, "max_length": max_length}
+    train = with_transfer_rows(train, transfer_dataset, evaluated.values(), args, teacher=teacher, **of_student)
     targets = None
     if isinstance(train, Dataset) and args.alpha < 1:
         targets = make_targets(train, teacher, args, classes, projections)
@@ -179,9 +170,7 @@ def prepare_run(
     run = PreparedRun(
         args=args,
         classes=classes,
-        columns=columns,
-        processing_class=processing_class,
-        max_length=max_length,
+        **of_student,
         student=student,
         train=None,
         evaluation=None,
@@ -196,14 +185,12 @@ def prepare_run(
         origins=origins,
     )
     inputs = {
-        name: dataset if dataset is None else _inputs_of(run, dataset, f"evaluation data{f' {name!r}' if name else ''}")
+        name: _inputs_of(run, dataset, f"evaluation data{f' {name!r}' if name else ''}")
         for name, dataset in evaluated.items()
     }
     return replace(
         run,
-        train=_in_form_of(
-            train_dataset, train if train is None else _inputs_of(run, train, "training data"), processing_class
-        ),
+        train=_in_form_of(train_dataset, _inputs_of(run, train, "training data"), processing_class),
         evaluation=inputs if isinstance(eval_dataset, dict) else inputs[""],
     )
 
@@ -218,11 +205,11 @@ def with_transfer_rows(
     processing_class: Processor | None,
     max_length: int | None,
     teacher: TeacherLike | None,
-) -> Dataset:
+) -> Any:
     """Put windows, views and unlabelled rows beside the training rows, as the settings ask for them.
 
     Args:
-        train: raw.
+        train: raw; it comes back as it is where they ask for none.
         unlabelled: raw, or `None`. At `alpha` 1 it teaches nothing and is left out.
         evaluated: data whose rows the student must not learn from.
         args: settings of the run.
@@ -234,6 +221,8 @@ def with_transfer_rows(
     Raises:
         ValueError: if the training data is prepared or a stream; see also `transfer_of` and `transfer_rows`.
     """
+    if unlabelled is None and args.windows == 1 and not args.views:
+        return train
     is_raw = isinstance(train, Dataset) and not {*TEACHER_COLUMNS, KIND_COLUMN} & {*train.column_names}
     if not is_raw or columns.inputs is None:
         raise ValueError(
@@ -258,7 +247,7 @@ def with_transfer_rows(
 def _inputs_of(run: PreparedRun, dataset: Any, role: str) -> Any:
     """Prepare a dataset of the run; an error says which one it is about."""
     try:
-        return run.inputs_of(dataset)
+        return None if dataset is None else run.inputs_of(dataset)
     except ValueError as error:
         raise ValueError(f"The {role}: {error}") from error
 

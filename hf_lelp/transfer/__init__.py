@@ -1,1 +1,1 @@
-"""Makes more rows for the teacher to speak about: windows of long texts, altered copies, rows without labels."""
+"""More rows for the teacher to speak about: windows, views, rows without labels."""

@@ -96,7 +96,10 @@ def test_a_transform_stays() -> None:
         ({"windows": 2, "max_length": None}, "windows=2 cuts one column of texts"),
         ({"windows": 2, "columns": ["text", "other"]}, "windows=2 cuts one column of texts"),
         ({"views": 1, "columns": ["label"]}, "views=1 alters texts or images, and label holds neither"),
-        ({"views": 1, "view_kinds": ["flip"]}, "view_kinds=flip: of text one or more of delete, crop, mask"),
+        (
+            {"views": 1, "view_kinds": ["flip"]},
+            "view_kinds=flip: of text one or more of delete, crop, mask can be made",
+        ),
         ({"views": 1, "view_kinds": ["mask"]}, "view_kinds has 'mask', and teacher and student share no mask token"),
     ],
 )
