@@ -192,6 +192,7 @@ def _saved_runtimes(arguments: ExportArguments, opened: SavedStudent, inputs: Se
     if "onnx" in arguments.to or "int8" in arguments.to:
         path = output_dir / "onnx" / "model.onnx"
         runtimes.append(save_onnx(model, inputs, path))
+        assert isinstance(opened.processing_class, PreTrainedTokenizerBase)  # export has looked
         save_beside(model, opened.processing_class, opened.max_length, path.parent)
         print(f"onnx: gives PyTorch's logits; saved as {path}, with configuration and tokenizer beside it")
         if "int8" in arguments.to:
