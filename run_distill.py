@@ -1,4 +1,7 @@
-"""Distils a classifier from the command line; runs the demo without arguments. Options: run_distill.py --help."""
+"""Distils a classifier from the command line; runs the demo without arguments. Options: run_distill.py --help.
+
+The demo ends with a page that shows what its students learned.
+"""
 
 import sys
 from pathlib import Path
@@ -15,3 +18,5 @@ if __name__ == "__main__":
         configure_logging()
         build_demo()
     main(sys.argv[1:] or ["--config", str(DEMO)])
+    if len(sys.argv) == 1:
+        main(["explore", "--config", str(DEMO)])

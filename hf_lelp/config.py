@@ -16,17 +16,20 @@ from transformers import TrainingArguments
 logger = logging.getLogger(__name__)
 
 AUTO = "auto"
+BALANCED = "balanced"
 MOST_SUBCLASSES = 32  # the largest S that "auto" tries
 
 
 if TYPE_CHECKING:
     CountOrAuto: TypeAlias = int | str
     NumberOrAuto: TypeAlias = float | str
+    ClassWeights: TypeAlias = list[float] | list[str]
 else:
     # HfArgumentParser reads an option of type `int | str` as an int, which fails on "auto". A NewType keeps the text,
     # and __post_init__ reads it.
     CountOrAuto = NewType("CountOrAuto", int | str)
     NumberOrAuto = NewType("NumberOrAuto", float | str)
+    ClassWeights = list[str]
 
 
 def as_list(value: Any) -> Any:
@@ -79,6 +82,9 @@ class LELPConfig(TrainingArguments):
             has weight 1. The cross-entropy over S·C outputs is the sum of both: 1 is the paper's loss, 0 is plain
             distillation.
         alpha: α, weight of the cross-entropy with the labels; distillation has weight 1 − α. At 1 no teacher is run.
+        class_weights: w, a number a class in the data's order, or "balanced": one over the class's share of the rows.
+            An example then weighs Σ_c p_c w_c in distillation, and w_y with labels, each of mean 1 over the training
+            rows. `None` weighs all examples alike.
         student_head: "subclass" is the paper's: the student's final layer has S·C rows. Its class logits are
             τ · logsumexp(rows / τ), which at τ = 1 is the paper's logsumexp. "auxiliary" keeps the student's C-way
             layer, which learns the teacher's class probabilities. In training only, an S·C-way layer beside it learns
@@ -132,6 +138,9 @@ class LELPConfig(TrainingArguments):
         1.0, "Weight of the subclasses' part of the loss; 1 is the paper's, 0 plain KD.", changes="subclasses"
     )
     alpha: float = setting(0.0, "α, weight of the labels' cross-entropy; at 1 no teacher is needed.", changes="loss")
+    class_weights: ClassWeights | None = setting(
+        None, "w, weights of the classes: numbers, 'balanced', or 'none' (default).", changes="loss"
+    )
     student_head: Literal["subclass", "auxiliary"] = setting(
         "subclass",
         "Final layer with S·C rows (the paper), or a plain one with an S·C layer in training only.",
@@ -239,6 +248,7 @@ class LELPConfig(TrainingArguments):
                 raise ValueError(f"num_subclasses={self.num_subclasses!r}: a whole number is needed.") from error
         for name in ("input_columns", "teacher_input_columns", "view_kinds"):
             setattr(self, name, as_list(getattr(self, name)))
+        self.class_weights = _read_class_weights(as_list(self.class_weights))
         self.whitening = self.whitening if self.whitening is None else float(self.whitening)
         self.columns_cache_dir = self.columns_cache_dir and os.path.expanduser(self.columns_cache_dir)
         self.check()
@@ -301,6 +311,21 @@ class LELPConfig(TrainingArguments):
             columns = getattr(self, name)
             if columns is not None and not 1 <= len(columns) <= 2:
                 raise ValueError(f"{name}={columns}: one or two text columns are possible, or one of images or sound.")
+
+
+def _read_class_weights(given: list[Any] | None) -> "ClassWeights | None":
+    """Read the weights of the classes: "balanced" stays in its list, and "none" becomes `None`."""
+    if given is None or given == ["none"]:
+        return None
+    if given == [BALANCED]:
+        return given
+    try:
+        weights = [float(value) for value in given]
+    except (TypeError, ValueError):
+        weights = []
+    if len(weights) < 2 or not all(0 < value < float("inf") for value in weights):
+        raise ValueError(f"class_weights={given}: 'none', 'balanced' or a positive number for each class.")
+    return weights
 
 
 # Prefixes of the TrainingArguments fields that change no student: they say where a run is kept, name it and log it.

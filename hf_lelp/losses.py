@@ -86,6 +86,22 @@ def label_loss(student_class_logits: Tensor, labels: Tensor, *, label_smoothing:
     )
 
 
+def example_weights(probabilities: Tensor, class_weights: Tensor) -> Tensor:
+    """Σ_c p_c w_c / Σ_c p̄_c w_c, the weight of each example; p̄ is the classes' mean over the training rows.
+
+    `class_weights` holds w already divided by Σ_c p̄_c w_c, so that the weights have mean 1 over the training rows
+    however these are cut into batches. With labels, p is their one-hot form, and the weight of an example w_y.
+
+    Args:
+        probabilities: p, (N, C).
+        class_weights: (C,).
+
+    Returns:
+        (N,).
+    """
+    return widen(probabilities) @ class_weights.to(probabilities.device)
+
+
 def widen(values: Tensor) -> Tensor:
     """Cast half precision to float32: a softmax over few classes cannot spare the bits."""
     return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values

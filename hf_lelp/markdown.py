@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+TEMPLATES = Path(__file__).parent / "templates"
+
 
 def escape(text: object) -> str:
     """Escape text so that Markdown and HTML only show it: possible markup and addresses become numeric references.
@@ -50,4 +52,4 @@ def half_interval(accuracies: list[float], rows: int) -> float:
 
 def template(name: str) -> str:
     """Read the text of a file in hf_lelp/templates."""
-    return (Path(__file__).parent / "templates" / name).read_text(encoding="utf-8")
+    return (TEMPLATES / name).read_text(encoding="utf-8")

@@ -31,11 +31,12 @@ from hf_lelp.config import (
     common_settings,
     what_changes,
 )
+from hf_lelp.data.class_weights import WeightsOfClasses, weights_of_classes
 from hf_lelp.data.columns import LOGITS_COLUMN, PROJECTIONS_COLUMN, TEACHER_COLUMNS
 from hf_lelp.data.encoding import Processor
 from hf_lelp.data.labels import NO_LABEL, check_single
 from hf_lelp.data.text import set_pad_token
-from hf_lelp.losses import distillation_loss, label_loss, subclass_loss, subclass_targets, widen
+from hf_lelp.losses import distillation_loss, example_weights, label_loss, subclass_loss, subclass_targets, widen
 from hf_lelp.projections.class_projections import ClassProjections
 from hf_lelp.projections.subclass_scores import SubclassScores
 from hf_lelp.student.heads import AuxiliaryHead, StudentHead, all_logits, place_student_head, student_head, take_classes
@@ -205,6 +206,9 @@ class LELPTrainer(DataloadingMixin, SavingMixin):
         self.prepared, self.args, self.processing_class = run, run.args, run.processing_class
         self.subclass_scores = SubclassScores(run.args, run.projections)
         self._measured: dict[int, dict[str, float]] = {}
+        self._class_weights: tuple[Any, WeightsOfClasses | None] | None = None
+        if run.train is not None:
+            self._weights_of_classes()  # what is wrong with them is said before training
         self._fitted_with = fitted_with(run.args)
         if run.student is not None:
             self._place_head(run.student, run.args)
@@ -298,6 +302,7 @@ class LELPTrainer(DataloadingMixin, SavingMixin):
     ) -> Any:
         """L = α · CE(y, class logits) + (1 − α) · `distillation_losses`, mean over the batch.
 
+        With `class_weights`, both losses of an example are multiplied by its weights in training (`example_weights`).
         In evaluation without the teacher's columns, the loss is CE(y, class logits). Without labels too, it is `None`.
 
         Raises:
@@ -326,14 +331,18 @@ class LELPTrainer(DataloadingMixin, SavingMixin):
         class_logits, other_logits = self._head.split(logits) if self._head is not None else (logits, logits)
 
         loss = None
+        weights = self._weights_of_classes() if model.training else None
         if distil:
             losses = self.distillation_losses(class_logits, other_logits, {**columns, "labels": labels})
+            if weights is not None and weights.distillation is not None:
+                taught = subclass_targets(columns[LOGITS_COLUMN], temperature=float(args.temperature)).squeeze(-1)
+                losses = losses * example_weights(taught, weights.distillation)
             if args.alpha > 0 and labels is not None:
-                hard = label_loss(class_logits, labels, label_smoothing=args.label_smoothing_factor)
+                hard = self._label_losses(class_logits, labels, weights)
                 losses = args.alpha * hard + (1 - args.alpha) * losses
             loss = losses.mean()
         elif labels is not None:
-            losses = label_loss(class_logits, labels, label_smoothing=args.label_smoothing_factor)
+            losses = self._label_losses(class_logits, labels, weights)
             # Training averages over all examples, labelled or not; evaluation over the labelled ones. Where a batch has
             # none, the loss is NaN, which newer versions of Trainer leave out of the mean.
             loss = losses.mean() if model.training else losses.sum() / (labels != NO_LABEL).sum()
@@ -378,6 +387,23 @@ class LELPTrainer(DataloadingMixin, SavingMixin):
                 subclasses = subclass_loss(subclass_logits, targets, temperature=temperature)
             losses = losses + self.args.subclass_weight * subclasses
         return losses
+
+    def _label_losses(
+        self, class_logits: torch.Tensor, labels: torch.Tensor, weights: WeightsOfClasses | None
+    ) -> torch.Tensor:
+        losses = label_loss(class_logits, labels, label_smoothing=self.args.label_smoothing_factor)
+        if weights is None or weights.labels is None:
+            return losses
+        classes = torch.nn.functional.one_hot(labels.clamp(min=0), class_logits.shape[-1]).float()
+        return losses * example_weights(classes, weights.labels)  # an unlabelled example has loss 0
+
+    def _weights_of_classes(self) -> WeightsOfClasses | None:
+        """The weights of the classes, made anew where a search changes what they depend on."""
+        made_for = self.args.class_weights, self.args.temperature, self.args.alpha
+        if self._class_weights is None or self._class_weights[0] != made_for:
+            made = weights_of_classes(self.args, self.prepared.train, self.prepared.classes.num_labels)
+            self._class_weights = made_for, made
+        return self._class_weights[1]
 
     def _loss_columns(self) -> list[str]:
         """The teacher's columns that the loss reads."""

@@ -12,11 +12,22 @@ from accelerate import PartialState
 from datasets import Dataset
 from huggingface_hub import upload_file
 
+from hf_lelp.calibration.settled import (
+    HELD_BACK,
+    RECORD_NAME,
+    draw,
+    hold_back,
+    measured,
+    settings_of,
+    settle,
+    summary_of,
+)
+from hf_lelp.calibration.threshold import Aim
 from hf_lelp.cli.advice import advice_of
 from hf_lelp.cli.data import FILE_FORMATS, DataArguments, expand, load_data, load_unlabelled
 from hf_lelp.cli.groups import alignment_of, group_names
 from hf_lelp.cli.options import Program
-from hf_lelp.cli.results import publish, quality, say
+from hf_lelp.cli.results import publish, quality, say, stages_for
 from hf_lelp.cli.speed import size_and_speed
 from hf_lelp.config import PREDICT_ALL_ROWS, LELPConfig, as_list, common_settings
 from hf_lelp.data.columns import LOGITS_COLUMN, find_label_column, resolve_input_columns
@@ -60,7 +71,26 @@ class DistillArguments(DataArguments):
         metadata={"help": "A column of finer groups, for the report only: do the pseudo-subclasses follow them?"},
     )
 
+    held_back: float | None = field(
+        default=None,
+        metadata={
+            "help": "Share of the training rows, drawn at random, that no student trains on (default: a tenth with"
+            " calibrate or threshold)."
+        },
+    )
+    calibrate: bool = field(
+        default=False, metadata={"help": "Fit one temperature on the rows held back; fold it into the final layer."}
+    )
+    threshold: str | None = field(
+        default=None,
+        metadata={"help": "For two classes, chosen on the rows held back: f1, recall=R, precision=P or costs=A:M."},
+    )
+
     def __post_init__(self) -> None:
+        if self.threshold is not None:
+            Aim.parse(self.threshold)
+        if self.held_back is None and (self.calibrate or self.threshold is not None):
+            self.held_back = HELD_BACK
         self.method = as_list(self.method)
         unknown = [name for name in self.method if name not in METHODS]
         if unknown or not self.method:
@@ -147,9 +177,11 @@ def check_methods(arguments: DistillArguments, config: LELPConfig) -> None:
 
 @dataclass(frozen=True)
 class _Inputs:
-    """What all methods share: the rows, the student's name, and the teacher."""
+    """What all methods share: the rows (and a record of those held back), the student's name, and the teacher."""
 
     train: Dataset
+    held_back: Dataset | None
+    record: dict[str, Any] | None
     evaluation: Dataset
     columns: list[str]
     student: str
@@ -181,14 +213,27 @@ def _load(arguments: DistillArguments, config: LELPConfig) -> _Inputs:
     columns = resolve_input_columns(train, config.input_columns, config.label_column, processing_class)
     if arguments.group_column not in (None, *train.column_names):
         raise ValueError(f"group_column={arguments.group_column}; the data has {', '.join(train.column_names)}.")
-    say(f"data: {len(train):,} training and {len(evaluation):,} evaluation rows of {', '.join(columns)}")
+    held, record, told = None, None, ""
+    if arguments.held_back is not None:
+        fitted = arguments.calibrate or arguments.threshold is not None
+        if fitted and find_label_column(train, config.label_column) is None:
+            raise ValueError(
+                f"The training data has no labels in {config.label_column!r}, and temperature and threshold are fitted"
+                " to them. Set label_column, or leave calibrate and threshold out."
+            )
+        all_rows = len(train)
+        train, held = hold_back(train, arguments.held_back, config.seed)
+        record = {"share": arguments.held_back, "seed": config.seed, "rows": all_rows}
+        told = f" ({len(held):,} more are held back)"
+    say(f"data: {len(train):,} training{told} and {len(evaluation):,} evaluation rows of {', '.join(columns)}")
     if find_label_column(evaluation, config.label_column) is None:
         found = ", ".join(evaluation.column_names)
         say(f"No accuracy: the evaluation data has no labels in {config.label_column!r} (it has {found})")
     aligned = None
     if teacher is not None:
         aligned = load_aligned_teacher(teacher, None, config, train, None, [evaluation])
-    return _Inputs(train, evaluation, columns, student, processing_class, aligned, load_unlabelled(arguments))
+    unlabelled = load_unlabelled(arguments)
+    return _Inputs(train, held, record, evaluation, columns, student, processing_class, aligned, unlabelled)
 
 
 def _train(method: str, arguments: DistillArguments, config: LELPConfig, inputs: _Inputs, output_dir: Path) -> _Student:
@@ -215,27 +260,40 @@ def _train(method: str, arguments: DistillArguments, config: LELPConfig, inputs:
     )
     if vars(config)["learning_rate"] is None:
         say(f"{method}: learning rate {trainer.args.learning_rate:g}, by the student's size")
+    stages_for(trainer, method)
     start = time.perf_counter()
     resume = config.resume_from_checkpoint
     if resume is not None and (several or resume in (LAST, True)):  # YAML may give true
         resume = last_checkpoint(Path(settings.output_dir))
     trainer.train(resume_from_checkpoint=resume)
     seconds = time.perf_counter() - start
+    for name, value in PREDICT_ALL_ROWS.items():
+        setattr(trainer.args, name, value)
     trainer.save_model()
     trainer.save_state()
+    settled = _settle(trainer, arguments, inputs)
+    if inputs.held_back is not None:
+        trainer.save_model()  # again: an aim that is out of reach must not cost the student
     card = trainer.student_card()
     went_on = "" if resume is None else f" from {Path(resume).name} on"
     say(f"{method}: trained{went_on} in {seconds:.0f} s, saved in {settings.output_dir}")
-    for name, value in PREDICT_ALL_ROWS.items():
-        setattr(trainer.args, name, value)
     prediction = trainer.predict(inputs.evaluation)
     # The total time of a resumed run is not known.
-    figures = {"train_seconds": seconds} if resume is None else {}
+    figures: dict[str, Any] = {"train_seconds": seconds} if resume is None else {}
     cut = trainer.prepared.max_length
     figures |= size_and_speed(trainer.model, inputs.processing_class, inputs.evaluation, inputs.columns, cut, cut)
     with_groups = method == "lelp" and arguments.group_column is not None
     alignment = alignment_of(trainer, group_names(inputs.train, str(arguments.group_column))) if with_groups else None
     folder = Path(settings.output_dir)
+    if settled and prediction.label_ids is not None:
+        shown = np.asarray(prediction.predictions), np.asarray(prediction.label_ids), trainer.model.config
+        settled = measured(settled, *shown)
+        if PartialState().is_main_process:
+            draw(settled, *shown, folder.with_name(f"{folder.name}-calibrated"))
+    if settled:
+        say(summary_of(method, settled))
+        figures["calibration"] = settled
+        card = replace(card, settings={**card.settings, **settings_of(settled)})
     return _Student(
         figures,
         prediction.predictions,
@@ -247,6 +305,19 @@ def _train(method: str, arguments: DistillArguments, config: LELPConfig, inputs:
         cut,
         advice_of(trainer),
     )
+
+
+def _settle(trainer: LELPTrainer, arguments: DistillArguments, inputs: _Inputs) -> dict[str, Any]:
+    """Fit temperature and threshold on the rows held back, as asked for, before the student is saved."""
+    if inputs.held_back is None:
+        return {}
+    setattr(trainer.model.config, RECORD_NAME, inputs.record)
+    if not arguments.calibrate and arguments.threshold is None:
+        return {}
+    held = trainer.predict(inputs.held_back)
+    trainer.forget_figures()  # those measured in training are of other probabilities
+    logits, labels = np.asarray(held.predictions), np.asarray(held.label_ids)
+    return settle(trainer.model, logits, labels, calibrate=arguments.calibrate, threshold=arguments.threshold)
 
 
 def _save_card(card: StudentCard, student: _Student, token: str | None) -> None:

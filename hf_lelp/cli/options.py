@@ -21,7 +21,6 @@ from transformers.utils.logging import disable_progress_bar
 
 from hf_lelp.cli.data import DataArguments
 from hf_lelp.config import LELPConfig
-from hf_lelp.storage.progress import hide_bars
 
 PACKAGE = Path(__file__).parents[1]
 WIDTH = 100  # of the help, in columns
@@ -114,8 +113,6 @@ def configure_logging() -> None:
             stream.reconfigure(errors=REPLACE)
     disable_progress_bar()
     datasets.disable_progress_bars()
-    if not sys.stderr.isatty():
-        hide_bars()
     logging.basicConfig(format="%(message)s")
     logging.getLogger("hf_lelp").setLevel(logging.INFO)
 

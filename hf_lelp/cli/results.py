@@ -1,7 +1,8 @@
-"""Reports the results of a run: its tables, and all_results.json."""
+"""Reports a run: how far it is, its tables, and all_results.json."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,13 @@ from typing import Any
 import numpy as np
 from accelerate import PartialState
 from numpy.typing import NDArray
+from transformers import ProgressCallback, Trainer, TrainerCallback
 
 from hf_lelp.cli.groups import group_table, plot_groups
 from hf_lelp.markdown import half_interval, markdown_table
 from hf_lelp.metrics import few_class_metrics
 from hf_lelp.storage.files import write_json
+from hf_lelp.storage.progress import stage
 from hf_lelp.student.card import alike_length
 
 logger = logging.getLogger(__name__)
@@ -37,6 +40,54 @@ def quality(
         return {}
     known = teacher_logits is not None and bool(np.isfinite(teacher_logits).all())
     return few_class_metrics(logits, labels, teacher_logits if known else None)
+
+
+class StageCallback(TrainerCallback):
+    """Says how far training and prediction are, a line each, in place of Trainer's bars."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._open: ExitStack | None = None
+        self._advance: Callable[[int], object] = lambda more: None
+
+    def _begin(self, what: str, total: int | None, unit: str) -> None:
+        self._end()
+        self._open = ExitStack()
+        quiet = not PartialState().is_main_process
+        self._advance = self._open.enter_context(stage(f"{self.name}: {what}", total, unit=unit, quiet=quiet))
+
+    def _end(self) -> None:
+        if self._open is not None:
+            self._open.close()
+        self._open = None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Open the stage of training; a resumed one begins where it was stopped."""
+        self._begin("training", state.max_steps - state.global_step, "step")
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Count a step."""
+        self._advance(1)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Close the stage of training."""
+        self._end()
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        """Print what Trainer logs, where it is asked to."""
+        if logs and state.is_local_process_zero and args.logging_strategy != "no":
+            shown = (
+                f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in logs.items()
+            )
+            print(f"{self.name}: {', '.join(shown)}", flush=True)
+
+
+def stages_for(trainer: Trainer, name: str) -> None:
+    """Let a trainer tell of its stages by lines that name it, unless its settings ask for no progress."""
+    if trainer.args.disable_tqdm:
+        return
+    trainer.remove_callback(ProgressCallback)
+    trainer.add_callback(StageCallback(name))
 
 
 def results_table(results: dict[str, dict[str, Any]], rows: int) -> str:

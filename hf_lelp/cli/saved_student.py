@@ -17,7 +17,7 @@ from hf_lelp.data.labels import NO_LABEL, resolve_classes
 from hf_lelp.data.rows import RowError, column_values, split_rows
 from hf_lelp.data.text import set_pad_token
 from hf_lelp.padding import with_fitting_side
-from hf_lelp.storage.progress import progress_bar
+from hf_lelp.storage.progress import stage
 from hf_lelp.student.inputs import StudentInputs
 from hf_lelp.student.loading import load_student
 
@@ -69,14 +69,14 @@ class SavedStudent:
         """
         columns = self.columns_of(dataset)
         result = np.empty((len(dataset), len(self.classes)), dtype=np.float32)
-        with progress_bar(len(dataset), "Answering") as bar:
+        with stage("Answering", len(dataset)) as advance:
             for number, part in enumerate(split_rows(dataset.select_columns(columns), PART_ROWS)):
                 first = number * PART_ROWS
                 try:
                     for places, inputs in batches(self.processing_class, part[:], columns, self.max_length, BATCH_SIZE):
                         outputs = self.model(**{name: on_device(value, self.model) for name, value in inputs.items()})
                         result[first + places] = logits_of(outputs).float().cpu().numpy()
-                        bar.update(len(places))
+                        advance(len(places))
                 except RowError as error:
                     mistake = error.in_dataset(first + error.row, part)
                     raise mistake from error

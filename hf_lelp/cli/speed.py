@@ -9,7 +9,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_lelp.classifiers import logits_of
 from hf_lelp.data.encoding import Processor, batches, encode, lengths_of, longest, on_device
-from hf_lelp.storage.progress import progress_bar
+from hf_lelp.storage.progress import stage
 from hf_lelp.student.heads import saved_parameters
 
 ROWS, BATCH_SIZE = 512, 32
@@ -67,12 +67,12 @@ def _speed(
     model.eval()
     count, best = len(rows[columns[0]]), 0.0
     started = time.perf_counter()
-    with progress_bar(ROUNDS * count, "Measuring speed") as bar:
+    with stage("Measuring speed", ROUNDS * count) as advance:
         for _ in range(ROUNDS):
             start = time.perf_counter()
             for places, inputs in batches(processing_class, rows, columns, length, BATCH_SIZE):
                 logits_of(model(**{name: on_device(value, model) for name, value in inputs.items()})).cpu()
-                bar.update(len(places))
+                advance(len(places))
             best = max(best, count / (time.perf_counter() - start))
             if time.perf_counter() - started > ENOUGH_SECONDS:
                 break

@@ -22,7 +22,7 @@ from transformers.utils import logging as transformers_logging
 from hf_lelp.compare.methods import Method
 from hf_lelp.compare.run import Run, known_fingerprint, run_or_read
 from hf_lelp.compare.task import Task
-from hf_lelp.storage.progress import progress_bar
+from hf_lelp.storage.progress import stage
 
 logger = logging.getLogger(__name__)
 
@@ -65,12 +65,12 @@ def run_all(
         jobs += [[(task, method, seed)] for seed in seeds for method in methods if method not in searching]
     found: dict[Order, Run] = {}
     threads = max(1, torch.get_num_threads() // processes)
-    with progress_bar(len(orders), "Comparing", unit="run", disable=len(orders) < 2) as progress:
+    with stage("Comparing", len(orders), unit="run", quiet=len(orders) < 2) as progress:
         if processes == 1:
             tasks = _Tasks(loaders)
             for order in chain(*jobs):
                 found[order] = tasks.run(*order, runs_dir)
-                progress.update()
+                progress(1)
         else:
             # Forked processes would inherit locks of libraries that already run threads.
             context = multiprocessing.get_context("spawn")
@@ -79,7 +79,7 @@ def run_all(
                 try:
                     for future in as_completed(futures):
                         found.update(zip(futures[future], future.result(), strict=True))
-                        progress.update(len(futures[future]))
+                        progress(len(futures[future]))
                 except BaseException:
                     pool.shutdown(cancel_futures=True)  # else all waiting jobs run before the error shows
                     raise

@@ -28,7 +28,7 @@ from hf_lelp.data.rows import check_batched, column_names, mapped_anew, split_ro
 from hf_lelp.markdown import escape, template
 from hf_lelp.projections.principal_directions import Moments, orthonormal, principal_directions, row_space
 from hf_lelp.storage.files import new_files, read_json, write_atomically, write_json
-from hf_lelp.storage.progress import progress_bar
+from hf_lelp.storage.progress import stage
 
 WEIGHTS_NAME = "class_projections.safetensors"
 METADATA_NAME = "config.json"
@@ -50,6 +50,8 @@ class ClassProjections(
         count: (C,), int64: examples of each class that the fit saw.
         null_space: whether the directions were kept out of the row space of the teacher's final layer.
         teacher: fingerprint of the teacher that made the embeddings.
+        total_variance: (C,), float32: variance of the class's examples in all D dimensions, before the null space is
+            taken; `None` in artefacts of earlier versions. The fingerprint leaves it out, so that keys stay.
     """
 
     mean: torch.Tensor
@@ -58,6 +60,7 @@ class ClassProjections(
     count: torch.Tensor
     null_space: bool
     teacher: str
+    total_variance: torch.Tensor | None = None
 
     def __post_init__(self) -> None:
         num_classes, num_directions, size = self.directions.shape
@@ -65,6 +68,8 @@ class ClassProjections(
         for name, tensor in self._tensors().items():
             if tensor.dtype != (torch.int64 if name == "count" else torch.float32):
                 raise ValueError(f"{name} is of the type {tensor.dtype}: these class projections are damaged.")
+        if self.total_variance is not None:
+            shapes["total_variance"] = (num_classes,)
         for name, shape in shapes.items():
             if getattr(self, name).shape != shape:
                 raise ValueError(
@@ -131,7 +136,7 @@ class ClassProjections(
         columns += [TEACHER_MARK] if TEACHER_MARK in present else []
         rows = first_row
         total = len(dataset) if isinstance(dataset, Dataset) else None
-        with progress_bar(total, "Fitting class projections", disable=are_progress_bars_disabled()) as progress:
+        with stage("Fitting class projections", total, quiet=are_progress_bars_disabled()) as progress:
             for batch in _batches(dataset.select_columns(columns), batch_size):
                 if TEACHER_MARK in batch:
                     check_mark(set(batch[TEACHER_MARK]), head.fingerprint, "teacher")
@@ -144,7 +149,7 @@ class ClassProjections(
                 for index, statistics in enumerate(moments):
                     statistics.add(embedding[classes == index])
                 rows += len(embedding)
-                progress.update(len(embedding))
+                progress(len(embedding))
         if reduce is not None:
             moments = reduce(moments)
 
@@ -159,6 +164,7 @@ class ClassProjections(
             count=torch.tensor([m.count for m in moments]),
             null_space=null_space,
             teacher=head.fingerprint,
+            total_variance=torch.tensor([np.trace(m.scatter) / m.count for m in moments]).float(),
         )
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, Any]:
@@ -249,6 +255,17 @@ class ClassProjections(
             matrices /= np.sqrt((variance ** (1 - whitening)).mean(-1))[:, None, None]
         return torch.from_numpy(matrices).float()
 
+    def variance_share(self, num_directions: int) -> torch.Tensor | None:
+        """Return the share of each class's variance along its leading directions, (C,); `None` if it is not known.
+
+        Args:
+            num_directions: how many of them.
+        """
+        if self.total_variance is None:
+            return None
+        held = self.variance[:, :num_directions].sum(-1)
+        return (held / self.total_variance.clamp(min=torch.finfo(torch.float32).tiny)).clamp(max=1.0)
+
     def _tensors(self) -> dict[str, torch.Tensor]:
         names = ("mean", "directions", "variance", "count")
         return {name: getattr(self, name).contiguous() for name in names}
@@ -282,6 +299,8 @@ class ClassProjections(
             "null_space": self.null_space,
             "fingerprint": self.fingerprint,
         }
+        if self.total_variance is not None:  # here, and not with the tensors: earlier versions read these files too
+            metadata["total_variance"] = self.total_variance.tolist()
         write_atomically(save_directory / WEIGHTS_NAME, lambda path: save_file(self._tensors(), path))
         write_json(save_directory / METADATA_NAME, metadata)
 
@@ -317,9 +336,15 @@ class ClassProjections(
             raise ValueError(
                 f"they are of format {metadata['format_version']!r}, and this version of hf-lelp reads {FORMAT_VERSION}"
             )
-        loaded = cls(**load_file(file(WEIGHTS_NAME)), null_space=metadata["null_space"], teacher=metadata["teacher"])
-        # Files of earlier versions have only these three entries.
-        further = metadata.keys() - {"format_version", "teacher", "null_space"}
+        total = metadata.get("total_variance")
+        loaded = cls(
+            **load_file(file(WEIGHTS_NAME)),
+            null_space=metadata["null_space"],
+            teacher=metadata["teacher"],
+            total_variance=None if total is None else torch.tensor(total, dtype=torch.float32),
+        )
+        # The first files had only these three entries.
+        further = metadata.keys() - {"format_version", "teacher", "null_space", "total_variance"}
         if further and metadata.get("fingerprint") != loaded.fingerprint:
             raise ValueError(f"{WEIGHTS_NAME} and {METADATA_NAME} do not belong together, or one of them has changed")
         return loaded

@@ -23,7 +23,7 @@ from datasets.table import MemoryMappedTable, concat_tables
 from numpy.typing import NDArray
 
 from hf_lelp.storage.files import check_writable, read_json, remove_leftovers, write_atomically, write_json
-from hf_lelp.storage.progress import progress_bar
+from hf_lelp.storage.progress import stage
 
 SHARD_ROWS = 2048
 
@@ -88,9 +88,9 @@ def make_missing_shards(
     Args:
         files: all in one folder; a file that is named several times is made once.
         make: returns the columns of a file, by its place among `files`; calls its second argument with the number of
-            rows that are done, as often as it likes, to move the bar. The third is the place that comes next, if any.
+            rows that are done, as often as it likes. The third is the place that comes next, if any.
         rows: of each file.
-        description: of the progress bar.
+        description: of the stage, for the line that tells of it.
         share: (i, n): only every n-th file from the i-th on, for one of n machines.
         whole: called with the place of each file of this process when it is there, found or made: first for all that
             were found.
@@ -122,9 +122,9 @@ def make_missing_shards(
         folder.mkdir(parents=True, exist_ok=True)
     total = sum(rows[place] for place in missing)
     quiet = not (missing and state.is_main_process)
-    with progress_bar(total, description, disable=quiet) as progress:
+    with stage(description, total, quiet=quiet) as progress:
         for place, following in zip(missing, [*missing[1:], None], strict=False):
-            write_shard(files[place], make(place, progress.update, following))
+            write_shard(files[place], make(place, progress, following))
             if whole is not None:
                 whole(place)
     state.wait_for_everyone()

@@ -313,13 +313,59 @@ def add_runtimes(path: Path, table: str) -> None:
         path: of the card.
         table: Markdown, as `export.measure.runtimes_table` makes it.
     """
-    text = path.read_text(encoding="utf-8")
-    own = re.search(r"(?ms)^## Other runtimes\n.*?(?=^## |\Z)", text)
+    write_text(path, _with_section(path.read_text(encoding="utf-8"), "Other runtimes", table))
+
+
+def add_calibration(path: Path, lines: str, ece: float | None) -> None:
+    """Say on a saved card that its student was calibrated, and replace its calibration error, which has changed.
+
+    A card that the library did not make stays as it is.
+
+    Args:
+        path: of the card.
+        lines: what was fitted, and what it does.
+        ece: calibration error of the student as it is now; `None`, if it was not measured, leaves a dash.
+    """
+    if not is_own_card(path):
+        return
+    card = ModelCard.load(path)
+    entries = card.data.eval_results or []
+    for entry in entries:
+        if entry.metric_type == "expected_calibration_error" and ece is not None:
+            entry.metric_value = round(ece, 4)
+    if ece is None:
+        card.data.eval_results = [one for one in entries if one.metric_type != "expected_calibration_error"] or None
+    text = _with_section(str(card), "Calibration", escape_lines(lines))
+    write_text(path, _with_figure(text, QUALITY["ece"][0], "–" if ece is None else _quality(ece)))
+
+
+def escape_lines(lines: str) -> str:
+    """Escape a text of several lines, each a paragraph."""
+    return "\n\n".join(f"{escape(line)}." for line in lines.splitlines())
+
+
+def _with_section(text: str, title: str, body: str) -> str:
+    """Put a section on a card's text, before how it was made, in place of an earlier one."""
+    own = re.search(rf"(?ms)^## {title}\n.*?(?=^## |\Z)", text)
     after = re.search(r"(?m)^## How it was made\n", text)
     start, end = own.span() if own else (after.start(),) * 2 if after else (len(text),) * 2
     rest = f"\n{text[end:]}" if text[end:] else ""
-    text = f"{text[:start].rstrip()}\n\n## Other runtimes\n\n{table}\n{rest}"
-    write_text(path, text)
+    return f"{text[:start].rstrip()}\n\n## {title}\n\n{body}\n{rest}"
+
+
+def _with_figure(text: str, heading: str, figure: str) -> str:
+    """Replace this model's figure in the column of a card's table that has a heading."""
+    lines, column = text.split("\n"), None
+    for number, line in enumerate(lines):
+        if not line.startswith("|"):
+            column = None
+            continue
+        cells = line.split("|")
+        column = next((place for place, cell in enumerate(cells) if cell.strip() == heading), column)
+        if column is not None and "(this model)" in cells[1]:
+            cells[column] = f"{figure:>{len(cells[column]) - 1}} "
+            lines[number] = "|".join(cells)
+    return "\n".join(lines)
 
 
 def with_user_facts(

@@ -271,8 +271,9 @@ def _key(trial: LELPConfig, data: str, student: str, projections: str) -> str:
     """Hash everything that a trial's result depends on, except the student's own weights and its inputs."""
     settings = effective_settings(trial.to_dict())
     kept = {name: value for name, value in settings.items() if what_changes(name) != "nothing"}
-    if kept.get("fit_rows") is None:  # trials of versions that had no such setting are found
-        kept.pop("fit_rows", None)
+    for name in ("fit_rows", "class_weights"):  # trials of versions that had no such setting are found
+        if kept.get(name) is None:
+            kept.pop(name, None)
     of = [SEARCH_VERSION, kept, data, student, projections if trial.num_subclasses != 1 else ""]
     return xxhash.xxh3_128(json.dumps(of, sort_keys=True, default=str).encode()).hexdigest()
 

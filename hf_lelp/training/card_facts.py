@@ -129,6 +129,8 @@ def settings_of(config: LELPConfig, projections: ClassProjections | None, traini
         settings |= {"class projections": projections.fingerprint, "teacher fingerprint": projections.teacher}
     if method != "direct":
         settings |= {"temperature, τ": config.temperature, "weight of the labels, α": config.alpha}
+    if config.class_weights is not None:
+        settings["class weights, w"] = ", ".join(map(str, config.class_weights))
     if training_rows is not None:
         settings["training examples"] = f"{training_rows:,}"
     if config.max_steps > 0:

@@ -115,6 +115,10 @@ class SavingMixin(FiniteLossMixin):
         check_pushed_folder(self.args)
         return super().push_to_hub(*args, **kwargs)
 
+    def forget_figures(self) -> None:
+        """Leave off the card what was measured in training: the student has changed since."""
+        self._measured.clear()
+
     def _settings_to_resume(self) -> dict[str, Any]:
         """The settings that a checkpoint must be resumed with; `None` is unknown."""
         settings = self.subclass_scores.settings() if self.projections is not None else {}

@@ -199,3 +199,17 @@ def test_a_folder_that_cannot_be_made(assets: Path, tmp_path: Path, folder: str)
 def test_arguments_say_what_is_wrong(kwargs: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         arguments(Path("x"), **kwargs)
+
+
+def test_training_is_told_in_a_line_a_stage(
+    assets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("TQDM_DISABLE")
+    monkeypatch.setattr("hf_lelp.storage.progress.SHORT", 0.0)
+    distill(
+        arguments(assets, method=["direct"], teacher_model=None),
+        config(tmp_path, logging_steps=2, disable_tqdm=False, max_steps=3),
+    )
+    shown = capsys.readouterr()
+    assert "direct: training: 3 steps in " in shown.err and "it/s" not in shown.err
+    assert "direct: loss " in shown.out

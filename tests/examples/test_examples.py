@@ -12,7 +12,7 @@ from datasets import Image
 from places import ROOT
 from transformers import AutoModelForSequenceClassification
 
-from examples import architectures, fashion_mnist
+from examples import architectures, fashion_mnist, imbalance
 from examples.frozen_embeddings import EmbeddingClassifier, EmbeddingConfig, SentenceEmbedder
 from hf_lelp import LELPTrainer
 from hf_lelp.cli.distill import PROGRAM
@@ -33,6 +33,13 @@ def test_settings_of_the_comparison_are_known() -> None:
     assert arguments.reference in arguments.methods and config.max_length == 64
     for method in arguments.methods:
         Method.parse(method).check()
+
+
+def test_positives_become_rare() -> None:
+    data = runs.data(400)
+    rare = imbalance.imbalanced(data)
+    assert rare["label"].count(0) == data["label"].count(0)
+    assert np.mean(rare["label"]) == pytest.approx(0.05, abs=0.003)
 
 
 # ---- Fashion-MNIST ----

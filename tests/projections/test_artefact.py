@@ -6,10 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from huggingface_hub import ModelHubMixin
-from projected import DATASET, FITTED, HEAD
+from projected import DATASET, EMBEDDING, FITTED, HEAD, LABELS
 from safetensors.torch import load_file, save_file
 
 from hf_lelp.projections.class_projections import ClassProjections
@@ -75,6 +76,20 @@ class TestArtefact:
         value = parts[name]
         parts[name] = value + 1 if isinstance(value, torch.Tensor) else not value if name == "null_space" else "other"
         assert ClassProjections(**parts).fingerprint != FITTED.fingerprint
+
+    def test_the_total_variance_is_kept_and_files_without_it_are_read(self, tmp_path: Path) -> None:
+        assert FITTED.total_variance is not None
+        of_classes = [EMBEDDING[index == LABELS] for index in range(3)]
+        expected = [np.square(rows - rows.mean(0)).sum(-1).mean() for rows in of_classes]
+        np.testing.assert_allclose(FITTED.total_variance, expected, rtol=1e-5)
+        share = FITTED.variance_share(2)
+        assert share is not None
+        torch.testing.assert_close(share, FITTED.variance[:, :2].sum(-1) / FITTED.total_variance)
+        FITTED.save_pretrained(tmp_path)
+        change_metadata(total_variance=None)(tmp_path)  # a file of an earlier version
+        earlier = ClassProjections.from_pretrained(tmp_path)
+        assert earlier.total_variance is None and earlier.variance_share(2) is None
+        assert earlier.fingerprint == FITTED.fingerprint  # keys of kept columns stay
 
     def test_goes_to_the_hub_as_every_mixin_does(self) -> None:
         assert ClassProjections.push_to_hub is ModelHubMixin.push_to_hub

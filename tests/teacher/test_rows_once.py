@@ -4,6 +4,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -246,13 +247,10 @@ def test_images_go_on_with_the_same_bytes(batch_size: int, tmp_path: Path, monke
     assert files(tmp_path / "stopped") == files(tmp_path / "whole")
 
 
-def test_the_bar_moves_by_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_comes_by_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     moves: list[int] = []
 
-    def note(bar: Any, rows: float = 1) -> None:
-        moves.append(int(rows))
-
-    monkeypatch.setattr("hf_lelp.storage.shards.tqdm.update", note)
+    monkeypatch.setattr("hf_lelp.storage.shards.stage", lambda *args, **kwargs: nullcontext(moves.append))
     rows_run(RAW.select([*range(20), 0, 1]), runs.teacher(batch_size=8), tmp_path)
     assert [rows for rows in moves if rows] == [8, 8, 4, 2]
 

@@ -1,0 +1,1 @@
+"""Probabilities that can be trusted: one temperature, and a threshold for two classes."""

@@ -1,0 +1,1 @@
+"""What the subclasses mean, and where the student loses: a page to read."""
