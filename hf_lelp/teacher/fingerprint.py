@@ -15,8 +15,10 @@ import torch
 import xxhash
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.tokenization_utils_base import TOKENIZER_CONFIG_FILE
 
 from hf_lelp.data.encoding import Processor
+from hf_lelp.storage.files import read_json
 
 # Entries of a model's and a tokenizer's files that say where they come from, what the classes are called, or, as
 # truncation and padding do, what the last call was: the same teacher in memory and loaded again differs in them.
@@ -103,7 +105,7 @@ def _unsaved_state(processing_class: Processor, folder: str) -> dict[str, Any]:
     fresh = vars(type(processing_class).from_pretrained(folder))
     state = vars(processing_class)
     plain = (str, bool, int, float, list, tuple, type(None))
-    return {
+    unsaved = {
         name: value
         for name, value in state.items()
         if name in fresh
@@ -111,3 +113,9 @@ def _unsaved_state(processing_class: Processor, folder: str) -> dict[str, Any]:
         and isinstance(value, plain)
         and json.dumps(value, default=str) != json.dumps(fresh[name], default=str)
     }
+    # A tokenizer that was called has its sides in its files, where nothing of the last call counts.
+    config = read_json(Path(folder) / TOKENIZER_CONFIG_FILE)
+    for name in ("truncation_side", "padding_side"):
+        if state[name] != config.get(name, getattr(type(processing_class), name)):
+            unsaved[name] = state[name]
+    return unsaved

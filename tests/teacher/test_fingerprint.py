@@ -1,6 +1,7 @@
 """Teachers that answer otherwise have other fingerprints, and the same teacher has the same one."""
 
 from collections.abc import Callable
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -113,3 +114,18 @@ def test_fingerprints_of_earlier_versions_are_the_same() -> None:
             parameter.copy_(torch.arange(parameter.numel()).view(parameter.shape) % 7)
     guide = Teacher(model, tiny.tokenizer("gpt2"), max_length=9)
     assert guide.fingerprint == "7f7333d086aaecde8fee342b5dd734c2"
+
+
+@pytest.mark.parametrize("side", ["truncation_side", "padding_side"])
+def test_a_call_of_the_tokenizer_hides_no_side(side: str) -> None:
+    found = {}
+    for value in ("right", "left"):
+        tokens: PreTrainedTokenizerBase = tiny.tokenizer()
+        setattr(tokens, side, value)
+        model = runs.teacher_model()
+        new = Teacher(model, deepcopy(tokens), max_length=8).fingerprint
+        tokens(TEXTS, truncation=True, max_length=8, padding=True)
+        found[value] = Teacher(model, tokens, max_length=8).fingerprint
+        assert found[value] == new
+    # Where the model counts positions, padding is put on the right anyway.
+    assert (found["left"] == found["right"]) == (side == "padding_side")
