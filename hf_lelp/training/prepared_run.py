@@ -20,7 +20,7 @@ from hf_lelp.data.text import max_tokens, set_pad_token, vocabulary_size
 from hf_lelp.padding import tell_of_padding, with_fitting_side
 from hf_lelp.projections.class_projections import ClassProjections
 from hf_lelp.student.card import hub_id
-from hf_lelp.student.loading import new_student, student_processor
+from hf_lelp.student.loading import check_student, new_student, student_processor
 from hf_lelp.student.making import is_recipe
 from hf_lelp.teacher.class_order import load_aligned_teacher, processor_of_teacher
 from hf_lelp.teacher.protocol import TeacherLike
@@ -143,6 +143,8 @@ def prepare_run(
         check_rows(dataset, wanted)
     aligned = load_aligned_teacher(teacher_model, teacher_processing_class, args, train, example, evaluated.values())
     teacher, classes = aligned.teacher, aligned.classes
+    if isinstance(model, str):
+        check_student(model, classes.num_labels, processing_class)
     targets = None
     if isinstance(train, Dataset) and args.alpha < 1:
         targets = make_targets(train, teacher, args, classes, projections)

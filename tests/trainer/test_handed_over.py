@@ -194,3 +194,15 @@ class TestModels:
             ValueError, match="A Wav2Vec2Processor has no image_processor, which makes the inputs of a vit"
         ):
             runs.trainer(runs.config(tmp_path), **given, processing_class=sounds)
+
+
+def test_an_earlier_trainer_outlives_one_that_fails(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    earlier = runs.trainer(runs.config(tmp_path, optim="adamw_torch", learning_rate=4.7e-5, max_steps=1))
+    with pytest.raises(ValueError, match="has no column 'nowhere'"):
+        runs.trainer(runs.config(tmp_path, label_column="nowhere"))
+    earlier.train()
+    assert "learning_rate=4.7e-05 is low for a student" in caplog.text
+    assert len(earlier.predict(runs.data()).predictions) == runs.ROWS
+    caplog.clear()
+    runs.trainer(runs.config(tmp_path))
+    assert f"teacher: all {runs.ROWS} rows were answered before, and it is not run" in caplog.text
