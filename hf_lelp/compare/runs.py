@@ -66,11 +66,17 @@ def run_all(
     found: dict[Order, Run] = {}
     threads = max(1, torch.get_num_threads() // processes)
     with progress_bar(len(orders), "Comparing", unit="run", disable=len(orders) < 2) as progress:
+
+        def told(count: int) -> None:
+            progress.update(count)
+            if progress.disable:  # a file takes a line for a bar
+                logger.info(f"Comparing: {len(found)}/{len(orders)} runs")
+
         if processes == 1:
             tasks = _Tasks(loaders)
             for order in chain(*jobs):
                 found[order] = tasks.run(*order, runs_dir)
-                progress.update()
+                told(1)
         else:
             # Forked processes would inherit locks of libraries that already run threads.
             context = multiprocessing.get_context("spawn")
@@ -79,7 +85,7 @@ def run_all(
                 try:
                     for future in as_completed(futures):
                         found.update(zip(futures[future], future.result(), strict=True))
-                        progress.update(len(futures[future]))
+                        told(len(futures[future]))
                 except BaseException:
                     pool.shutdown(cancel_futures=True)  # else all waiting jobs run before the error shows
                     raise
