@@ -102,18 +102,22 @@ def new_student(name_or_path: str, num_labels: int, processing_class: Processor 
     config = load_config(name_or_path)
     if getattr(config, "num_subclasses", 1) > 1:
         return load_student(name_or_path, dtype=torch.float32)
-    if config.num_labels != num_labels and "Classification" in (config.architectures or [""])[0]:
-        raise ValueError(
-            f"{name_or_path} is a classifier with {config.num_labels} classes and the data has {num_labels}."
-            " Start from the model that it was fine-tuned from, or from another one without a classification layer."
-            f" Or have a new one made with the teacher's tokenizer: student_model: {recipe_like(config)}"
-        )
+    _check_classes(name_or_path, config, num_labels)
     settings: dict[str, Any] = {"num_labels": num_labels, "dtype": torch.float32, "trust_remote_code": False}
     with _one_line_of_loading():
         model, loading = auto_class(config).from_pretrained(name_or_path, output_loading_info=True, **settings)
     if loading["missing_keys"]:
         logger.info(f"student: {name_or_path}, with new weights for {', '.join(sorted(loading['missing_keys']))}")
     return model
+
+
+def _check_classes(name_or_path: str, config: Any, num_labels: int) -> None:
+    if config.num_labels != num_labels and "Classification" in (config.architectures or [""])[0]:
+        raise ValueError(
+            f"{name_or_path} is a classifier with {config.num_labels} classes and the data has {num_labels}."
+            " Start from the model that it was fine-tuned from, or from another one without a classification layer."
+            f" Or have a new one made with the teacher's tokenizer: student_model: {recipe_like(config)}"
+        )
 
 
 @contextmanager
