@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 # For each command: the module of its PROGRAM, imported only when needed, and what the command does.
 COMMANDS = {
     "distill": ("hf_lelp.cli.distill", "distil a classifier into a smaller one"),
-    "calibrate": ("hf_lelp.cli.calibrate", "make a student's probabilities true, and choose its threshold"),
+    "calibrate": ("hf_lelp.saved.calibrate", "make a student's probabilities true, and choose its threshold"),
     "compare": ("hf_lelp.compare.comparison", "compare methods and seeds on your own data"),
-    "evaluate": ("hf_lelp.cli.evaluate", "show a student's figures by class, on labelled rows"),
-    "predict": ("hf_lelp.cli.predict", "answer the rows of a file, with probabilities"),
+    "evaluate": ("hf_lelp.saved.evaluate", "show a student's figures by class, on labelled rows"),
+    "predict": ("hf_lelp.saved.predict", "answer the rows of a file, with probabilities"),
     "explore": ("hf_lelp.explore.explore", "show what the subclasses are, and where a student loses, on a page"),
     "export": ("hf_lelp.export.export", "turn a student into a plain model, ONNX or a torch.export program"),
     "teacher-pass": ("hf_lelp.teacher_pass", "run the teacher over a share of the rows, or merge shares"),

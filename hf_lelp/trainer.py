@@ -37,6 +37,8 @@ from hf_lelp.data.encoding import Processor
 from hf_lelp.data.labels import NO_LABEL, check_single
 from hf_lelp.data.text import set_pad_token
 from hf_lelp.losses import distillation_loss, example_weights, label_loss, subclass_loss, subclass_targets, widen
+from hf_lelp.overrides.dataloading import DataloadingMixin
+from hf_lelp.overrides.saving import SavingMixin
 from hf_lelp.projections.class_projections import ClassProjections
 from hf_lelp.projections.subclass_scores import SubclassScores
 from hf_lelp.student.heads import AuxiliaryHead, StudentHead, all_logits, place_student_head, student_head, take_classes
@@ -45,9 +47,7 @@ from hf_lelp.student.learning_rate import starting_rate, tell_of_rate
 from hf_lelp.teacher.class_order import AlignedTeacher
 from hf_lelp.teacher.protocol import TeacherLike
 from hf_lelp.training.auto_settings import choose_settings, fit_student, student_maker
-from hf_lelp.training.dataloading import DataloadingMixin
 from hf_lelp.training.prepared_run import PreparedRun, prepare_run
-from hf_lelp.training.saving import SavingMixin
 
 
 def few_class_compute_metrics(eval_prediction: EvalPrediction) -> dict[str, float]:

@@ -18,12 +18,12 @@ from transformers.utils import CONFIG_NAME
 
 from hf_lelp.cli.data import DataArguments, load_data
 from hf_lelp.cli.options import Program
-from hf_lelp.cli.saved_student import SavedStudent, open_student
 from hf_lelp.data.encoding import batches
 from hf_lelp.export.measure import measure, runtimes_table
 from hf_lelp.export.plain import plain_config, plain_student
 from hf_lelp.export.runtimes import Batch, Runtime, save_int8, save_onnx, save_torch_export, torch_runtime
 from hf_lelp.markdown import template
+from hf_lelp.saved.saved_student import SavedStudent, open_student
 from hf_lelp.storage.checksums import WEIGHTS, checksum, write_checksums
 from hf_lelp.storage.files import check_writable, new_files, read_json, write_json, write_text
 from hf_lelp.student.card import CARD_NAME, EvaluationData, StudentCard, add_runtimes, how_made, hub_id, is_own_card

@@ -1,1 +1,1 @@
-"""What LELPTrainer is made of: columns, automatic settings, dataloading, saving."""
+"""What a run is prepared with: teacher's columns, student's inputs, automatic settings."""

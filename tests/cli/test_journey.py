@@ -16,13 +16,13 @@ from transformers import AutoTokenizer, BertForSequenceClassification
 from hf_lelp import load_student
 from hf_lelp.cli.advice import rare_class_advice
 from hf_lelp.cli.distill import PROGRAM, DistillArguments, distill
-from hf_lelp.cli.evaluate import PROGRAM as EVALUATE
-from hf_lelp.cli.evaluate import EvaluateArguments, evaluate
-from hf_lelp.cli.predict import PROGRAM as PREDICT
-from hf_lelp.cli.predict import PredictArguments, predict
 from hf_lelp.config import LELPConfig
 from hf_lelp.export.export import ExportArguments, export
 from hf_lelp.export.runtimes import load_onnx
+from hf_lelp.saved.evaluate import PROGRAM as EVALUATE
+from hf_lelp.saved.evaluate import EvaluateArguments, evaluate
+from hf_lelp.saved.predict import PROGRAM as PREDICT
+from hf_lelp.saved.predict import PredictArguments, predict
 from hf_lelp.student.inputs import StudentInputs
 from hf_lelp.student.learning_rate import starting_rate
 

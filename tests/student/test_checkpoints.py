@@ -122,7 +122,7 @@ def test_with_a_single_one_kept_there_is_always_a_whole_one(tmp_path: Path, monk
             raise KeyboardInterrupt
         write_checksums(folder)
 
-    monkeypatch.setattr("hf_lelp.training.saving.write_checksums", killed)
+    monkeypatch.setattr("hf_lelp.overrides.saving.write_checksums", killed)
     with pytest.raises(KeyboardInterrupt):
         trainer(tmp_path, save_total_limit=1).train()
     assert last_checkpoint(tmp_path / "out") == str(tmp_path / "out" / "checkpoint-4") == str(written[-1])

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from hf_lelp.cli.advice import rare_class_advice
 from hf_lelp.cli.data import DataArguments, load_data
 from hf_lelp.cli.options import Program
-from hf_lelp.cli.saved_student import open_student
 from hf_lelp.data.labels import NO_LABEL
 from hf_lelp.markdown import cell, half_interval, markdown_table
 from hf_lelp.metrics import few_class_metrics
+from hf_lelp.saved.saved_student import open_student
 from hf_lelp.storage.files import write_json
 
 

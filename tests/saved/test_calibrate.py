@@ -12,8 +12,8 @@ from huggingface_hub import ModelCard
 
 from hf_lelp import LELPConfig, load_student
 from hf_lelp.calibration.settled import hold_back, settle
-from hf_lelp.cli.calibrate import CalibrateArguments, calibrate
 from hf_lelp.cli.distill import DistillArguments, distill
+from hf_lelp.saved.calibrate import CalibrateArguments, calibrate
 from hf_lelp.student.answers import student_answers
 from hf_lelp.student.checkpoints import check_checksums
 

@@ -11,8 +11,8 @@ from scipy.special import softmax
 
 from hf_lelp.cli.data import load_file
 from hf_lelp.cli.options import Program
-from hf_lelp.cli.saved_student import open_student
 from hf_lelp.data.rows import with_columns
+from hf_lelp.saved.saved_student import open_student
 from hf_lelp.storage.files import check_writable, write_atomically
 
 ANSWER, PROBABILITY = "predicted", "probability of {}"

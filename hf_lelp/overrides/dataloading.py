@@ -15,7 +15,7 @@ from hf_lelp.config import LELPConfig
 from hf_lelp.data.columns import TEACHER_COLUMNS
 from hf_lelp.data.labels import NO_LABEL
 from hf_lelp.data.rows import transform_of
-from hf_lelp.training.batches import AroundCollator, RowsAndColumns, is_readable, rows_and_columns, rows_without
+from hf_lelp.overrides.batches import AroundCollator, RowsAndColumns, is_readable, rows_and_columns, rows_without
 from hf_lelp.training.prepared_run import PreparedRun
 from hf_lelp.training.student_inputs import OnTheFly
 

@@ -17,8 +17,8 @@ from hf_lelp.calibration.threshold import Aim
 from hf_lelp.cli.data import DataArguments, expand, load_data, load_file
 from hf_lelp.cli.options import Program
 from hf_lelp.cli.results import say
-from hf_lelp.cli.saved_student import open_student
 from hf_lelp.data.labels import NO_LABEL
+from hf_lelp.saved.saved_student import open_student
 from hf_lelp.storage.checksums import WEIGHTS, write_checksums
 from hf_lelp.storage.files import check_writable, new_files
 from hf_lelp.student.card import CARD_NAME, add_calibration

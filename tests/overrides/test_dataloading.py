@@ -14,7 +14,7 @@ import torch
 from datasets import Dataset, Features, IterableDataset, List, Value, concatenate_datasets
 
 from hf_lelp import ClassProjections, LELPTrainer
-from hf_lelp.training.batches import ColumnArrays, rows_and_columns
+from hf_lelp.overrides.batches import ColumnArrays, rows_and_columns
 
 
 def test_text_labels_and_other_column_names(tmp_path: Path) -> None:

@@ -13,6 +13,8 @@ from transformers.utils import CONFIG_NAME
 
 from hf_lelp.config import LELPConfig, check_pushed_folder
 from hf_lelp.data.encoding import Processor
+from hf_lelp.overrides.card_facts import card_of
+from hf_lelp.overrides.finite_loss import FiniteLossMixin
 from hf_lelp.projections.class_projections import ClassProjections
 from hf_lelp.projections.subclass_scores import SubclassScores
 from hf_lelp.storage.checksums import WEIGHTS, file_states, write_checksums
@@ -33,8 +35,6 @@ from hf_lelp.student.checkpoints import (
 )
 from hf_lelp.student.heads import AuxiliaryHead, StudentHead
 from hf_lelp.student.modeling_lelp import SubclassHead
-from hf_lelp.training.card_facts import card_of
-from hf_lelp.training.finite_loss import FiniteLossMixin
 from hf_lelp.training.prepared_run import PreparedRun
 
 logger = logging.getLogger(__name__)
