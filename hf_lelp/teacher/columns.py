@@ -10,7 +10,7 @@ import logging
 import math
 import shutil
 from collections.abc import Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 from accelerate import PartialState
@@ -32,6 +32,7 @@ from hf_lelp.teacher.protocol import TeacherLike
 from hf_lelp.teacher.rows_once import Kept, RowsOnce, rows_in_part
 
 logger = logging.getLogger(__name__)
+_warn_once = cache(logger.warning)
 
 MOST_SHARDS = 256  # per dataset: every operation of datasets takes milliseconds per file
 MOST_SHARD_ROWS = 8 * SHARD_ROWS  # in memory until they are written
@@ -117,7 +118,7 @@ def run_teacher(
     total = len(dataset)
     if rows == 0 and PartialState().num_processes == 1:
         # No problem, but a warning is also seen where logging is not set up.
-        logger.warning(f"teacher: all {total:,} rows were answered before, and it is not run; answers kept in {folder}")
+        _warn_once(f"teacher: all {total:,} rows were answered before, and it is not run; answers kept in {folder}")
     else:
         logger.info(f"teacher: {rows} of {total} rows run by process {process}, the answers are kept in {folder}")
     return files

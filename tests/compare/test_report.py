@@ -126,3 +126,21 @@ def test_a_difference_that_is_no_finding_has_no_mark() -> None:
     summary = compared()
     summary["methods"]["lelp"]["difference"]["finding"] = "none"
     assert cells(comparison_table(summary).splitlines()[4])[3] == "+5.00"
+
+
+def test_two_seeds_say_how_many_degrees_of_freedom() -> None:
+    _, note = comparison_table({**compared(seeds=2), "degrees_of_freedom": 2}).split("\n\n")
+    assert note.endswith("The intervals over seeds take one variance for all methods (2 degrees of freedom).")
+
+
+def test_speeds_at_a_common_length_have_a_column_where_the_lengths_differ() -> None:
+    figures = {"parameters": 1, "alike_length": 64, "examples_per_second_alike": 90.0}
+    results = {
+        "teacher": {**figures, "examples_per_second": 6.0, "max_length": 512},
+        "lelp": {**figures, "examples_per_second": 900.0, "max_length": 64},
+    }
+    header, _, teacher, *_ = map(cells, results_table(results, 5).splitlines()[:4])
+    assert (header[7], teacher[7]) == ("at 64 tokens", "90") and teacher[6] == "6"
+    assert "cut at its own length in tokens: teacher 512, lelp 64" in results_table(results, 5)
+    results["teacher"]["max_length"] = 64
+    assert "at 64" not in results_table(results, 5).splitlines()[0]

@@ -5,7 +5,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy import stats
 
-from hf_lelp.compare.statistics import bootstrap_interval, paired_difference
+from hf_lelp.compare.statistics import bootstrap_interval, paired_difference, pooled_intervals
 
 Answers = NDArray[np.bool_]
 
@@ -142,3 +142,24 @@ def test_the_bootstrap_is_the_same_every_time() -> None:
     values = np.random.default_rng(0).normal(size=50)
     assert bootstrap_interval(values) == bootstrap_interval(values) != bootstrap_interval(values, seed=1)
     assert bootstrap_interval(np.full(5, 2.5)) == (2.5, 2.5)
+
+
+def test_two_methods_pooled_are_the_paired_test() -> None:
+    ours, theirs = answers(2, 500, 0.8, 1), answers(2, 500, 0.7, 2)
+    (_, interval), freedom = pooled_intervals(100 * np.array([theirs.mean(1), ours.mean(1)]), 0)
+    assert freedom == 1 and interval == pytest.approx(paired_difference(ours, theirs)["over_seeds"])
+    assert paired_difference(ours, theirs, (1.0, 2.0))["over_seeds"] == (1.0, 2.0)
+
+
+def test_pooled_intervals_by_hand_and_as_often_right_as_they_say() -> None:
+    # Residuals of the two-way table are ±0.5, 0 and ∓0.5: the sum of squares is 1, over (3 − 1)(2 − 1) = 2.
+    intervals, freedom = pooled_intervals(np.array([[60.0, 62], [63, 64], [70, 70]]), 1)
+    half = 4.302652730 * (2 * 0.5 / 2) ** 0.5  # the 97.5% point of t with two degrees of freedom
+    assert freedom == 2 and intervals[0] == pytest.approx((-2.5 - half, -2.5 + half))
+    generator = np.random.default_rng(0)
+    truth, held = np.array([0.0, 1, 2, 3]), 0
+    for _ in range(1000):
+        accuracies = truth[:, None] + 5 * generator.normal(size=2) + generator.normal(size=(4, 2))
+        low, high = pooled_intervals(accuracies, 0)[0][3]
+        held += low <= 3 <= high
+    assert 0.93 < held / 1000 < 0.97

@@ -210,3 +210,15 @@ def test_the_card_of_an_adapter_is_ours_and_a_readme_of_the_user_s_stays(tmp_pat
     assert (tmp_path / "out" / "README.md").read_text() == "mine"
     with pytest.raises(ValueError, match=r"out holds an adapter of PEFT alone.*merge_and_unload"):
         load_student(tmp_path / "out")
+
+
+def test_an_earlier_trainer_outlives_one_that_fails(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    earlier = runs.trainer(runs.config(tmp_path, optim="adamw_torch", learning_rate=4.7e-5, max_steps=1))
+    with pytest.raises(ValueError, match="has no column 'nowhere'"):
+        runs.trainer(runs.config(tmp_path, label_column="nowhere"))
+    earlier.train()
+    assert "learning_rate=4.7e-05 is low for a student" in caplog.text
+    assert len(earlier.predict(runs.data()).predictions) == runs.ROWS
+    caplog.clear()
+    runs.trainer(runs.config(tmp_path))
+    assert f"teacher: all {runs.ROWS} rows were answered before, and it is not run" in caplog.text
