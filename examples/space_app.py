@@ -22,6 +22,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel, Pr
 from hf_lelp import load_student
 from hf_lelp.classifiers import load_processor
 from hf_lelp.data.text import max_tokens
+from hf_lelp.student.inputs import StudentInputs
 
 EXAMPLES = [
     "The plot is thin, but the actors make every scene worth watching.",
@@ -45,7 +46,7 @@ class Classifier:
 
     def __init__(self, model: PreTrainedModel, processing_class: PreTrainedTokenizerBase) -> None:
         self.model, self.processing_class = model.eval(), processing_class
-        self.max_length = max_tokens(processing_class, model, None)
+        self.max_length = max_tokens(processing_class, model, StudentInputs.of(model.config).max_length)
 
     @torch.inference_mode()
     def __call__(self, text: str) -> tuple[dict[str, float], float]:
