@@ -363,11 +363,11 @@ def test_distill_puts_all_figures_on_every_card(tmp_path: Path) -> None:
         )
         assert accuracies == {name: f"{100 * result['accuracy']:.1f}" for name, result in results.items()}
         assert f"| {method} (this model)" in card.text
-        assert "test&#46;parquet (first 50 rows): 50 rows" in card.text
+        assert "test.parquet (first 50 rows): 50 rows" in card.text
         metrics = {result.metric_type: result.metric_value for result in card.data.eval_results}
         assert metrics["accuracy"] == round(results[method]["accuracy"], 4)
         assert (card.data.eval_results[0].dataset_type, card.data.base_model) == ("parquet", None)
-        assert f"{results[method]['parameters']:,}" in card.text and "CPU (threads&#58; " in card.text
+        assert f"{results[method]['parameters']:,}" in card.text and "CPU (threads: " in card.text
     assert json.loads((tmp_path / "out" / "all_results.json").read_text())["results"] == results
 
 
