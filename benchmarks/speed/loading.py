@@ -23,6 +23,7 @@ from benchmarks.speed.common import SIZES, VOCABULARY, Seconds, bert, in_turn, m
 from hf_lelp import LELPConfig, LELPTrainer
 from hf_lelp.data.columns import LOGITS_COLUMN, PROJECTIONS_COLUMN
 from hf_lelp.data.rows import with_columns
+from hf_lelp.projections.cache import PROJECTED_ROWS
 from hf_lelp.storage.shards import SHARD_ROWS, open_shards, write_shard
 
 CASES = [(2, 8), (2, 32), (20, 8), (20, 32), (100, 32)]  # classes C, pseudo-subclasses of each S
@@ -46,13 +47,14 @@ def write_columns(folder: Path, rows: int, num_classes: int, num_directions: int
     """Random columns of a teacher, in shards as the trainer keeps them."""
     rng = np.random.default_rng(0)
     shapes = {LOGITS_COLUMN: (num_classes,), PROJECTIONS_COLUMN: (num_classes, num_directions)}
+    rows_of_file = {LOGITS_COLUMN: SHARD_ROWS, PROJECTIONS_COLUMN: PROJECTED_ROWS}
     files: dict[str, list[Path]] = {name: [] for name in shapes}
     for name, shape in shapes.items():
         place = folder / name
         place.mkdir()
-        for start in range(0, rows, SHARD_ROWS):
+        for start in range(0, rows, rows_of_file[name]):
             files[name].append(place / f"{start}.arrow")
-            values = rng.normal(size=(min(SHARD_ROWS, rows - start), *shape)).astype(np.float32)
+            values = rng.normal(size=(min(rows_of_file[name], rows - start), *shape)).astype(np.float32)
             write_shard(files[name][-1], {name: values})
     return with_columns(*(open_shards(of_column) for of_column in files.values()))
 

@@ -85,12 +85,16 @@ def test_the_angle_is_that_of_the_worst_class() -> None:
 
 def test_teacher_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(teacher_pass, "MAX_LENGTH", 16)
+    monkeypatch.setattr(teacher_pass, "EMBEDDING", 24)
     runs.teacher_model().save_pretrained(tmp_path / "teacher")
     tiny.tokenizer().save_pretrained(tmp_path / "teacher")
     rows = Dataset.from_dict({"text": tiny.texts(80, longest=30)})
     teacher_pass.main(rows, tmp_path / "teacher", rounds=1, folder=tmp_path)
     passes = {row["pass"]: row for row in rows_of(tmp_path, "speed_teacher")}
     assert passes["ours"]["times ours"] == 1 and {*passes} == {"ours", "bare loop", "naive map"}
+    alone, ahead, plain = rows_of(tmp_path, "speed_teacher_asleep")
+    assert alone["as fast as batches in memory"] == 1 > ahead["as fast as batches in memory"] > 0
+    assert plain["pass"] == "ours, one step after the other"
     classes, subclasses = rows_of(tmp_path, "speed_teacher_bf16")
     assert 0 < classes["mean"] <= classes["max"] < 0.2 and classes["mean"] <= subclasses["mean"]
 
@@ -145,6 +149,7 @@ def test_the_page_has_a_table_for_every_result_and_keeps_its_text(tmp_path: Path
         "speed_step",
         "speed_online",
         "speed_teacher",
+        "speed_teacher_asleep",
         "speed_teacher_bf16",
         "speed_fit",
         "speed_import",
