@@ -121,14 +121,7 @@ def hidden_behind(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, folder: 
     """Compare passes with a sleeping model to the model alone, over batches that lie in memory."""
     model = Asleep(BertConfig(vocab_size=len(tokenizer), hidden_size=EMBEDDING, num_hidden_layers=0)).eval()
     tokens = tokenizer(dataset["text"][:], truncation=True, max_length=MAX_LENGTH)["input_ids"]
-    order = sorted(range(len(tokens)), key=lambda row: -len(tokens[row]))
-    parts = [[tokens[row] for row in order[start : start + BATCH]] for start in range(0, len(order), BATCH)]
-    batches = [tokenizer.pad({"input_ids": part}, return_tensors="pt") for part in parts]
-
-    def alone() -> None:
-        with torch.inference_mode():
-            for batch in batches:
-                model(**batch)
+    batches = list(padded(tokenizer, tokens))
 
     def passes(pipelined: bool) -> None:
         with tempfile.TemporaryDirectory() as cache:
@@ -137,7 +130,7 @@ def hidden_behind(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, folder: 
             teacher_columns(dataset, teacher, cache)
 
     jobs = {
-        "batches in memory": alone,
+        "batches in memory": lambda: bare(model, batches),
         "ours": lambda: passes(True),
         "ours, one step after the other": lambda: passes(False),
     }

@@ -1,1 +1,1 @@
-"""What LELPTrainer does otherwise than Trainer: batches, dataloading, checks of the loss, saving, the card."""
+"""What LELPTrainer does otherwise than Trainer: batches, checks of the loss, saving, the card."""
