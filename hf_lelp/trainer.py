@@ -26,8 +26,6 @@ from hf_lelp.config import (
     LELPConfig,
     check_launch,
     check_own_run,
-    check_pushed_folder,
-    check_reporting,
     common_settings,
     what_changes,
 )
@@ -47,6 +45,7 @@ from hf_lelp.student.learning_rate import starting_rate, tell_of_rate
 from hf_lelp.teacher.class_order import AlignedTeacher
 from hf_lelp.teacher.protocol import TeacherLike
 from hf_lelp.training.auto_settings import choose_settings, fit_student, student_maker
+from hf_lelp.training.outside import check_pushed_folder, check_reporting
 from hf_lelp.training.prepared_run import PreparedRun, prepare_run
 
 

@@ -236,9 +236,8 @@ def _load(arguments: DistillArguments, config: LELPConfig) -> _Inputs:
     return _Inputs(train, held, record, evaluation, columns, student, processing_class, aligned, unlabelled)
 
 
-def _train(method: str, arguments: DistillArguments, config: LELPConfig, inputs: _Inputs, output_dir: Path) -> _Student:
-    """Train a student by one method, or resume it; save it; predict the evaluation rows."""
-    several = len(arguments.method) > 1
+def _settings_for(method: str, config: LELPConfig, output_dir: Path, several: bool) -> LELPConfig:
+    """Return the settings of one method's run; of several, each has its own folder and repository."""
     settings = copy.deepcopy(config)
     settings.output_dir = str(output_dir / method if several else output_dir)
     if several and config.hub_model_id is not None:
@@ -249,6 +248,13 @@ def _train(method: str, arguments: DistillArguments, config: LELPConfig, inputs:
         settings.num_subclasses = 1
         if config.fit_rows is not None:  # what this pass keeps must do for the other methods
             settings.num_directions = config.directions
+    return settings
+
+
+def _train(method: str, arguments: DistillArguments, config: LELPConfig, inputs: _Inputs, output_dir: Path) -> _Student:
+    """Train a student by one method, or resume it; save it; predict the evaluation rows."""
+    several = len(arguments.method) > 1
+    settings = _settings_for(method, config, output_dir, several)
     trainer = LELPTrainer(
         model=inputs.student,
         args=settings,
@@ -264,7 +270,7 @@ def _train(method: str, arguments: DistillArguments, config: LELPConfig, inputs:
     start = time.perf_counter()
     resume = config.resume_from_checkpoint
     if resume is not None and (several or resume in (LAST, True)):  # YAML may give true
-        resume = last_checkpoint(Path(settings.output_dir))
+        resume = last_checkpoint(Path(str(settings.output_dir)))
     trainer.train(resume_from_checkpoint=resume)
     seconds = time.perf_counter() - start
     for name, value in PREDICT_ALL_ROWS.items():
@@ -284,7 +290,7 @@ def _train(method: str, arguments: DistillArguments, config: LELPConfig, inputs:
     figures |= size_and_speed(trainer.model, inputs.processing_class, inputs.evaluation, inputs.columns, cut, cut)
     with_groups = method == "lelp" and arguments.group_column is not None
     alignment = alignment_of(trainer, group_names(inputs.train, str(arguments.group_column))) if with_groups else None
-    folder = Path(settings.output_dir)
+    folder = Path(str(settings.output_dir))
     if settled and prediction.label_ids is not None:
         shown = np.asarray(prediction.predictions), np.asarray(prediction.label_ids), trainer.model.config
         settled = measured(settled, *shown)

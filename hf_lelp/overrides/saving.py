@@ -11,7 +11,7 @@ from transformers import PreTrainedModel, SequenceFeatureExtractor
 from transformers.trainer_utils import HubStrategy
 from transformers.utils import CONFIG_NAME
 
-from hf_lelp.config import LELPConfig, check_pushed_folder
+from hf_lelp.config import LELPConfig
 from hf_lelp.data.encoding import Processor
 from hf_lelp.overrides.card_facts import card_of
 from hf_lelp.overrides.finite_loss import FiniteLossMixin
@@ -35,6 +35,7 @@ from hf_lelp.student.checkpoints import (
 )
 from hf_lelp.student.heads import AuxiliaryHead, StudentHead
 from hf_lelp.student.modeling_lelp import SubclassHead
+from hf_lelp.training.outside import check_pushed_folder
 from hf_lelp.training.prepared_run import PreparedRun
 
 logger = logging.getLogger(__name__)
