@@ -245,9 +245,8 @@ class LELPConfig(TrainingArguments):
                 self.num_subclasses = int(self.num_subclasses)
             except ValueError as error:
                 raise ValueError(f"num_subclasses={self.num_subclasses!r}: a whole number is needed.") from error
-        for name in ("input_columns", "teacher_input_columns", "view_kinds"):
+        for name in ("input_columns", "teacher_input_columns", "view_kinds", "class_weights"):
             setattr(self, name, as_list(getattr(self, name)))
-        self.class_weights = _read_class_weights(as_list(self.class_weights))
         self.whitening = self.whitening if self.whitening is None else float(self.whitening)
         self.columns_cache_dir = self.columns_cache_dir and os.path.expanduser(self.columns_cache_dir)
         self.check()
@@ -310,21 +309,6 @@ class LELPConfig(TrainingArguments):
             columns = getattr(self, name)
             if columns is not None and not 1 <= len(columns) <= 2:
                 raise ValueError(f"{name}={columns}: one or two text columns are possible, or one of images or sound.")
-
-
-def _read_class_weights(given: list[Any] | None) -> "ClassWeights | None":
-    """Read the weights of the classes: "balanced" stays in its list, and "none" becomes `None`."""
-    if given is None or given == ["none"]:
-        return None
-    if given == [BALANCED]:
-        return given
-    try:
-        weights = [float(value) for value in given]
-    except (TypeError, ValueError):
-        weights = []
-    if len(weights) < 2 or not all(0 < value < float("inf") for value in weights):
-        raise ValueError(f"class_weights={given}: 'none', 'balanced' or a positive number for each class.")
-    return weights
 
 
 # Prefixes of the TrainingArguments fields that change no student: they say where a run is kept, name it and log it.

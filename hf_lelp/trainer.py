@@ -29,7 +29,7 @@ from hf_lelp.config import (
     common_settings,
     what_changes,
 )
-from hf_lelp.data.class_weights import WeightsOfClasses, weights_of_classes
+from hf_lelp.data.class_weights import WeightsOfClasses, read_class_weights, weights_of_classes
 from hf_lelp.data.columns import LOGITS_COLUMN, PROJECTIONS_COLUMN, TEACHER_COLUMNS
 from hf_lelp.data.encoding import Processor
 from hf_lelp.data.labels import NO_LABEL, check_single
@@ -64,6 +64,7 @@ def check_arguments(args: Any, compute_metrics: Any, compute_loss_func: Any, opt
     """
     if not isinstance(args, LELPConfig):
         raise ValueError(f"args is a {type(args).__name__}; LELPTrainer takes a LELPConfig, with all its settings.")
+    read_class_weights(args.class_weights)
     if compute_loss_func is not None:
         raise ValueError("LELPTrainer computes its own loss: compute_loss_func has no place in it. Use Trainer for it.")
     if args.label_names and args.label_names != ["labels"]:

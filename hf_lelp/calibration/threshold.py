@@ -114,8 +114,8 @@ def at_temperature(threshold: float, temperature: float) -> float:
     return float(expit(math.log(clipped / (1 - clipped)) / temperature))
 
 
-def decide(logits: NDArray[np.floating], config: Any) -> NDArray[np.int64]:
-    """Return the class of each row: the likeliest, or by the threshold of the student's configuration if it has one.
+def deciding_logits(logits: NDArray[np.floating], config: Any) -> NDArray[np.floating]:
+    """Return logits of which the largest is what `decide` answers: the second class's are shifted by the threshold's.
 
     Args:
         logits: (N, C), in the student's order of classes.
@@ -123,5 +123,16 @@ def decide(logits: NDArray[np.floating], config: Any) -> NDArray[np.int64]:
     """
     threshold = getattr(config, THRESHOLD_NAME, None)
     if threshold is None:
-        return np.asarray(logits.argmax(-1))
-    return np.asarray(expit(logits[:, 1] - logits[:, 0]) >= threshold).astype(np.int64)
+        return logits
+    clipped = min(max(threshold, 1e-12), 1 - 1e-12)
+    return logits - np.array([0.0, math.log(clipped / (1 - clipped))])
+
+
+def decide(logits: NDArray[np.floating], config: Any) -> NDArray[np.int64]:
+    """Return the class of each row: the likeliest, or by the threshold of the student's configuration if it has one.
+
+    Args:
+        logits: (N, C), in the student's order of classes.
+        config: of the student.
+    """
+    return np.asarray(deciding_logits(logits, config).argmax(-1))

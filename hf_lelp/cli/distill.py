@@ -278,8 +278,6 @@ def _train(method: str, arguments: DistillArguments, config: LELPConfig, inputs:
     trainer.save_model()
     trainer.save_state()
     settled = _settle(trainer, arguments, inputs)
-    if inputs.held_back is not None:
-        trainer.save_model()  # again: an aim that is out of reach must not cost the student
     card = trainer.student_card()
     went_on = "" if resume is None else f" from {Path(resume).name} on"
     say(f"{method}: trained{went_on} in {seconds:.0f} s, saved in {settings.output_dir}")
@@ -291,15 +289,10 @@ def _train(method: str, arguments: DistillArguments, config: LELPConfig, inputs:
     with_groups = method == "lelp" and arguments.group_column is not None
     alignment = alignment_of(trainer, group_names(inputs.train, str(arguments.group_column))) if with_groups else None
     folder = Path(str(settings.output_dir))
-    if settled and prediction.label_ids is not None:
-        shown = np.asarray(prediction.predictions), np.asarray(prediction.label_ids), trainer.model.config
-        settled = measured(settled, *shown)
-        if PartialState().is_main_process:
-            draw(settled, *shown, folder.with_name(f"{folder.name}-calibrated"))
     if settled:
-        say(summary_of(method, settled))
+        settled = _told(settled, method, trainer, prediction, folder)
         figures["calibration"] = settled
-        card = replace(card, settings={**card.settings, **settings_of(settled)})
+        card = replace(card, settings=card.settings | settings_of(settled))
     return _Student(
         figures,
         prediction.predictions,
@@ -314,16 +307,29 @@ def _train(method: str, arguments: DistillArguments, config: LELPConfig, inputs:
 
 
 def _settle(trainer: LELPTrainer, arguments: DistillArguments, inputs: _Inputs) -> dict[str, Any]:
-    """Fit temperature and threshold on the rows held back, as asked for, before the student is saved."""
+    """Fit temperature and threshold on the rows held back, as asked for, and save the student again."""
     if inputs.held_back is None:
         return {}
     setattr(trainer.model.config, RECORD_NAME, inputs.record)
-    if not arguments.calibrate and arguments.threshold is None:
-        return {}
-    held = trainer.predict(inputs.held_back)
-    trainer.forget_figures()  # those measured in training are of other probabilities
-    logits, labels = np.asarray(held.predictions), np.asarray(held.label_ids)
-    return settle(trainer.model, logits, labels, calibrate=arguments.calibrate, threshold=arguments.threshold)
+    settled: dict[str, Any] = {}
+    if arguments.calibrate or arguments.threshold is not None:
+        held = trainer.predict(inputs.held_back)
+        trainer.forget_figures()  # those measured in training are of other probabilities
+        logits, labels = np.asarray(held.predictions), np.asarray(held.label_ids)
+        settled = settle(trainer.model, logits, labels, calibrate=arguments.calibrate, threshold=arguments.threshold)
+    trainer.save_model()  # again: an aim that is out of reach must not cost the student
+    return settled
+
+
+def _told(settled: dict[str, Any], method: str, trainer: LELPTrainer, prediction: Any, folder: Path) -> dict[str, Any]:
+    """Measure, draw and print what temperature and threshold do on the evaluation rows."""
+    if prediction.label_ids is not None:
+        shown = np.asarray(prediction.predictions), np.asarray(prediction.label_ids), trainer.model.config
+        settled = measured(settled, *shown)
+        if PartialState().is_main_process:
+            draw(settled, *shown, folder.with_name(f"{folder.name}-calibrated"))
+    say(summary_of(method, settled))
+    return settled
 
 
 def _save_card(card: StudentCard, student: _Student, token: str | None) -> None:

@@ -1,5 +1,6 @@
 """Makes the weights of the classes, so that examples weigh 1 on average over the training rows."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +28,25 @@ class WeightsOfClasses:
     labels: torch.Tensor | None
 
 
+def read_class_weights(given: Sequence[Any] | None) -> list[Any] | None:
+    """Read `class_weights`: numbers, or "balanced" in its list; `None` where all examples weigh alike.
+
+    Raises:
+        ValueError: if it is neither "none", "balanced" nor a positive number for each class.
+    """
+    if given is None or list(given) == ["none"]:
+        return None
+    if list(given) == [BALANCED]:
+        return [BALANCED]
+    try:
+        weights = [float(value) for value in given]
+    except (TypeError, ValueError):
+        weights = []
+    if len(weights) < 2 or not all(0 < value < float("inf") for value in weights):
+        raise ValueError(f"class_weights={given}: 'none', 'balanced' or a positive number for each class.")
+    return weights
+
+
 def weights_of_classes(args: LELPConfig, dataset: Any, num_labels: int) -> WeightsOfClasses | None:
     """Make the weights that the settings ask for; `None` where all examples weigh alike.
 
@@ -41,7 +61,8 @@ def weights_of_classes(args: LELPConfig, dataset: Any, num_labels: int) -> Weigh
         ValueError: if there is not one weight a class; a class has no row to balance; or the rows cannot be looked
             through beforehand.
     """
-    if args.class_weights is None:
+    given = read_class_weights(args.class_weights)
+    if given is None:
         return None
     if not isinstance(dataset, Dataset):
         raise ValueError(
@@ -58,10 +79,10 @@ def weights_of_classes(args: LELPConfig, dataset: Any, num_labels: int) -> Weigh
         counts = np.bincount(labels[labels != NO_LABEL], minlength=num_labels)
         labelled = torch.from_numpy(counts / counts.sum()) if counts.sum() else None
     shares = labelled if labelled is not None else taught
-    if args.class_weights != [BALANCED]:
-        weights = torch.tensor([float(value) for value in args.class_weights], dtype=torch.float64)
+    if given != [BALANCED]:
+        weights = torch.tensor(given, dtype=torch.float64)
         if len(weights) != num_labels:
-            raise ValueError(f"class_weights={args.class_weights}: the data has {num_labels} classes, one weight each.")
+            raise ValueError(f"class_weights={given}: the data has {num_labels} classes, one weight each.")
     else:
         if shares is None or (shares == 0).any():
             raise ValueError(

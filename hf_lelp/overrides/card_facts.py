@@ -9,6 +9,7 @@ from transformers import BaseImageProcessor, PreTrainedModel, Trainer
 
 from hf_lelp.classifiers import auto_class
 from hf_lelp.config import LELPConfig
+from hf_lelp.data.class_weights import read_class_weights
 from hf_lelp.data.images import channels_of
 from hf_lelp.projections.class_projections import ClassProjections
 from hf_lelp.student.card import QUALITY, EvaluationData, StudentCard, hub_id
@@ -129,8 +130,9 @@ def settings_of(config: LELPConfig, projections: ClassProjections | None, traini
         settings |= {"class projections": projections.fingerprint, "teacher fingerprint": projections.teacher}
     if method != "direct":
         settings |= {"temperature, τ": config.temperature, "weight of the labels, α": config.alpha}
-    if config.class_weights is not None:
-        settings["class weights, w"] = ", ".join(map(str, config.class_weights))
+    weights = read_class_weights(config.class_weights)
+    if weights is not None:
+        settings["class weights, w"] = ", ".join(map(str, weights))
     if training_rows is not None:
         settings["training examples"] = f"{training_rows:,}"
     if config.max_steps > 0:

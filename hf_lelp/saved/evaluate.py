@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hf_lelp.calibration.threshold import deciding_logits
 from hf_lelp.cli.advice import rare_class_advice
 from hf_lelp.cli.data import DataArguments, load_data
 from hf_lelp.cli.options import Program
@@ -68,7 +69,9 @@ def evaluate(arguments: EvaluateArguments) -> dict[str, Any]:
             " nothing to evaluate by. Set label_column; hf-lelp predict needs no labels."
         )
     logits = student.logits(rows)
-    figures = {**few_class_metrics(logits, labels), **figures_by_class(logits, labels, student.classes)}
+    decided = deciding_logits(logits, student.model.config)
+    figures = {**few_class_metrics(decided, labels), **figures_by_class(decided, labels, student.classes)}
+    figures["ece"] = few_class_metrics(logits, labels)["ece"]  # a threshold changes answers, and no probability
     cut = f", cut at {student.max_length} tokens" if student.max_length else ""
     print(f"{arguments.student} on {figures['rows']:,} labelled rows of {', '.join(student.columns_of(rows))}{cut}\n")
     print(figures_text(figures))

@@ -9,6 +9,7 @@ import numpy as np
 from datasets import Dataset
 from scipy.special import softmax
 
+from hf_lelp.calibration.threshold import decide
 from hf_lelp.cli.data import load_file
 from hf_lelp.cli.options import Program
 from hf_lelp.data.rows import with_columns
@@ -60,7 +61,8 @@ class PredictArguments:
 def predict(arguments: PredictArguments) -> Dataset:
     """Write the rows of a file with the student's answers beside them, and say where.
 
-    The new columns are `predicted`, the name of the likeliest class, and one of the probability of each class.
+    The new columns are `predicted`, the name of the likeliest class (or of the one by the student's threshold), and the
+    probability of each class.
 
     Args:
         arguments: see `PredictArguments`.
@@ -75,13 +77,14 @@ def predict(arguments: PredictArguments) -> Dataset:
     check_writable(target.parent)
     rows = load_file(str(arguments.file))
     student = open_student(str(arguments.student), arguments.input_columns, None, arguments.max_length)
-    probabilities = softmax(student.logits(rows).astype(np.float64), axis=1)
+    logits = student.logits(rows).astype(np.float64)
+    probabilities, chosen = softmax(logits, axis=1), decide(logits, student.model.config)
     names = student.classes
-    answers: dict[str, Any] = {ANSWER: [names[index] for index in probabilities.argmax(1)]}
+    answers: dict[str, Any] = {ANSWER: [names[index] for index in chosen]}
     answers |= {PROBABILITY.format(name): probabilities[:, index] for index, name in enumerate(names)}
     answered = with_columns(rows, Dataset.from_dict(answers))
     write_atomically(target, lambda path: _WRITERS[target.suffix](answered, path))
-    counts = np.bincount(probabilities.argmax(1), minlength=len(names))
+    counts = np.bincount(chosen, minlength=len(names))
     shares = ", ".join(f"{name} {count:,}" for name, count in zip(names, counts, strict=True))
     print(f"{len(rows):,} rows answered ({shares}); they are in {target}")
     return answered

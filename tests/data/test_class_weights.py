@@ -10,7 +10,7 @@ import torch
 from datasets import Dataset
 
 from hf_lelp import LELPConfig
-from hf_lelp.data.class_weights import weights_of_classes
+from hf_lelp.data.class_weights import read_class_weights, weights_of_classes
 from hf_lelp.losses import example_weights
 
 
@@ -66,11 +66,11 @@ def test_accumulation_changes_nothing_and_the_weights_do(tmp_path: Path) -> None
 
 
 def test_settings(tmp_path: Path) -> None:
-    assert config(tmp_path, class_weights="none").class_weights is None
-    assert config(tmp_path, class_weights=["1", "2.5"]).class_weights == [1.0, 2.5]
+    assert read_class_weights(config(tmp_path, class_weights="none").class_weights) is None
+    assert read_class_weights(config(tmp_path, class_weights=["1", "2.5"]).class_weights) == [1.0, 2.5]
     for wrong in ("heavy", [1.0], [0, 1], ["a", "b"], [1, float("inf")]):
         with pytest.raises(ValueError, match=r"class_weights=.*: 'none', 'balanced' or a positive number for each"):
-            config(tmp_path, class_weights=wrong)
+            runs.trainer(config(tmp_path, class_weights=wrong))
     with pytest.raises(ValueError, match=r"class_weights=\[1.0, 2.0, 3.0\]: the data has 2 classes, one weight each"):
         runs.trainer(config(tmp_path, class_weights=[1, 2, 3]))
     with pytest.raises(ValueError, match="divides by the share of each class, and a class has no training row"):

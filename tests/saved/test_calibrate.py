@@ -12,8 +12,11 @@ from huggingface_hub import ModelCard
 
 from hf_lelp import LELPConfig, load_student
 from hf_lelp.calibration.settled import hold_back, settle
+from hf_lelp.calibration.threshold import decide
 from hf_lelp.cli.distill import DistillArguments, distill
 from hf_lelp.saved.calibrate import CalibrateArguments, calibrate
+from hf_lelp.saved.evaluate import EvaluateArguments, evaluate
+from hf_lelp.saved.predict import PredictArguments, predict
 from hf_lelp.student.answers import student_answers
 from hf_lelp.student.checkpoints import check_checksums
 
@@ -87,6 +90,19 @@ def test_the_command_does_the_same_to_a_saved_student(
     assert card.text.count("## Calibration") == 1
     row = next(line for line in card.text.splitlines() if "(this model)" in line)
     assert f"| {100 * found['after']['ece']:.1f} |" in " ".join(row.split())
+
+
+def test_evaluate_and_predict_answer_by_the_threshold(run: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    folder, _ = run
+    student = load_student(folder / "out")
+    rows = Dataset.from_parquet(str(folder / "test.parquet"))
+    logits = student_answers(student, tiny.tokenizer(), rows, ["text"]).logits
+    expected = decide(logits, student.config)
+    test = str(folder / "test.parquet")
+    figures = evaluate(EvaluateArguments(student=str(folder / "out"), eval_file=test))
+    assert figures["accuracy"] == pytest.approx((expected == np.array(rows["label"])).mean())
+    arguments = PredictArguments(student=str(folder / "out"), file=test, output_file=str(tmp_path / "answers.csv"))
+    assert predict(arguments)["predicted"][:] == [tiny.LABEL_NAMES[index] for index in expected]
 
 
 def test_rows_of_the_training_are_not_taken_by_mistake(run: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
