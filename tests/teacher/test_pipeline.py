@@ -106,7 +106,7 @@ def test_images_and_a_teacher_that_sees_padding(tmp_path: Path) -> None:
 
 def test_a_text_that_cannot_be_read_is_named_by_its_own_shard(tmp_path: Path) -> None:
     faulty = Dataset.from_dict({"text": [*TEXTS[:25], None, *TEXTS[26:50]]})
-    with pytest.raises(ValueError, match=r"Rows 20 to 39 of the dataset: Row 5 of a batch has None"):
+    with pytest.raises(ValueError, match="Row 25 of the dataset has None in the text column"):
         teacher_columns(faulty, teacher(), tmp_path)
     assert len([*tmp_path.rglob("*.arrow")]) == 1  # the one before was kept
 
