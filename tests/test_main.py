@@ -65,8 +65,8 @@ def test_a_command_leads_to_its_program(
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252"])
 def test_a_terminal_that_knows_few_letters_ends_no_run(encoding: str) -> None:
     said = "from hf_lelp.__main__ import main; from hf_lelp.cli.options import configure_logging as c\n"
-    said += "c(); print('\\u03c4 \\xb1'); main(['--help'], 'hf-lelp distill')"
+    said += "c(); print('\\u03c4 \\u4e2d'); main(['--help'], 'hf-lelp distill')"
     environment = {**os.environ, "PYTHONIOENCODING": encoding, "PYTHONPATH": str(ROOT), "PYTHONUTF8": "0"}
     done = subprocess.run([sys.executable, "-c", said], env=environment, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr[-500:]
-    assert "--subclass_temperature" in done.stdout.decode(encoding) and done.stdout.decode(encoding).startswith("?")
+    assert "--subclass_temperature" in done.stdout.decode(encoding) and done.stdout.decode(encoding).startswith("tau ?")

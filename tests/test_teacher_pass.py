@@ -39,7 +39,8 @@ def run(*options: str) -> None:
 
 def rows_run(caplog: pytest.LogCaptureFixture) -> list[int]:
     """Of training and evaluation rows, in the calls since the last one of this function."""
-    found = [int(rows) for rows in re.findall(r"teacher: (\d+) of \d+ rows run", caplog.text)]
+    said = r"teacher: (?:(\d+) of \d+ rows run|all [\d,]+ rows were answered before)"
+    found = [int(rows or 0) for rows in re.findall(said, caplog.text)]
     caplog.clear()
     return found
 

@@ -156,9 +156,6 @@ SHORT = core("labels alone", "KD, τ = 1", KD_AUTO, LELP_AUTO, *LELP)
 FIXED = core("labels alone", KD_4, *LELP, "oracle")
 TRANSFORMER = {**FIXED, **core(PAPERS)}
 
-# More rows for the teacher to speak about.
-TRANSFER = core("KD, τ = 1", KD_4, LELP_WHITENED, PAPERS)
-
 Loaders = Mapping[str, Callable[[], Task]]
 
 
@@ -343,21 +340,6 @@ TRIALS = {
     "pretrained_lighter": Part(texts_with("pretrained", PARITY, VADER), LIGHTER, 1),
     "pretrained_longer": Part(
         texts_with("pretrained", PARITY), {**core(KD_4, LELP_WHITENED), **longer(6, KD_4, LELP_WHITENED)}, 1
-    ),
-    "transfer": Part(
-        {
-            PARITY: partial(newsgroups, "parity", student="scratch"),
-            **{
-                f"{PARITY}, {name}": partial(newsgroups, "parity", student="scratch", windows=windows, views=views)
-                for name, windows, views in (
-                    ("3 windows", 3, 0),
-                    ("2 views", 1, 2),
-                    ("3 windows, 2 views", 3, 2),
-                )
-            },
-        },
-        TRANSFER,
-        3,
     ),
 }
 PARTS = {**SUITE, **TRIALS}
