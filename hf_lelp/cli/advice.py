@@ -55,8 +55,8 @@ def few_subclasses_advice(
     if not few or whitening >= 1:
         return None
     return (
-        f"Few subclasses in effect: of {num_subclasses} a class, {', '.join(few)}. Leading directions drown the others;"
-        f" try --whitening {0.5 if whitening < 0.5 else 1.0}."
+        f"Few directions in effect: of the {num_subclasses} of a class, {', '.join(few)}, as the first hold nearly all"
+        f" of the variance; try --whitening {0.5 if whitening < 0.5 else 1.0}."
     )
 
 

@@ -87,8 +87,6 @@ class Program:
             parser.add_argument("--help-all", action=_HelpAll, nargs=0, help="Show the options of training too.")
         if self.rate_by_size:
             parser.set_defaults(learning_rate=None)
-        if LELPConfig in self.kinds and not sys.stderr.isatty():
-            parser.set_defaults(disable_tqdm=True)  # a file takes each step of a bar
         _group_options(parser, self.kinds)
         words = list(argv)
         if self.first and words and not words[0].startswith("-"):

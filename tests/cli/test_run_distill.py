@@ -169,15 +169,3 @@ def test_the_demo_yaml_has_only_known_options() -> None:
     arguments, config = PROGRAM.parse(["--config", str(DEMO)])
     assert arguments.method == ["direct", "kd", "lelp"]
     assert config.num_subclasses > 1
-
-
-def test_a_terminal_of_ascii_reads_plain_letters_and_a_file_no_bars(tmp_path: Path) -> None:
-    code = (
-        "from hf_lelp.cli.options import configure_logging; from hf_lelp.storage.progress import stage; import time\n"
-    )
-    code += "configure_logging(); print('±2 – τ × 語')\nwith stage('Work', 9) as more: time.sleep(1.1); more(9)"
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "ascii"}
-    environment.pop("TQDM_DISABLE", None)
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
-    assert (done.stdout, done.returncode) == ("+/-2 - tau x ?\n", 0), done.stderr
-    assert done.stderr == "Work: 9 rows in 1 s (8 rows/s)\n"  # one line, and no bar
