@@ -22,13 +22,7 @@ from transformers import (
 )
 
 from hf_lelp.classifiers import logits_of
-from hf_lelp.config import (
-    LELPConfig,
-    check_launch,
-    check_own_run,
-    common_settings,
-    what_changes,
-)
+from hf_lelp.config import LELPConfig, check_launch, check_own_run, common_settings, what_changes
 from hf_lelp.data.class_weights import WeightsOfClasses, read_class_weights, weights_of_classes
 from hf_lelp.data.columns import LOGITS_COLUMN, PROJECTIONS_COLUMN, TEACHER_COLUMNS
 from hf_lelp.data.encoding import Processor
@@ -176,7 +170,8 @@ class LELPTrainer(DataloadingMixin, SavingMixin):
             transfer_dataset=transfer_dataset,
         )
         if by_size:
-            args.learning_rate = starting_rate(student_maker(run.student, model_init)())
+            student = student_maker(None, model_init)() if run.student is None else run.student
+            args.learning_rate = starting_rate(student)
         self.auto_trials: list[dict[str, Any]] = []
         if args.auto and (model is not None or model_init is not None):
             self.auto_trials = self._choose_settings(

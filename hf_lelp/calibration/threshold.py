@@ -110,8 +110,13 @@ def best_threshold(probability: NDArray[np.floating], labels: NDArray[np.integer
 
 def at_temperature(threshold: float, temperature: float) -> float:
     """Return the threshold that gives the same answers after the logits were divided by a temperature."""
+    return float(expit(_log_odds(threshold) / temperature))
+
+
+def _log_odds(threshold: float) -> float:
+    """Return by how much the second class's logit is above the first's at a threshold; finite at 0 and 1 too."""
     clipped = min(max(threshold, 1e-12), 1 - 1e-12)
-    return float(expit(math.log(clipped / (1 - clipped)) / temperature))
+    return math.log(clipped / (1 - clipped))
 
 
 def deciding_logits(logits: NDArray[np.floating], config: Any) -> NDArray[np.floating]:
@@ -124,8 +129,7 @@ def deciding_logits(logits: NDArray[np.floating], config: Any) -> NDArray[np.flo
     threshold = getattr(config, THRESHOLD_NAME, None)
     if threshold is None:
         return logits
-    clipped = min(max(threshold, 1e-12), 1 - 1e-12)
-    return logits - np.array([0.0, math.log(clipped / (1 - clipped))])
+    return logits - np.array([0.0, _log_odds(threshold)])
 
 
 def decide(logits: NDArray[np.floating], config: Any) -> NDArray[np.int64]:

@@ -36,16 +36,22 @@ class DataArguments:
     eval_file: str | None = field(
         default=None, metadata={"help": "The file to evaluate on (default: a tenth held out)."}
     )
-    unlabelled_file: str | None = field(
-        default=None,
-        metadata={"help": "A file of further rows to train on; the teacher says what they are, labels are not read."},
-    )
     max_train_samples: int | None = field(default=None, metadata={"help": "Train on so many rows, drawn at random."})
     max_eval_samples: int | None = field(default=None, metadata={"help": "Evaluate on the first so many rows."})
 
     def __post_init__(self) -> None:
         if (self.dataset_name is None) == (self.train_file is None):
             raise ValueError("The data is either dataset_name or train_file: give one of them.")
+
+
+@dataclass(kw_only=True)
+class TrainingDataArguments(DataArguments):
+    """Which rows to train on, further ones without labels too, and which to evaluate on."""
+
+    unlabelled_file: str | None = field(
+        default=None,
+        metadata={"help": "A file of further rows to train on; the teacher says what they are, labels are not read."},
+    )
 
 
 def load_data(arguments: DataArguments, seed: int) -> tuple[Dataset, Dataset]:
@@ -82,7 +88,7 @@ def load_data(arguments: DataArguments, seed: int) -> tuple[Dataset, Dataset]:
     return train, evaluation
 
 
-def load_unlabelled(arguments: DataArguments) -> Dataset | None:
+def load_unlabelled(arguments: TrainingDataArguments) -> Dataset | None:
     """Load the rows of `unlabelled_file`, or `None`.
 
     Raises:

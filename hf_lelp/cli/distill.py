@@ -24,7 +24,7 @@ from hf_lelp.calibration.settled import (
 )
 from hf_lelp.calibration.threshold import Aim
 from hf_lelp.cli.advice import advice_of
-from hf_lelp.cli.data import FILE_FORMATS, DataArguments, expand, load_data, load_unlabelled
+from hf_lelp.cli.data import FILE_FORMATS, DataArguments, TrainingDataArguments, expand, load_data, load_unlabelled
 from hf_lelp.cli.groups import alignment_of, group_names
 from hf_lelp.cli.options import Program
 from hf_lelp.cli.results import publish, quality, say, stages_for
@@ -48,7 +48,7 @@ LAST = "last"  # checkpoint
 
 
 @dataclass
-class DistillArguments(DataArguments):
+class DistillArguments(TrainingDataArguments):
     """Models, data and methods of a run. All settings of training are in `LELPConfig`.
 
     Raises:

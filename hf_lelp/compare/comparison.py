@@ -16,7 +16,7 @@ from datasets import ClassLabel, Dataset
 from transformers import PreTrainedTokenizerBase
 
 from hf_lelp.classifiers import load_processor
-from hf_lelp.cli.data import DataArguments, expand, load_data, load_unlabelled
+from hf_lelp.cli.data import TrainingDataArguments, expand, load_data, load_unlabelled
 from hf_lelp.cli.options import Program
 from hf_lelp.compare.methods import Method
 from hf_lelp.compare.report import publish
@@ -47,7 +47,7 @@ FEWEST_SEEDS = 3
 
 
 @dataclass(kw_only=True)
-class CompareArguments(DataArguments):
+class CompareArguments(TrainingDataArguments):
     """Methods, models and data of a comparison. Settings of training for all methods are in `LELPConfig`.
 
     Raises:

@@ -200,6 +200,11 @@ def row_keys(part: Dataset) -> NDArray[np.uint64]:
     return np.frombuffer(b"".join(_joined(columns)), dtype=np.uint64).reshape(-1, 2)
 
 
+def as_bytes(keys: NDArray[np.uint64]) -> NDArray[np.void]:
+    """Return the keys of `row_keys` as one value of 16 bytes a row, (n,), that can be sorted and looked for."""
+    return np.ascontiguousarray(keys).view(np.dtype((np.void, 16))).ravel()
+
+
 def _content(part: Dataset) -> pa.Table:
     """Return the rows in buffers of their own; of a file its bytes, not its path."""
     table = _without_views(part.with_format("arrow")[:])

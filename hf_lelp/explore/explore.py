@@ -7,21 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from transformers import PreTrainedTokenizerBase
 from transformers.utils import CONFIG_NAME
 
 from hf_lelp.calibration.settled import hold_back
-from hf_lelp.classifiers import load_processor
 from hf_lelp.cli.data import expand, load_data
 from hf_lelp.cli.distill import DistillArguments
 from hf_lelp.cli.groups import group_names
 from hf_lelp.cli.options import Program
 from hf_lelp.config import AUTO, LELPConfig
-from hf_lelp.data.columns import find_label_column, resolve_input_columns
+from hf_lelp.data.columns import find_label_column
 from hf_lelp.data.labels import NO_LABEL, Classes
 from hf_lelp.data.rows import column_values
-from hf_lelp.data.text import set_pad_token
 from hf_lelp.explore.page import notes_of, page_of
 from hf_lelp.explore.report import report_of
 from hf_lelp.explore.rows import Explored, explored_rows, images_of, texts_of
@@ -29,10 +25,10 @@ from hf_lelp.markdown import cell, markdown_table
 from hf_lelp.projections.cache import fit_projections
 from hf_lelp.projections.class_projections import ClassProjections
 from hf_lelp.projections.subclass_scores import SubclassScores
+from hf_lelp.saved.saved_student import open_student
 from hf_lelp.storage.files import check_writable, write_json, write_text
 from hf_lelp.student.answers import Answers, student_answers
 from hf_lelp.student.checkpoints import PROJECTIONS_FOLDER
-from hf_lelp.student.loading import load_student
 from hf_lelp.teacher.class_order import load_aligned_teacher
 from hf_lelp.teacher.columns import teacher_columns
 from hf_lelp.teacher.teacher import Teacher
@@ -186,18 +182,16 @@ def _labels(dataset: Any, config: LELPConfig, classes: Classes) -> Any:
 
 
 def _answers(place: str, dataset: Any, config: LELPConfig, classes: Classes) -> Answers:
-    model: Any = load_student(place, dtype=torch.float32)
-    model.to(config.device)
+    student = open_student(place, config.input_columns, config.label_column, config.max_length)
+    model: Any = student.model
     if model.config.num_labels != classes.num_labels:
         raise ValueError(
             f"The student {place} has {model.config.num_labels} classes, and the data {classes.num_labels}: it is"
             " another task's."
         )
-    processing_class = load_processor(place)
-    if isinstance(processing_class, PreTrainedTokenizerBase):
-        set_pad_token(processing_class, model)
-    columns = resolve_input_columns(dataset, config.input_columns, config.label_column, processing_class)
-    return student_answers(model, processing_class, dataset, columns, config.max_length, classes.names)
+    columns = student.columns_of(dataset)
+    model.to(config.device)
+    return student_answers(model, student.processing_class, dataset, columns, student.max_length, classes.names)
 
 
 def _scores(config: LELPConfig, projections: ClassProjections) -> SubclassScores:

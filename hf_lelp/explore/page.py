@@ -6,6 +6,7 @@ import io
 from typing import Any
 
 from hf_lelp import __version__
+from hf_lelp.explore.report import listed_rows, mapped_rows
 from hf_lelp.markdown import TEMPLATES, printable, template
 
 MOST_BYTES = 5_000_000
@@ -105,7 +106,5 @@ def thumbnail(image: Any) -> str:
 def _thinned(report: dict[str, Any]) -> dict[str, Any]:
     """Leave out every other row of the map."""
     panels = [{**panel, **{name: panel[name][::2] for name in ("row", "x", "y")}} for panel in report["map"]]
-    listed = {row for one in report["subclasses"] for row in one["typical"]} | {*report["look"]["errors"]}
-    listed |= {row for rows in report["look"]["apart"].values() for row in rows}
-    listed |= {row for panel in panels for row in panel["row"]}
-    return {**report, "map": panels, "rows": {row: one for row, one in report["rows"].items() if int(row) in listed}}
+    named = listed_rows(report) | mapped_rows(panels)
+    return {**report, "map": panels, "rows": {row: one for row, one in report["rows"].items() if int(row) in named}}

@@ -53,9 +53,8 @@ def report_of(rows: Explored, seed: int = 0) -> dict[str, Any]:
         "look": _look(rows),
         "map": _map(rows, generator),
     }
-    if rows.groups is not None:
-        names, groups = np.unique(np.asarray(rows.groups), return_inverse=True)
-        report["groups"] = [str(name) for name in names]
+    if rows.numbered_groups is not None:
+        report["groups"], groups = rows.numbered_groups
         report["group_slices"] = find_slices(
             groups[scored],
             rows.class_of[scored],
@@ -109,9 +108,6 @@ def _subclasses(rows: Explored) -> list[dict[str, Any]]:
     num_subclasses = rows.scores.shape[1]
     count = max(1, min(MOST_TYPICAL, TYPICAL_OF_ALL // (num_subclasses * len(rows.classes))))
     words = None if rows.texts is None else Words(list(rows.texts))
-    names, groups = (None, None)
-    if rows.groups is not None:
-        names, groups = np.unique(np.asarray(rows.groups), return_inverse=True)
     found = []
     for index in range(len(rows.classes)):
         of_class = rows.class_of == index
@@ -128,10 +124,11 @@ def _subclasses(rows: Explored) -> list[dict[str, Any]]:
                 "words": [] if words is None else words.setting_apart(ours, others, WORDS),
                 "groups": [],
             }
-            if names is not None and groups is not None and len(ours):
+            if rows.numbered_groups is not None and len(ours):
+                names, groups = rows.numbered_groups
                 counts = np.bincount(groups[ours], minlength=len(names))
                 order = np.argsort(-counts, kind="stable")[:5]
-                one["groups"] = [(str(names[group]), float(counts[group] / len(ours))) for group in order]
+                one["groups"] = [(names[group], float(counts[group] / len(ours))) for group in order]
             found.append(one)
     return found
 
@@ -167,11 +164,20 @@ def _map(rows: Explored, generator: np.random.Generator) -> list[dict[str, Any]]
     return panels
 
 
+def listed_rows(report: dict[str, Any]) -> set[int]:
+    """Return the rows that a report's lists name: the typical ones, and those worth a look."""
+    typical = {row for one in report["subclasses"] for row in one["typical"]}
+    return typical | {row for part in (report["look"]["errors"], *report["look"]["apart"].values()) for row in part}
+
+
+def mapped_rows(panels: list[dict[str, Any]]) -> set[int]:
+    """Return the rows that the panels of a map show."""
+    return {row for panel in panels for row in panel["row"]}
+
+
 def _shown(rows: Explored, report: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Describe every row that any part of the report names, by its number as text."""
-    listed = {row for one in report["subclasses"] for row in one["typical"]}
-    listed |= {row for part in (report["look"]["errors"], *report["look"]["apart"].values()) for row in part}
-    mapped = {row for panel in report["map"] for row in panel["row"]}
+    listed, mapped = listed_rows(report), mapped_rows(report["map"])
     found = {}
     for row in sorted(listed | mapped):
         one: dict[str, Any] = {"subclass": int(rows.subclass_of[row]), "answers": {}}
@@ -181,8 +187,8 @@ def _shown(rows: Explored, report: dict[str, Any]) -> dict[str, dict[str, Any]]:
             one["text"] = text if len(text) <= longest else f"{text[: longest - 1]}…"
         if rows.labelled[row]:
             one["label"] = int(rows.labels[row])
-        if rows.groups is not None:
-            one["group"] = report["groups"].index(rows.groups[row])
+        if rows.numbered_groups is not None:
+            one["group"] = int(rows.numbered_groups[1][row])
         for name, answer in rows.answers.items():
             one["answers"][name] = [int(answer[row]), round(float(rows.probabilities[name][row].max()), 3)]
         found[str(row)] = one

@@ -67,17 +67,28 @@ class Explored:
         """Pseudo-subclass of each row within its class, (N,): the one of the largest score."""
         return np.asarray(self.scores.argmax(-1))
 
+    @property
+    def logits(self) -> dict[str, NDArray[np.floating]]:
+        """Of each model, (N, C); the teacher comes first."""
+        return {"teacher": self.teacher, **{name: student.logits for name, student in self.students.items()}}
+
     @cached_property
     def answers(self) -> dict[str, NDArray[np.int64]]:
         """The class that each model gives each row, (N,); the teacher comes first."""
-        logits = {"teacher": self.teacher, **{name: student.logits for name, student in self.students.items()}}
-        return {name: values.argmax(-1) for name, values in logits.items()}
+        return {name: values.argmax(-1) for name, values in self.logits.items()}
 
     @cached_property
     def probabilities(self) -> dict[str, NDArray[np.floating]]:
         """The class probabilities of each model, (N, C)."""
-        logits = {"teacher": self.teacher, **{name: student.logits for name, student in self.students.items()}}
-        return {name: softmax(values.astype(np.float64), axis=-1) for name, values in logits.items()}
+        return {name: softmax(values.astype(np.float64), axis=-1) for name, values in self.logits.items()}
+
+    @cached_property
+    def numbered_groups(self) -> tuple[list[str], NDArray[np.int64]] | None:
+        """The names of the groups, in their order, and the number of each row's, (N,); `None` without groups."""
+        if self.groups is None:
+            return None
+        names, numbers = np.unique(np.asarray(self.groups), return_inverse=True)
+        return [str(name) for name in names], numbers
 
 
 def own_class(labels: NDArray[np.int64], logits: NDArray[np.floating]) -> NDArray[np.int64]:

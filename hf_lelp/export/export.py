@@ -5,7 +5,7 @@ A student already is a transformers model. Export it if you cannot use `trust_re
 
 import copy
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -105,10 +105,10 @@ def export(arguments: ExportArguments) -> dict[str, Any]:
     columns = opened.columns_of(held_out)
     labels = opened.labels_of(held_out)
 
-    def inputs_of(dataset: Dataset, rows: int = BATCH_SIZE) -> list[tuple[Any, dict[str, torch.Tensor]]]:
-        return list(batches(processing_class, dataset.select_columns(columns)[:], columns, limit, rows))
+    def inputs_of(dataset: Dataset, rows: int = BATCH_SIZE) -> Iterator[tuple[Any, dict[str, torch.Tensor]]]:
+        return batches(processing_class, dataset.select_columns(columns)[:], columns, limit, rows)
 
-    by_length = inputs_of(held_out)
+    by_length = list(inputs_of(held_out))
     inputs = [batch for _, batch in by_length]
     labels = None if labels is None else labels[np.concatenate([places for places, _ in by_length])]
     results: dict[str, Any] = {}

@@ -13,7 +13,7 @@ from hf_lelp.cli.data import DataArguments, load_data
 from hf_lelp.cli.options import Program
 from hf_lelp.data.labels import NO_LABEL
 from hf_lelp.markdown import cell, half_interval, markdown_table
-from hf_lelp.metrics import few_class_metrics
+from hf_lelp.metrics import expected_calibration_error, few_class_metrics
 from hf_lelp.saved.saved_student import open_student
 from hf_lelp.storage.files import write_json
 
@@ -71,7 +71,9 @@ def evaluate(arguments: EvaluateArguments) -> dict[str, Any]:
     logits = student.logits(rows)
     decided = deciding_logits(logits, student.model.config)
     figures = {**few_class_metrics(decided, labels), **figures_by_class(decided, labels, student.classes)}
-    figures["ece"] = few_class_metrics(logits, labels)["ece"]  # a threshold changes answers, and no probability
+    labelled = labels != NO_LABEL
+    # A threshold changes answers, and no probability.
+    figures["ece"] = expected_calibration_error(logits[labelled].astype(np.float64), labels[labelled])
     cut = f", cut at {student.max_length} tokens" if student.max_length else ""
     print(f"{arguments.student} on {figures['rows']:,} labelled rows of {', '.join(student.columns_of(rows))}{cut}\n")
     print(figures_text(figures))

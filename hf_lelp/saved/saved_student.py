@@ -12,17 +12,15 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_lelp.classifiers import class_names, load_processor, logits_of, shown_names
 from hf_lelp.data.columns import resolve_input_columns
-from hf_lelp.data.encoding import Processor, batches, longest, on_device
+from hf_lelp.data.encoding import Processor, longest, on_device
 from hf_lelp.data.labels import NO_LABEL, resolve_classes
-from hf_lelp.data.rows import RowError, column_values, split_rows
+from hf_lelp.data.rows import column_values
 from hf_lelp.data.text import set_pad_token
 from hf_lelp.padding import with_fitting_side
 from hf_lelp.storage.progress import stage
+from hf_lelp.student.answers import inputs_of_rows
 from hf_lelp.student.inputs import StudentInputs
 from hf_lelp.student.loading import load_student
-
-BATCH_SIZE = 32
-PART_ROWS = 4096  # texts that are tokenized and sorted by length together
 
 
 @dataclass(frozen=True)
@@ -70,16 +68,10 @@ class SavedStudent:
         columns = self.columns_of(dataset)
         result = np.empty((len(dataset), len(self.classes)), dtype=np.float32)
         with stage("Answering", len(dataset)) as advance:
-            for number, part in enumerate(split_rows(dataset.select_columns(columns), PART_ROWS)):
-                first = number * PART_ROWS
-                try:
-                    for places, inputs in batches(self.processing_class, part[:], columns, self.max_length, BATCH_SIZE):
-                        outputs = self.model(**{name: on_device(value, self.model) for name, value in inputs.items()})
-                        result[first + places] = logits_of(outputs).float().cpu().numpy()
-                        advance(len(places))
-                except RowError as error:
-                    mistake = error.in_dataset(first + error.row, part)
-                    raise mistake from error
+            for places, inputs in inputs_of_rows(self.processing_class, dataset, columns, self.max_length):
+                outputs = self.model(**{name: on_device(value, self.model) for name, value in inputs.items()})
+                result[places] = logits_of(outputs).float().cpu().numpy()
+                advance(len(places))
         return result
 
     def labels_of(self, dataset: Dataset) -> NDArray[np.int64] | None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from hf_lelp.data.columns import EMBEDDING_COLUMN, LOGITS_COLUMN
 from hf_lelp.data.encoding import taken
-from hf_lelp.data.rows import media_columns, row_keys
+from hf_lelp.data.rows import as_bytes, media_columns, row_keys
 from hf_lelp.storage.row_index import PART, RowIndex, has_sidecar, key_columns, write_sidecar
 from hf_lelp.storage.shards import Progress, narrowed, read_columns, write_shard
 from hf_lelp.teacher.protocol import TeacherLike
@@ -92,7 +92,7 @@ class RowsOnce:
         if self._index is None:
             self._index = RowIndex(self._files[place].parent)
         # The first row of each key stands for all.
-        _, first, same = np.unique(_as_bytes(self._keys(place)), return_index=True, return_inverse=True)
+        _, first, same = np.unique(as_bytes(self._keys(place)), return_index=True, return_inverse=True)
         shard = _Shard(self._files[place], self._keys(place), self.teacher, self._dtype, self._kept)
         left = shard.copy(self._index, np.sort(first))
         if self._kept is not None and len(left):
@@ -235,7 +235,3 @@ class _Shard:
             write_shard(self._part, columns | key_columns(self._keys[self.own]))
         except OSError as error:  # the shard may yet fit on the disk, and says so if it does not
             logger.warning(f"{len(columns[LOGITS_COLUMN])} rows could not be kept in {self._part}: {error}.")
-
-
-def _as_bytes(keys: NDArray[np.uint64]) -> NDArray[np.void]:
-    return np.ascontiguousarray(keys).view(np.dtype((np.void, 16))).ravel()

@@ -98,8 +98,8 @@ def choose_settings(
             " and not a datasets.Dataset. Set numbers instead."
         )
     train, validation = _split(dataset, origins, args.seed)
-    trials = _Trials(args, fit, train, validation, partial(_key, data=_hash_of(dataset), student=student))
-    trials.projections, trials.reads_tokens = projections, reads_tokens
+    key = partial(_key, data=_hash_of(dataset), student=student, projections=projections)
+    trials = _Trials(args, fit, train, validation, key, reads_tokens)
     fall_back = args.num_subclasses == AUTO
     temperatures = TEMPERATURES if args.temperature == AUTO else (float(args.temperature),)
     at_1 = args.student_head == "subclass" and args.temperature == AUTO
@@ -144,8 +144,7 @@ class _Trials:
         fit: trains a student and gives its logits.
         train: rows to train on.
         validation: rows to judge by, n of them.
-        key: identifies a trial, of its settings and `projections`.
-        projections: fingerprint of the projections.
+        key: identifies a trial by its settings.
         reads_tokens: whether to ask for a difference beyond the noise.
         tried: so far, by key, in order.
     """
@@ -154,9 +153,8 @@ class _Trials:
     fit: Fit
     train: Dataset
     validation: Dataset
-    key: Callable[..., str]
-    projections: str = ""
-    reads_tokens: bool = False
+    key: Callable[[LELPConfig], str]
+    reads_tokens: bool
     tried: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -179,7 +177,7 @@ class _Trials:
         """Train with these settings unless it was done before, and return the trial's key."""
         trial = _trial(self.args, settings)
         # All processes take the main one's key: `local_rank` is one of the settings.
-        key: str = broadcast_object_list([self.key(trial, projections=self.projections)])[0]
+        key: str = broadcast_object_list([self.key(trial)])[0]
         if key not in self._known:
             start = time.perf_counter()
             logits = self.fit(trial, self.train, self.validation)

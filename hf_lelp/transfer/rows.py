@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 from hf_lelp.config import LELPConfig
 from hf_lelp.data.columns import KIND_COLUMN, ORIGIN_COLUMN
 from hf_lelp.data.encoding import Processor
-from hf_lelp.data.rows import column_values, row_keys, split_rows, transform_of, with_columns
+from hf_lelp.data.rows import as_bytes, column_values, row_keys, split_rows, transform_of, with_columns
 from hf_lelp.storage.shards import SHARD_ROWS
 from hf_lelp.transfer.origins import KINDS, ROW, UNLABELLED, VIEW, WINDOW, Origins
 from hf_lelp.transfer.views import IMAGE_KINDS, TEXT_KINDS, views_of_image, views_of_text
@@ -203,7 +203,7 @@ def _as_unlabelled(unlabelled: Dataset, dataset: Dataset, transfer: Transfer) ->
 def _keys(rows: Dataset) -> NDArray[Any]:
     """Hash what each row holds; (n,), values of 16 bytes."""
     parts = [row_keys(part) for part in split_rows(rows, SHARD_ROWS)]
-    return np.concatenate(parts).view("V16").reshape(-1) if parts else np.empty(0, dtype="V16")
+    return as_bytes(np.concatenate(parts)) if parts else np.empty(0, dtype="V16")
 
 
 def _first_of_equals(rows: Dataset) -> NDArray[np.int64]:
