@@ -10,6 +10,7 @@ Then gather the folders of all machines in one place. Merge them into the cache 
     python run_distill.py --config run.yaml
 """
 
+import logging
 import re
 import sys
 from dataclasses import dataclass, field
@@ -22,6 +23,8 @@ from hf_lelp.teacher.class_order import load_aligned_teacher
 from hf_lelp.teacher.columns import merge_shares, run_teacher
 from hf_lelp.training.sampled_fit import fitted_rows
 from hf_lelp.training.targets import make_targets
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -68,6 +71,11 @@ def run_share(arguments: PassArguments, config: LELPConfig) -> None:
         expand(str(arguments.teacher_model)), None, config, train, None, [evaluation]
     )
     assert teacher is not None
+    if arguments.unlabelled_file is not None or config.windows > 1 or config.views:
+        logger.warning(
+            "Windows, views and unlabelled rows are not part of this pass: the run that trains a student makes them,"
+            " and runs the teacher over them."
+        )
     if fitted_rows(len(train), config.fit_rows) is not None:
         if arguments.merge is not None or arguments.share != "1/1":
             raise ValueError(

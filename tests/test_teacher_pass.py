@@ -71,6 +71,13 @@ def test_shares_are_merged_and_a_run_finds_them_all(assets: Path, caplog: pytest
     assert shards(assets / "columns") == merged
 
 
+def test_rows_that_a_run_makes_are_said_to_be_left_to_it(assets: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "hf_lelp")
+    run("--views", "1", "--columns_cache_dir", "views")
+    assert "Windows, views and unlabelled rows are not part of this pass" in caplog.text
+    assert sum(rows_run(caplog)) <= ROWS + EVALUATION_ROWS
+
+
 def test_a_share_that_is_missing_or_damaged(assets: Path) -> None:
     for share in ("1/2", "2/2"):
         run("--share", share, "--columns_cache_dir", share[0])
