@@ -19,4 +19,5 @@ if __name__ == "__main__":
         build_demo()
     main(sys.argv[1:] or ["--config", str(DEMO)])
     if len(sys.argv) == 1:
+        print()  # a page of its own
         main(["explore", "--config", str(DEMO)])

@@ -4,12 +4,14 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import runs
 import tiny
 from datasets import Dataset
 
 from hf_lelp.data.columns import KIND_COLUMN, ORIGIN_COLUMN
+from hf_lelp.transfer.origins import Origins, tell_of_confidence
 
 LONG = [" ".join([*tiny.WORDS[start:], *tiny.WORDS[:start]]) for start in range(16)]
 
@@ -78,13 +80,9 @@ def test_both_must_read_what_is_made(tmp_path: Path) -> None:
         runs.trainer(args, train_dataset=raw)
 
 
-def test_a_teacher_that_guesses_is_told_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_teacher_that_guesses_is_told_of(caplog: pytest.LogCaptureFixture) -> None:
     guide = runs.teacher()
     logits = guide({"text": LONG})["teacher_logits"]
-    import numpy as np
-
-    from hf_lelp.transfer.origins import Origins, tell_of_confidence
-
     columns = Dataset.from_dict({"teacher_logits": np.concatenate([logits * 100, logits * 0])})
     tell_of_confidence(columns, Origins(np.arange(32), np.repeat([0, 3], 16)))
     assert "far less sure of unlabelled than of the data's own rows (row 1.00, unlabelled 0.50)" in caplog.text

@@ -56,7 +56,7 @@ def test_views_of_images_keep_size_and_mode(mode: str) -> None:
     cropped, flipped, mixed = (np.asarray(view, dtype=float) for view in views)
     own, other = (np.asarray(whole.convert(mode), dtype=float) for whole in (image(mode=mode), image(1)))
     np.testing.assert_array_equal(flipped, own[:, ::-1])
-    assert {*np.unique(cropped)} != set() and not np.array_equal(cropped, own)
+    assert not np.array_equal(cropped, own)
     # Nearer to the row's own image, whose label it keeps.
     assert np.abs(mixed - own).mean() < np.abs(mixed - other).mean()
 

@@ -40,7 +40,7 @@ def test_words_stay_whole_where_they_fit() -> None:
     assert windows_of(["abcdefgh"], tokenizer, 3, 9) == [["def", "gh"]]  # one word larger than a window
 
 
-def test_a_tokenizer_that_names_no_places_is_refused(tmp_path: object) -> None:
+def test_a_tokenizer_that_names_no_places_is_refused() -> None:
     class Slow(PreTrainedTokenizerFast):
         is_fast = False
 
