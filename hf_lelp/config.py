@@ -58,7 +58,7 @@ def setting(default: Any, help: str, *, changes: str) -> Any:
 # The least value of each setting that is a whole number.
 _LEAST = {
     **dict.fromkeys(("num_subclasses", "num_directions", "fit_rows", "max_length", "teacher_max_length"), 1),
-    "teacher_batch_size": 1,
+    **dict.fromkeys(("teacher_batch_size", "budget"), 1),
     "windows": 1,
     "views": 0,
     "rotation_seed": 0,
@@ -118,6 +118,9 @@ class LELPConfig(TrainingArguments):
         teacher_class_order: the teacher's index of each class of the data, where class names cannot tell.
         check_teacher: refuse a teacher whose accuracy on the labelled training data is below the majority baseline,
             which always answers the commonest class.
+        budget: trainings that a search may take, the last one on all rows among them. From 3 on "auto" compares at
+            all; with more than the 5 of a whole search it trains each trial on several parts. `None` is one whole
+            search (`hf_lelp.training.auto_settings`).
         columns_cache_dir: where the teacher's columns are kept; `None` is `hf_lelp` in the cache folder of datasets.
         columns_dtype: dtype in which the teacher's columns are kept. "float16" takes half the space of "float32";
             docs/performance.md says what it does to the targets.
@@ -185,6 +188,9 @@ class LELPConfig(TrainingArguments):
     )
     check_teacher: bool = setting(
         True, "Refuse a teacher below the majority baseline on the labelled training data.", changes="columns"
+    )
+    budget: int | None = setting(
+        None, "Trainings that 'auto' and best may take in all (default: up to 5).", changes="training"
     )
     columns_cache_dir: str | None = setting(
         None, "Where the teacher's columns are kept (default: in the cache of datasets).", changes="nothing"

@@ -38,9 +38,10 @@ from hf_lelp.student.inputs import StudentInputs
 from hf_lelp.student.learning_rate import starting_rate, tell_of_rate
 from hf_lelp.teacher.class_order import AlignedTeacher
 from hf_lelp.teacher.protocol import TeacherLike
-from hf_lelp.training.auto_settings import choose_settings, fit_student, student_maker
+from hf_lelp.training.auto_settings import choose_settings
 from hf_lelp.training.outside import check_pushed_folder, check_reporting
 from hf_lelp.training.prepared_run import PreparedRun, prepare_run
+from hf_lelp.training.trials import fit_student, student_maker
 
 
 def few_class_compute_metrics(eval_prediction: EvalPrediction) -> dict[str, float]:

@@ -11,6 +11,7 @@ import numpy as np
 from accelerate import PartialState
 from datasets import Dataset
 from huggingface_hub import upload_file
+from transformers import PreTrainedTokenizerBase
 
 from hf_lelp.calibration.settled import (
     HELD_BACK,
@@ -34,6 +35,7 @@ from hf_lelp.data.columns import LOGITS_COLUMN, find_label_column, resolve_input
 from hf_lelp.data.encoding import Processor
 from hf_lelp.data.labels import NO_LABEL
 from hf_lelp.data.rows import column_values
+from hf_lelp.overrides.card_facts import method_of
 from hf_lelp.storage.files import check_writable
 from hf_lelp.student.card import CARD_NAME, EvaluationData, StudentCard
 from hf_lelp.student.checkpoints import last_checkpoint
@@ -42,8 +44,9 @@ from hf_lelp.teacher.class_order import AlignedTeacher, load_aligned_teacher, pr
 from hf_lelp.teacher.columns import teacher_columns
 from hf_lelp.teacher.teacher import Teacher
 from hf_lelp.trainer import LELPTrainer
+from hf_lelp.training.auto_settings import best_settings
 
-METHODS = ("direct", "kd", "lelp")
+METHODS = ("direct", "kd", "lelp", "best")
 LAST = "last"  # checkpoint
 
 
@@ -64,7 +67,10 @@ class DistillArguments(TrainingDataArguments):
     )
     method: list[str] = field(
         default_factory=lambda: ["lelp"],
-        metadata={"help": "One or more of direct (labels alone), kd (plain distillation) and lelp."},
+        metadata={
+            "help": "One or more of direct (labels alone), kd (plain distillation), lelp, and best: of kd and lelp the"
+            " one that validation rows support, within --budget trainings."
+        },
     )
     group_column: str | None = field(
         default=None,
@@ -171,6 +177,10 @@ def check_methods(arguments: DistillArguments, config: LELPConfig) -> None:
     """
     if config.alpha == 1 and set(arguments.method) != {"direct"}:
         raise ValueError("alpha=1 leaves nothing to distil: it is the method direct. Lower alpha, or drop kd and lelp.")
+    if config.budget is not None and not config.auto and "best" not in arguments.method:
+        raise ValueError(
+            f'budget={config.budget} is of a search, and there is none: add the method best, or set "auto", or drop it.'
+        )
     if config.num_subclasses == 1 and "lelp" in arguments.method:
         raise ValueError("num_subclasses=1 is plain distillation, the method kd. Use 2 or more for lelp, or drop it.")
 
@@ -236,7 +246,7 @@ def _load(arguments: DistillArguments, config: LELPConfig) -> _Inputs:
     return _Inputs(train, held, record, evaluation, columns, student, processing_class, aligned, unlabelled)
 
 
-def _settings_for(method: str, config: LELPConfig, output_dir: Path, several: bool) -> LELPConfig:
+def _settings_for(method: str, config: LELPConfig, output_dir: Path, several: bool, reads_tokens: bool) -> LELPConfig:
     """Return the settings of one method's run; of several, each has its own folder and repository."""
     settings = copy.deepcopy(config)
     settings.output_dir = str(output_dir / method if several else output_dir)
@@ -248,13 +258,17 @@ def _settings_for(method: str, config: LELPConfig, output_dir: Path, several: bo
         settings.num_subclasses = 1
         if config.fit_rows is not None:  # what this pass keeps must do for the other methods
             settings.num_directions = config.directions
+    elif method == "best":
+        for name, value in best_settings(reads_tokens).items():
+            setattr(settings, name, value)
     return settings
 
 
 def _train(method: str, arguments: DistillArguments, config: LELPConfig, inputs: _Inputs, output_dir: Path) -> _Student:
     """Train a student by one method, or resume it; save it; predict the evaluation rows."""
     several = len(arguments.method) > 1
-    settings = _settings_for(method, config, output_dir, several)
+    reads_tokens = isinstance(inputs.processing_class, PreTrainedTokenizerBase)
+    settings = _settings_for(method, config, output_dir, several, reads_tokens)
     trainer = LELPTrainer(
         model=inputs.student,
         args=settings,
@@ -286,7 +300,7 @@ def _train(method: str, arguments: DistillArguments, config: LELPConfig, inputs:
     figures: dict[str, Any] = {"train_seconds": seconds} if resume is None else {}
     cut = trainer.prepared.max_length
     figures |= size_and_speed(trainer.model, inputs.processing_class, inputs.evaluation, inputs.columns, cut, cut)
-    with_groups = method == "lelp" and arguments.group_column is not None
+    with_groups = method_of(trainer.args) == "lelp" and arguments.group_column is not None
     alignment = alignment_of(trainer, group_names(inputs.train, str(arguments.group_column))) if with_groups else None
     folder = Path(str(settings.output_dir))
     if settled:

@@ -20,8 +20,10 @@ from hf_lelp.data.labels import classes_of
 from hf_lelp.data.rows import column_values, with_columns
 from hf_lelp.projections.class_projections import ClassProjections
 from hf_lelp.trainer import LELPTrainer
+from hf_lelp.training.auto_settings import best_settings
 from hf_lelp.training.sampled_fit import fitted_rows
 
+BEST = "best"
 SUBCLASS_DISTILLATION = "subclass_distillation"
 SUBCLASS_LOGITS_COLUMN = "retrained_teacher_logits"
 CLUSTERINGS = {
@@ -40,6 +42,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "direct": {"alpha": 1.0},
     "kd": {"num_subclasses": 1},
     "lelp": {},
+    BEST: dict.fromkeys(("num_subclasses", "temperature", "subclass_temperature"), AUTO),
     "lelp_no_null_space": {"null_space": False},
     "lelp_no_rotation": {"random_rotation": False},
     **{name: {} for name in DIRECTIONS},
@@ -127,7 +130,10 @@ class Method:
             TypeError: if a setting's name is unknown.
             ValueError: if a setting is out of its range.
         """
-        together = {"output_dir": "unused", **(task.settings if task else {}), **self.settings, **settings}
+        own = self.settings
+        if self.kind == BEST and task is not None:
+            own = {**best_settings(task.reads_tokens), **own}
+        together = {"output_dir": "unused", **(task.settings if task else {}), **own, **settings}
         return BaselineConfig(**together) if "baseline" in together else LELPConfig(**together)
 
 

@@ -15,9 +15,9 @@ import xxhash
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
-from transformers import PreTrainedTokenizerBase, TrainingArguments, set_seed
+from transformers import TrainingArguments, set_seed
 
-from hf_lelp.compare.methods import Method, build_trainer, train_student
+from hf_lelp.compare.methods import BEST, Method, build_trainer, train_student
 from hf_lelp.compare.task import Task
 from hf_lelp.config import AUTO, SILENT_RUN, LELPConfig, effective_settings
 from hf_lelp.data.columns import LOGITS_COLUMN, TEACHER_COLUMNS
@@ -27,8 +27,8 @@ from hf_lelp.metrics import few_class_metrics
 from hf_lelp.storage.files import read_json, write_atomically, write_json
 from hf_lelp.storage.shards import SHARD_ROWS
 from hf_lelp.student.heads import saved_parameters
-from hf_lelp.training.auto_settings import SEARCH_VERSION
 from hf_lelp.training.student_inputs import OnTheFly
+from hf_lelp.training.trials import SEARCH_VERSION
 
 logger = logging.getLogger(__name__)
 
@@ -85,11 +85,13 @@ def _run_or_read(task: Task, task_hash: str, method: Method, seed: int, runs_dir
     # All settings of this library: the same method with other defaults is another run.
     ours = {item.name: getattr(config, item.name) for item in fields(config) if item.name not in EXCLUDED_SETTINGS}
     given = {name: value for name, value in {**task.settings, **method.settings}.items() if name not in COLUMN_SETTINGS}
-    settings = {**given, **ours, "kind": method.kind}
+    settings = {**given, **ours, "kind": "lelp" if method.kind == BEST else method.kind}
     if config.auto:
         settings["search"] = SEARCH_VERSION
-        if isinstance(task.processing_class, PreTrainedTokenizerBase):
-            settings["search starts from"] = "kd"  # as students that read tokens do
+        if task.reads_tokens:
+            settings["search starts from"] = "kd, and tries the paper's form"
+    else:
+        settings.pop("budget", None)
     named = effective_settings(settings)
     if settings["num_subclasses"] == 1 and "baseline" not in settings:
         named = {**named, "kind": "kd"}  # whatever the method's name: there are no subclasses

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from datasets import Dataset
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_lelp.classifiers import LinearHead
 from hf_lelp.data.encoding import Processor
@@ -42,3 +42,8 @@ class Task:
     teacher_accuracy: float | None = None
     projections: ClassProjections | None = None
     columns: str | None = None
+
+    @property
+    def reads_tokens(self) -> bool:
+        """Whether the student reads tokens; a search starts from plain distillation then."""
+        return isinstance(self.processing_class, PreTrainedTokenizerBase)

@@ -15,6 +15,7 @@ from hf_lelp.projections.class_projections import ClassProjections
 from hf_lelp.student.card import QUALITY, EvaluationData, StudentCard, hub_id
 from hf_lelp.student.heads import saved_parameters
 from hf_lelp.student.inputs import StudentInputs
+from hf_lelp.training.trials import summary_of
 from hf_lelp.transfer.origins import Origins
 
 
@@ -64,7 +65,9 @@ def card_of(
         settings["input columns"] = ", ".join(inputs.input_columns)
     trials = getattr(trainer, "auto_trials", [])
     if len(trials) > 1:
-        settings['chosen by "auto" among'] = f"{len(trials) - 1} on a validation part of the training data"
+        near = [summary_of(trial) for trial in trials if trial.get("within_noise")]
+        noise = f"; ahead within the noise: {', '.join(near)}" if near else ""
+        settings['chosen by "auto" among'] = f"{len(trials) - 1} on a validation part of the training data{noise}"
     return StudentCard(
         repo=trainer.hub_model_id or args.hub_model_id or Path(args.output_dir or ".").absolute().name,
         method=method,

@@ -27,9 +27,9 @@ from hf_lelp.student.making import is_recipe
 from hf_lelp.teacher.class_order import load_aligned_teacher, processor_of_teacher
 from hf_lelp.teacher.protocol import TeacherLike
 from hf_lelp.teacher.teacher import Teacher
-from hf_lelp.training.auto_settings import student_maker
 from hf_lelp.training.student_inputs import check_prepared, student_columns
 from hf_lelp.training.targets import Targets, check_marks, make_targets
+from hf_lelp.training.trials import student_maker
 from hf_lelp.transfer.origins import Origins, tell_of_confidence
 from hf_lelp.transfer.rows import transfer_of, transfer_rows
 

@@ -49,12 +49,13 @@ class Origins:
         parts = (f"{n:,} {kind}{'' if n == 1 or kind == KINDS[UNLABELLED] else 's'}" for kind, n in counts.items())
         return ", ".join(parts)
 
-    def split(self, rows: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def split(self, rows: int, seed: int, part: int = 0) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Hold back rows for validation together with all that was made of them.
 
         Args:
             rows: of the data itself to hold back, about: equal rows go together.
             seed: of the choice.
+            part: of several choices with a seed: no two hold back the same row, unless an equal one.
 
         Returns:
             Indices of the rows to train on, and of those held back: rows of the data itself alone. What was made of
@@ -62,7 +63,7 @@ class Origins:
         """
         own = np.flatnonzero(self.kinds == ROW)
         order = np.random.default_rng(seed).permutation(len(own))
-        held_back = np.isin(self.origins, self.origins[own[order[:rows]]])
+        held_back = np.isin(self.origins, self.origins[own[order[part * rows : (part + 1) * rows]]])
         return np.flatnonzero(~held_back), np.flatnonzero(held_back & (self.kinds == ROW))
 
     def sample(self, rows: int, seed: int) -> NDArray[np.int64]:

@@ -131,6 +131,7 @@ def test_without_labels_there_is_agreement_but_no_accuracy(assets: Path, tmp_pat
     [
         ("kd", {"alpha": 1.0}, "alpha=1 leaves nothing to distil"),
         ("lelp", {"num_subclasses": 1}, "num_subclasses=1 is plain distillation, the method kd"),
+        ("kd", {"budget": 4}, "budget=4 is of a search, and there is none"),
     ],
 )
 def test_settings_that_make_a_method_another_are_refused(
@@ -140,6 +141,21 @@ def test_settings_that_make_a_method_another_are_refused(
         distill(arguments(assets, method=method), config(tmp_path, **settings))
     with pytest.raises(ValueError, match="group_column=topic; the data has text, label, domain"):
         distill(arguments(assets, method=method, group_column="topic"), config(tmp_path))
+
+
+def test_best_is_what_the_validation_rows_support_within_a_budget(
+    assets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = config(tmp_path, num_subclasses=8, budget=3)
+    results = distill(arguments(assets, method=["kd", "best"]), settings)["results"]
+    assert list(results) == ["teacher", "kd", "best"] and "\n| best" in capsys.readouterr().out
+    trials = json.loads((tmp_path / "out" / "best" / "auto.json").read_text())["trials"].values()
+    assert [(trial["num_subclasses"], trial["temperature"]) for trial in trials] == [(1, 1.0), (8, 1.0)]
+    card = (tmp_path / "out" / "best" / "README.md").read_text()
+    assert "2 on a validation part of the training data" in card
+    # Such a student starts from plain distillation, so this is the other student of this command.
+    assert results["best"]["accuracy"] == results["kd"]["accuracy"]
+    assert load_student(tmp_path / "out" / "best").config.num_labels == 2
 
 
 def test_several_methods_go_on_each_from_its_own_checkpoint(assets: Path, tmp_path: Path) -> None:

@@ -17,7 +17,15 @@ from places import ROOT
 
 from hf_lelp import ClassProjections, LELPTrainer
 from hf_lelp.compare.baselines.trainer import ON_EMBEDDINGS, BaselineConfig, BaselineTrainer
-from hf_lelp.compare.methods import CLUSTERINGS, DIRECTIONS, SETTINGS, SUBCLASS_LOGITS_COLUMN, Method, train_student
+from hf_lelp.compare.methods import (
+    BEST,
+    CLUSTERINGS,
+    DIRECTIONS,
+    SETTINGS,
+    SUBCLASS_LOGITS_COLUMN,
+    Method,
+    train_student,
+)
 from hf_lelp.compare.run import RUN_SETTINGS
 from hf_lelp.compare.task import Task
 from hf_lelp.config import LELPConfig
@@ -160,6 +168,9 @@ def test_every_kind_trains_a_student_with_the_head_that_it_should_have(
     assert isinstance(run, BaselineTrainer) == ("baseline" in SETTINGS[kind])
     if kind in ON_EMBEDDINGS:
         assert isinstance(head, AuxiliaryHead)
+    elif kind == BEST:
+        assert len(run.auto_trials) == 5 and (head is None) == (run.args.num_subclasses == 1)
+        assert head is None or isinstance(head, AuxiliaryHead)
     elif kind in ("direct", "kd") or "baseline" in SETTINGS[kind]:
         assert head is None
     else:

@@ -33,7 +33,7 @@ def file_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], 
     def look(path: Path) -> bool:
         raise Looked(path.stem)
 
-    task: Any = SimpleNamespace(settings=TASK_SETTINGS, processing_class=None)
+    task: Any = SimpleNamespace(settings=TASK_SETTINGS, processing_class=None, reads_tokens=False)
 
     def find(method: str) -> str:
         with monkeypatch.context() as patch:

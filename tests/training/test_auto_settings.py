@@ -11,7 +11,8 @@ from datasets import Dataset
 from searches import AUTO, ROWS, Fit, columns, config, kd, untimed
 
 from hf_lelp import LELPConfig
-from hf_lelp.training.auto_settings import MOST_VALIDATION_ROWS, SUBCLASS_TEMPERATURE, TEMPERATURES, choose_settings
+from hf_lelp.training.auto_settings import SUBCLASS_TEMPERATURE, TEMPERATURES, choose_settings
+from hf_lelp.training.trials import MOST_VALIDATION_ROWS
 
 
 @pytest.fixture(autouse=True)

@@ -13,9 +13,9 @@ from datasets import Dataset, concatenate_datasets
 from hf_lelp import ClassProjections, LELPConfig
 from hf_lelp.data.labels import Classes
 from hf_lelp.teacher.columns import run_teacher
-from hf_lelp.training.auto_settings import _key
 from hf_lelp.training.sampled_fit import fitted_rows
 from hf_lelp.training.targets import Targets, make_targets
+from hf_lelp.training.trials import key_of
 
 ROWS, SAMPLE = 120, 50
 CLASSES = Classes(2, tiny.LABEL_NAMES, [0, 1])
@@ -175,4 +175,8 @@ def test_trials_of_versions_without_the_setting_are_found(tmp_path: Path) -> Non
     args = runs.config(tmp_path)
     earlier = Earlier(output_dir="x")
     vars(earlier).update(vars(args))
-    assert _key(args, "", "", "") == _key(earlier, "", "", "") != _key(runs.config(tmp_path, fit_rows=9), "", "", "")
+    assert (
+        key_of(args, 0, "", "", "")
+        == key_of(earlier, 0, "", "", "")
+        != key_of(runs.config(tmp_path, fit_rows=9), 0, "", "", "")
+    )
