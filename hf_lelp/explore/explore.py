@@ -29,6 +29,7 @@ from hf_lelp.saved.saved_student import open_student
 from hf_lelp.storage.files import check_writable, write_json, write_text
 from hf_lelp.student.answers import Answers, student_answers
 from hf_lelp.student.checkpoints import PROJECTIONS_FOLDER
+from hf_lelp.student.loading import check_student_folder
 from hf_lelp.teacher.class_order import load_aligned_teacher
 from hf_lelp.teacher.columns import teacher_columns
 from hf_lelp.teacher.teacher import Teacher
@@ -151,9 +152,9 @@ def students_of(arguments: ExploreArguments, output_dir: Path) -> dict[str, str]
     """Find the students by name: those given, or those that the run has saved."""
     if arguments.students is not None:
         given = [expand(name) for name in arguments.students]
-        missing = [name for name in given if Path(name).is_dir() and not (Path(name) / CONFIG_NAME).exists()]
-        if missing:
-            raise ValueError(f"{missing[0]} has no {CONFIG_NAME}: it holds no student. Give a student's own folder.")
+        for name in given:
+            if Path(name).is_dir():
+                check_student_folder(Path(name))
         names = [Path(name).name for name in given]
         named = names if len(set(names)) == len(names) else given
         return dict(zip(named, given, strict=True))

@@ -32,13 +32,14 @@ def load_student(name_or_path: str | os.PathLike[str], **kwargs: Any) -> PreTrai
         **kwargs: for `from_pretrained` (revision, token, dtype, …).
 
     Raises:
-        ValueError: if files of the folder are damaged (see `check_checksums`) or missing, or config.json names no
-            classifier of the installed transformers, or it is an adapter of PEFT alone.
+        ValueError: if files of the folder are damaged (see `check_checksums`) or missing (`check_student_folder`), or
+            config.json names no classifier of the installed transformers, or it is an adapter of PEFT alone.
     """
     name_or_path = os.path.expanduser(name_or_path)
     folder = Path(name_or_path)
     if not folder.is_dir():
         return _load_student(name_or_path, **kwargs)
+    check_student_folder(folder)
     check_checksums(folder)
     if (folder / ADAPTER_CONFIG_NAME).exists() and not (folder / CONFIG_NAME).exists():
         load_config(name_or_path)  # says what to do with an adapter
@@ -50,6 +51,22 @@ def load_student(name_or_path: str | os.PathLike[str], **kwargs: Any) -> PreTrai
             f"The student in {folder} cannot be read ({type(error).__name__}: {error}). Save it again, or take another"
             " copy."
         ) from error
+
+
+def check_student_folder(folder: Path) -> None:
+    """Check that a student lies in a folder.
+
+    Raises:
+        ValueError: if none does; the message names those in the folder's own folders, where a run of several methods
+            saves them.
+    """
+    if (folder / CONFIG_NAME).exists() or (folder / ADAPTER_CONFIG_NAME).exists():
+        return
+    inside = sorted(place.parent.name for place in folder.glob(f"*/{CONFIG_NAME}"))
+    message = f"{folder} has no {CONFIG_NAME}: it holds no student."
+    if inside:
+        raise ValueError(f"{message} Name one of those in it: {', '.join(str(folder / name) for name in inside)}.")
+    raise ValueError(f"{message} Give a student's own folder.")
 
 
 def _check_index(file: Path) -> None:

@@ -87,7 +87,7 @@ def choose_settings(
         )
     fall_back = args.num_subclasses == AUTO
     lelp = _lelp_of(args, _directions(dataset) if fall_back else 0, reads_tokens)
-    temperatures = TEMPERATURES if args.temperature == AUTO else (float(args.temperature),)
+    temperatures: tuple[float, ...] = TEMPERATURES if args.temperature == AUTO else (float(args.temperature),)
     at_1 = args.student_head == "subclass" and args.temperature == AUTO
     if at_1 and not fall_back and args.num_subclasses != 1:
         temperatures = (1.0,)  # plain distillation will not be taken

@@ -113,7 +113,7 @@ def test_a_page_of_images(tmp_path: Path) -> None:
 def test_mistakes_are_named(assets: Path) -> None:
     with pytest.raises(ValueError, match="teacher_model is missing: its embeddings make the subclasses"):
         arguments(assets, teacher_model=None)
-    with pytest.raises(ValueError, match=r"has no config.json: it holds no student"):
+    with pytest.raises(ValueError, match=r"it holds no student\. Name one of those in it: .*/out/kd, .*/out/lelp\."):
         explore(arguments(assets, students=[str(assets / "out")]), config(assets))
     with pytest.raises(ValueError, match=r"lies in the folder of a student, .*lelp, which may be pushed"):
         explore(arguments(assets, page_dir=str(assets / "out" / "lelp" / "page")), config(assets))

@@ -319,6 +319,14 @@ class TestDamage:
         with pytest.raises(ValueError, match=rf"(?s)The student in {folder} cannot be read \(\w+: .*\)\. Save"):
             load_student(str(folder))
 
+    def test_none_in_it_or_only_in_its_folders(self, folder: Path) -> None:
+        (folder / "run" / "lelp").mkdir(parents=True)
+        with pytest.raises(ValueError, match=r"run has no config.json: .*Give a student's own folder"):
+            load_student(str(folder / "run"))
+        (folder / "config.json").rename(folder / "run" / "lelp" / "config.json")
+        with pytest.raises(ValueError, match=rf"run has no config.json: .* those in it: {folder}/run/lelp\."):
+            load_student(str(folder / "run"))
+
     def test_weights_of_another(self, folder: Path) -> None:
         (folder / "checksums.json").unlink()
         tensors = load_file(folder / "model.safetensors")
