@@ -14,6 +14,7 @@ from hf_lelp.calibration.pictures import plot_decisions, plot_reliability
 from hf_lelp.calibration.temperature import cross_entropy, fit_temperature, fold_temperature, reliability
 from hf_lelp.calibration.threshold import AIM_NAME, THRESHOLD_NAME, Aim, best_threshold, counts, decide
 from hf_lelp.data.labels import NO_LABEL
+from hf_lelp.data.rows import split_at_random
 from hf_lelp.metrics import expected_calibration_error
 
 HELD_BACK = 0.1  # of the training rows, where nothing else is asked for
@@ -21,15 +22,14 @@ RECORD_NAME = "held_back"  # in config.json: which rows the student did not trai
 
 
 def hold_back(train: Dataset, share: float, seed: int) -> tuple[Dataset, Dataset]:
-    """Split training rows at random into those to train on and a share that is held back.
+    """Split training rows into those to train on and a share that is held back; see `split_at_random`.
 
     Raises:
         ValueError: if the share is not between 0 and 1.
     """
     if not 0 < share < 1:
         raise ValueError(f"held_back={share}: a share of the training rows, between 0 and 1.")
-    parts = train.train_test_split(test_size=share, seed=seed)
-    return parts["train"], parts["test"]
+    return split_at_random(train, share, seed)
 
 
 def settle(

@@ -8,6 +8,8 @@ from pathlib import Path
 from datasets import Dataset, DatasetDict, load_dataset
 from datasets.exceptions import DatasetGenerationError
 
+from hf_lelp.data.rows import split_at_random
+
 logger = logging.getLogger(__name__)
 
 FILE_FORMATS = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet", ".txt": "text"}
@@ -75,8 +77,7 @@ def load_data(arguments: DataArguments, seed: int) -> tuple[Dataset, Dataset]:
             )
         train, evaluation = splits[arguments.train_split], splits[eval_split] if eval_split else None
     if evaluation is None:
-        parts = train.train_test_split(test_size=0.1, seed=seed)
-        train, evaluation = parts["train"], parts["test"]
+        train, evaluation = split_at_random(train, 0.1, seed)
         logger.warning(f"No evaluation data: {len(evaluation)} rows, drawn at random, are held out for it")
     if arguments.max_train_samples is not None and arguments.max_train_samples < len(train):
         train = train.shuffle(seed=seed).select(range(arguments.max_train_samples))

@@ -1,5 +1,6 @@
 """Reads, joins, splits and hashes the rows of a dataset."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -9,11 +10,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import xxhash
-from datasets import Audio, Dataset, Features, Image, IterableDataset, concatenate_datasets
+from datasets import Audio, Dataset, Features, Image, IterableDataset, Value, concatenate_datasets
 from datasets.formatting.formatting import LazyRow
 from datasets.table import ConcatenationTable, MemoryMappedTable, Table, embed_table_storage
 from numpy.typing import NDArray
 from torch.utils.data import Subset
+
+from hf_lelp.storage.shards import SHARD_ROWS
+
+logger = logging.getLogger(__name__)
 
 Transform = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -203,6 +208,40 @@ def row_keys(part: Dataset) -> NDArray[np.uint64]:
 def as_bytes(keys: NDArray[np.uint64]) -> NDArray[np.void]:
     """Return the keys of `row_keys` as one value of 16 bytes a row, (n,), that can be sorted and looked for."""
     return np.ascontiguousarray(keys).view(np.dtype((np.void, 16))).ravel()
+
+
+def all_keys(dataset: Dataset) -> NDArray[np.void]:
+    """Hash what each row of a dataset of any size holds, (n,), values of 16 bytes; see `row_keys`."""
+    parts = [row_keys(part) for part in split_rows(dataset, SHARD_ROWS)]
+    return as_bytes(np.concatenate(parts)) if parts else np.empty(0, dtype="V16")
+
+
+def split_at_random(dataset: Dataset, share: float, seed: int) -> tuple[Dataset, Dataset]:
+    """Split a dataset at random, and keep rows together whose texts, images and sounds are all equal.
+
+    Args:
+        dataset: to split.
+        share: of the rows to hold out.
+        seed: of the choice.
+
+    Returns:
+        The rows that are left, and those held out: the share that was drawn, and behind it whatever equals one of them.
+    """
+    drawn = Dataset.from_dict({"row": np.arange(len(dataset))}).train_test_split(test_size=share, seed=seed)
+    left, held_out = (np.asarray(column_values(drawn[name], "row")) for name in ("train", "test"))
+    media = media_columns(dataset)
+    compared = [
+        name
+        for name, feature in dataset.features.items()
+        if name in media or (isinstance(feature, Value) and "string" in feature.dtype)
+    ]
+    if compared:
+        keys = all_keys(dataset.with_format(None).select_columns(compared))
+        equal = np.isin(keys[left], keys[held_out])
+        if equal.any():
+            logger.warning(f"{equal.sum():,} more rows are held out: each equals one of those drawn")
+            left, held_out = left[~equal], np.concatenate([held_out, left[equal]])
+    return dataset.select(left), dataset.select(held_out)
 
 
 def _content(part: Dataset) -> pa.Table:

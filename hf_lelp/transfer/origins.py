@@ -1,11 +1,13 @@
 """Says where training rows come from, and splits them accordingly."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from datasets import Dataset
 from numpy.typing import NDArray
+from transformers import PreTrainedTokenizerBase
 
 from hf_lelp.data.columns import KIND_COLUMN, LOGITS_COLUMN, ORIGIN_COLUMN
 from hf_lelp.data.rows import column_values
@@ -15,6 +17,8 @@ logger = logging.getLogger(__name__)
 ROW, WINDOW, VIEW, UNLABELLED = range(4)
 KINDS = ("row", "window", "view", "unlabelled")
 FAR = 0.2  # below the mean confidence in the data's own rows
+MORE_UNKNOWN = 0.1  # above the share of unknown tokens in the data's own rows
+LOOKED_AT = 1000  # rows of each kind: they show a share well enough
 
 
 @dataclass(frozen=True)
@@ -102,4 +106,31 @@ def tell_of_confidence(dataset: Dataset, origins: Origins) -> None:
         logger.warning(
             f"The teacher is far less sure of {' and '.join(strange)} than of the data's own rows ({figures}). If they"
             " are about something else, the student learns guesses from them."
+        )
+
+
+def tell_of_unknown_tokens(
+    dataset: Dataset, origins: Origins, columns: Sequence[str], tokenizer: PreTrainedTokenizerBase
+) -> None:
+    """Warn where the student's tokenizer knows far fewer tokens of the unlabelled rows than of the data's own.
+
+    Args:
+        dataset: with the texts.
+        origins: of its rows.
+        columns: of texts.
+        tokenizer: of the student.
+    """
+    unknown = tokenizer.unk_token_id
+    shares = {}
+    for kind in (ROW, UNLABELLED):
+        rows = np.flatnonzero(origins.kinds == kind)[:LOOKED_AT]
+        texts = [value for name in columns for value in column_values(dataset.select(rows), name)]
+        if unknown is None or not texts or not all(isinstance(text, str) for text in texts):
+            return
+        tokens = [token for ids in tokenizer(texts, add_special_tokens=False)["input_ids"] for token in ids]
+        shares[KINDS[kind]] = tokens.count(unknown) / max(len(tokens), 1)
+    if shares[KINDS[UNLABELLED]] > shares[KINDS[ROW]] + MORE_UNKNOWN:
+        logger.warning(
+            f"{shares[KINDS[UNLABELLED]]:.0%} of the tokens of the unlabelled rows are unknown to the student, and"
+            f" {shares[KINDS[ROW]]:.0%} of those of the data's own rows. They may be in another language or alphabet."
         )

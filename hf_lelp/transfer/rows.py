@@ -14,9 +14,8 @@ from transformers import PreTrainedTokenizerBase
 from hf_lelp.config import LELPConfig
 from hf_lelp.data.columns import KIND_COLUMN, ORIGIN_COLUMN
 from hf_lelp.data.encoding import Processor
-from hf_lelp.data.rows import as_bytes, column_values, row_keys, split_rows, transform_of, with_columns
-from hf_lelp.storage.shards import SHARD_ROWS
-from hf_lelp.transfer.origins import KINDS, ROW, UNLABELLED, VIEW, WINDOW, Origins
+from hf_lelp.data.rows import all_keys, column_values, transform_of, with_columns
+from hf_lelp.transfer.origins import KINDS, ROW, UNLABELLED, VIEW, WINDOW, Origins, tell_of_unknown_tokens
 from hf_lelp.transfer.views import IMAGE_KINDS, TEXT_KINDS, views_of_image, views_of_text
 from hf_lelp.transfer.windows import windows_of
 
@@ -139,6 +138,8 @@ def transfer_rows(
     dataset = _without_known(dataset, transfer, evaluation)
     found = Origins.taken_from(dataset)[1]
     assert found is not None
+    if isinstance(transfer.processing_class, PreTrainedTokenizerBase):
+        tell_of_unknown_tokens(dataset, found, transfer.columns, transfer.processing_class)
     logger.info(f"transfer: {len(dataset):,} rows to learn from, of {rows:,}: {found}")
     return dataset if form is None else dataset.with_transform(form)
 
@@ -200,15 +201,9 @@ def _as_unlabelled(unlabelled: Dataset, dataset: Dataset, transfer: Transfer) ->
     return _marked(rows, UNLABELLED).select_columns([*transfer.columns, KIND_COLUMN])
 
 
-def _keys(rows: Dataset) -> NDArray[Any]:
-    """Hash what each row holds; (n,), values of 16 bytes."""
-    parts = [row_keys(part) for part in split_rows(rows, SHARD_ROWS)]
-    return as_bytes(np.concatenate(parts)) if parts else np.empty(0, dtype="V16")
-
-
 def _first_of_equals(rows: Dataset) -> NDArray[np.int64]:
     """Return for each row the first that holds the same, (n,)."""
-    _, first, same = np.unique(_keys(rows), return_index=True, return_inverse=True)
+    _, first, same = np.unique(all_keys(rows), return_index=True, return_inverse=True)
     return np.asarray(first[same], dtype=np.int64)
 
 
@@ -258,9 +253,9 @@ def _without_known(dataset: Dataset, transfer: Transfer, evaluation: Iterable[Da
     """Leave out made rows that the evaluation data or the training rows hold, or that were made before."""
     columns = list(transfer.columns)
     kinds, origins = (column_values(dataset.with_format("numpy"), name) for name in (KIND_COLUMN, ORIGIN_COLUMN))
-    keys = _keys(dataset.select_columns(columns))
+    keys = all_keys(dataset.select_columns(columns))
     evaluated = [
-        _keys(
+        all_keys(
             rows.with_format(None)
             .select_columns(columns)
             .cast(Features({name: dataset.features[name] for name in columns}))

@@ -11,7 +11,7 @@ import runs
 from datasets import Array2D, Dataset, Features, Value
 from streams import stream
 
-from hf_lelp.data.rows import column_names, row_keys, shown_columns, transform_of, with_columns
+from hf_lelp.data.rows import column_names, row_keys, shown_columns, split_at_random, transform_of, with_columns
 
 
 def test_transform_of() -> None:
@@ -118,3 +118,24 @@ def test_one_row_is_no_batch() -> None:
     for dataset in (embeddings, embeddings.to_iterable_dataset()):
         with pytest.raises(ValueError, match=words.format("projections")):
             next(iter(dataset.map(projections)))
+
+
+def test_equal_rows_are_held_out_together(caplog: pytest.LogCaptureFixture) -> None:
+    texts = [f"text {row}" for row in range(100)]
+    alone = Dataset.from_dict({"text": texts, "number": range(100)})
+    left, held_out = split_at_random(alone, 0.1, seed=3)
+    drawn = alone.train_test_split(test_size=0.1, seed=3)
+    assert (left["text"][:], held_out["text"][:]) == (drawn["train"]["text"][:], drawn["test"]["text"][:])
+    assert not caplog.text
+
+    planted = held_out["text"][4]
+    twice = Dataset.from_dict({"text": [*texts[:-1], planted], "number": range(100)})  # numbers tell no rows apart
+    left, held_out = split_at_random(twice, 0.1, seed=3)
+    assert planted not in left["text"][:] and held_out["text"][:].count(planted) == 2
+    assert len(left) + len(held_out) == 100 and "1 more rows are held out" in caplog.text
+    assert split_at_random(twice, 0.1, seed=3)[1]["number"][:] == held_out["number"][:]
+
+
+def test_rows_without_texts_or_media_are_drawn_alone() -> None:
+    left, held_out = split_at_random(Dataset.from_dict({"number": [0] * 10}), 0.5, seed=0)
+    assert (len(left), len(held_out)) == (5, 5)

@@ -52,13 +52,14 @@ def test_distill_fits_on_rows_held_back_and_saves_what_it_measured(run: tuple[Pa
     folder, results = run
     found = results["lelp"]["calibration"]
     student = load_student(folder / "out")
-    assert student.config.held_back == {"share": 0.25, "seed": 42, "rows": 400} and found["rows"] == 100
+    assert student.config.held_back == {"share": 0.25, "seed": 42, "rows": 400}
     assert student.config.decision_threshold == found["threshold"]
     assert student.config.decision_threshold_aim == "recall=0.8"
     assert student.config.distillation_temperature == pytest.approx(1 / found["temperature"])
     check_checksums(folder / "out")
     # The rows held back have the least cross-entropy with the student as it is: another T would be no better.
     held = hold_back(Dataset.from_parquet(str(folder / "train.parquet")), 0.25, 42)[1]
+    assert found["rows"] == len(held) >= 100  # equal rows are held back together
     logits = student_answers(student, tiny.tokenizer(), held, ["text"]).logits
     again = settle(student, logits, np.array(held["label"]), calibrate=True, threshold=None)
     assert again["temperature"] == pytest.approx(1, abs=0.01)

@@ -43,6 +43,13 @@ def test_equal_rows_have_one_origin() -> None:
     assert dataset[ORIGIN_COLUMN] == [0, 0, 1, 2, 2, 1]
 
 
+def test_unlabelled_rows_of_another_alphabet_are_told_of(caplog: pytest.LogCaptureFixture) -> None:
+    transfer_rows(rows(), transfer(), Dataset.from_dict({"text": ["good movie bad", "bad good"]}))
+    assert "unknown to the student" not in caplog.text
+    transfer_rows(rows(), transfer(), Dataset.from_dict({"text": ["good пять фильм слов", "плохо bad"]}))
+    assert "67% of the tokens of the unlabelled rows are unknown to the student, and 0% of those" in caplog.text
+
+
 def test_views_keep_their_row_s_label() -> None:
     dataset = transfer_rows(rows(), transfer(views=2))
     views = by_kind(dataset, "view")
