@@ -1,18 +1,14 @@
 """Defines every setting of a LELP run, and what each one changes."""
 
 import copy
-import logging
 import os
-from collections.abc import Iterator, KeysView, Mapping, Sequence
+from collections.abc import Iterator, KeysView
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NewType, TypeAlias
 
 import numpy as np
-from accelerate.utils import gather_object
 from transformers import TrainingArguments
-
-logger = logging.getLogger(__name__)
 
 AUTO = "auto"
 BALANCED = "balanced"
@@ -116,6 +112,16 @@ class LELPConfig(TrainingArguments):
         teacher_batch_size: rows per forward pass of the teacher.
         teacher_dtype: dtype of the teacher's weights; "auto" is the one they are saved in.
         teacher_class_order: the teacher's index of each class of the data, where class names cannot tell.
+        teacher_activation: "sigmoid" says that a teacher of one output is a classifier of two classes, and its output
+            the second one's logit beside 0. transformers takes one output for regression. `None` follows what the
+            teacher's configuration says (sentence-transformers writes it there).
+        teacher_weights: of several teachers' logits, as shares of their sum; `None` weighs all alike.
+        soft_label_columns: of the training data, in place of a teacher: one of lists of C numbers or of numbers by
+            class name, or one of numbers for each class. Their names, without what all begin with, name the classes.
+        teacher_scores: what those columns hold, probabilities, log_probabilities or logits. A probability below 1e-6
+            counts as 1e-6 (`hf_lelp.teacher.kinds.soft_labels`).
+        embedding_model: beside soft labels, an encoder of texts, Hub id or folder. LELP takes the mean of its token
+            vectors for the teacher's embedding, and a linear probe from it to the soft labels for the final layer.
         check_teacher: refuse a teacher whose accuracy on the labelled training data is below the majority baseline,
             which always answers the commonest class.
         budget: trainings that a search may take, the last one on all rows among them. From 3 on "auto" compares at
@@ -186,6 +192,21 @@ class LELPConfig(TrainingArguments):
     teacher_class_order: list[int] | None = setting(
         None, "The teacher's index of each class of the data, where names cannot tell.", changes="columns"
     )
+    teacher_activation: Literal["sigmoid"] | None = setting(
+        None, "sigmoid: a teacher of one output has two classes (default: as its config says).", changes="columns"
+    )
+    teacher_weights: list[float] | None = setting(
+        None, "Weights of several teachers' logits (default: all alike).", changes="columns"
+    )
+    soft_label_columns: list[str] | None = setting(
+        None, "In place of a teacher: a column of soft labels, or one for each class.", changes="columns"
+    )
+    teacher_scores: Literal["probabilities", "log_probabilities", "logits"] | None = setting(
+        None, "What soft_label_columns hold; a probability below 1e-6 counts as 1e-6.", changes="columns"
+    )
+    embedding_model: str | None = setting(
+        None, "An encoder of texts whose embeddings LELP takes beside soft labels.", changes="columns"
+    )
     check_teacher: bool = setting(
         True, "Refuse a teacher below the majority baseline on the labelled training data.", changes="columns"
     )
@@ -251,7 +272,8 @@ class LELPConfig(TrainingArguments):
                 self.num_subclasses = int(self.num_subclasses)
             except ValueError as error:
                 raise ValueError(f"num_subclasses={self.num_subclasses!r}: a whole number is needed.") from error
-        for name in ("input_columns", "teacher_input_columns", "view_kinds", "class_weights"):
+        several = ("input_columns", "teacher_input_columns", "view_kinds", "class_weights", "soft_label_columns")
+        for name in (*several, "teacher_weights"):
             setattr(self, name, as_list(getattr(self, name)))
         self.whitening = self.whitening if self.whitening is None else float(self.whitening)
         self.columns_cache_dir = self.columns_cache_dir and os.path.expanduser(self.columns_cache_dir)
@@ -261,6 +283,11 @@ class LELPConfig(TrainingArguments):
     def auto(self) -> bool:
         """Whether a setting is still to be chosen."""
         return AUTO in (self.num_subclasses, self.temperature, self.subclass_temperature)
+
+    @property
+    def has_embeddings(self) -> bool:
+        """Whether what teaches has embeddings: soft labels alone have none."""
+        return self.soft_label_columns is None or self.embedding_model is not None
 
     @property
     def seed_of_rotations(self) -> int:
@@ -305,6 +332,7 @@ class LELPConfig(TrainingArguments):
             raise ValueError(f"student_head={self.student_head!r}: 'subclass' or 'auxiliary'.")
         if self.columns_dtype not in ("float32", "float16"):
             raise ValueError(f"columns_dtype={self.columns_dtype!r}: 'float32' or 'float16'.")
+        self._check_signals()
         needed = 1 if self.num_subclasses == AUTO else int(self.num_subclasses)
         if self.num_directions is not None and self.num_directions < needed:
             raise ValueError(
@@ -315,6 +343,26 @@ class LELPConfig(TrainingArguments):
             columns = getattr(self, name)
             if columns is not None and not 1 <= len(columns) <= 2:
                 raise ValueError(f"{name}={columns}: one or two text columns are possible, or one of images or sound.")
+
+    def _check_signals(self) -> None:
+        if self.teacher_activation not in (None, "sigmoid"):
+            raise ValueError(f"teacher_activation={self.teacher_activation!r}: 'sigmoid', or leave it out.")
+        soft = self.soft_label_columns is not None
+        if soft != (self.teacher_scores is not None):
+            raise ValueError(
+                f"soft_label_columns={self.soft_label_columns}, teacher_scores={self.teacher_scores!r}: name the"
+                " columns and say what they hold, probabilities, log_probabilities or logits. Nothing is guessed."
+            )
+        if self.embedding_model is not None and not soft:
+            raise ValueError(
+                f"embedding_model={self.embedding_model} goes with soft_label_columns; a teacher has its own"
+                " embeddings."
+            )
+        if soft and (self.windows > 1 or self.views):
+            raise ValueError(
+                "Soft labels are of the data's own rows, and nothing says what a window or view of them is. Leave"
+                " windows and views out."
+            )
 
 
 # Prefixes of the TrainingArguments fields that change no student: they say where a run is kept, name it and log it.
@@ -368,6 +416,24 @@ _PASSED_ON = """
 PASSED_ON = frozenset(_PASSED_ON.split())
 
 
+def check_embeddings(args: "LELPConfig", what: str | None = None) -> None:
+    """Refuse what needs embeddings where soft labels alone teach.
+
+    Args:
+        args: settings of the run.
+        what: needs them; `None` is the subclasses.
+
+    Raises:
+        ValueError: saying what to do.
+    """
+    if not args.has_embeddings:
+        what = f"num_subclasses={args.num_subclasses}" if what is None else what
+        raise ValueError(
+            f"{what} needs embeddings, and soft labels have none. Name an encoder of texts in embedding_model, or"
+            " distil without subclasses: num_subclasses=1, the method kd."
+        )
+
+
 def check_own_run(args: "LELPConfig") -> None:
     """Refuse settings that mean nothing to a trainer that the library makes itself.
 
@@ -403,67 +469,3 @@ def effective_settings(settings: dict[str, Any]) -> dict[str, Any]:
     if settings["num_subclasses"] != 1:
         return settings
     return {name: value for name, value in settings.items() if what_changes(name) not in ("directions", "subclasses")}
-
-
-def check_launch(args: LELPConfig) -> None:
-    """Check that this process has one GPU at most, and knows of the processes launched beside it.
-
-    Raises:
-        RuntimeError: with several GPUs in one process, or several processes that do not know of each other.
-    """
-    if args.world_size == 1 and int(os.environ.get("WORLD_SIZE", 1)) > 1 and "LOCAL_RANK" in os.environ:
-        raise RuntimeError(
-            f"{os.environ['WORLD_SIZE']} processes were launched, but each would train alone and overwrite the others."
-            " On a machine without GPUs set use_cpu=True (--use_cpu)."
-        )
-    if args.n_gpu > 1:
-        raise RuntimeError(
-            f"{args.n_gpu} GPUs in one process would train with DataParallel, which LELPTrainer does not support."
-            f" Start the script with `accelerate launch --num_processes {args.n_gpu}`, or show it one GPU"
-            " (CUDA_VISIBLE_DEVICES=0)."
-        )
-
-
-SEEDS = ("seed", "data_seed", "rotation_seed")
-
-
-def common_settings(args: LELPConfig) -> LELPConfig:
-    """Give all processes of a launch the seeds of the first one, and check that they have the same settings of LELP.
-
-    With seeds of its own, each process would rotate the directions, order the rows and choose a trial's rows otherwise.
-    The one student would then learn other subclasses from each.
-
-    Returns:
-        `args`, or a copy with the seeds of the first process where they differ.
-
-    Raises:
-        ValueError: in every process, see `check_same_settings`.
-    """
-    kinds = ("loss", "subclasses", "directions", "training")  # the teacher's fingerprint holds those of columns
-    own = [name for name, item in LELPConfig.__dataclass_fields__.items() if item.metadata.get("changes") in kinds]
-    of_all = gather_object([{name: getattr(args, name) for name in {*own, *SEEDS}}])
-    check_same_settings([{name: of[name] for name in own if name not in SEEDS} for of in of_all])
-    seeds = [{name: of[name] for name in SEEDS} for of in of_all]
-    if all(of == seeds[0] for of in seeds):
-        return args
-    logger.warning(f"The processes have the seeds {', '.join(str(of['seed']) for of in seeds)}; all take the first.")
-    args = copy.copy(args)
-    for name, value in seeds[0].items():
-        setattr(args, name, value)
-    return args
-
-
-def check_same_settings(of_all: Sequence[Mapping[str, Any]]) -> None:
-    """Refuse settings that differ among the processes of a launch: they train one student.
-
-    Args:
-        of_all: settings of each process, by name.
-
-    Raises:
-        ValueError: naming the settings, with the value of each process.
-    """
-    first, *others = of_all
-    differ = [name for name in first if any(of[name] != first[name] for of in others)]
-    if differ:
-        found = "; ".join(f"{name} is {', '.join(str(of[name]) for of in of_all)}" for name in differ)
-        raise ValueError(f"The processes of this launch train one student with other settings: {found}. Set one value.")

@@ -15,10 +15,12 @@ import re
 import sys
 from dataclasses import dataclass, field
 
+from datasets import Dataset
+
 from hf_lelp.cli.data import expand, load_data
 from hf_lelp.cli.distill import DistillArguments
 from hf_lelp.cli.options import Program
-from hf_lelp.config import LELPConfig
+from hf_lelp.config import LELPConfig, as_list
 from hf_lelp.teacher.class_order import load_aligned_teacher
 from hf_lelp.teacher.columns import merge_shares, run_teacher
 from hf_lelp.training.sampled_fit import fitted_rows
@@ -67,9 +69,13 @@ def run_share(arguments: PassArguments, config: LELPConfig) -> None:
     if config.alpha == 1:
         raise ValueError("alpha=1 leaves nothing to distil: no teacher is run.")
     train, evaluation = load_data(arguments, config.seed)
-    teacher, classes = load_aligned_teacher(
-        expand(str(arguments.teacher_model)), None, config, train, None, [evaluation]
-    )
+    for name in as_list(arguments.teacher_model):  # of several, each one's columns are kept by themselves
+        _run_share_of(expand(name), arguments, config, train, evaluation)
+
+
+def _run_share_of(name: str, arguments: PassArguments, config: LELPConfig, train: Dataset, evaluation: Dataset) -> None:
+    """Run one teacher over a share of the rows, or merge its shares."""
+    teacher, classes = load_aligned_teacher(name, None, config, train, None, [evaluation])
     assert teacher is not None
     if arguments.unlabelled_file is not None or config.windows > 1 or config.views:
         logger.warning(

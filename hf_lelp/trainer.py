@@ -2,10 +2,10 @@
 
 import copy
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 import torch
 from accelerate import PartialState
@@ -22,7 +22,7 @@ from transformers import (
 )
 
 from hf_lelp.classifiers import logits_of
-from hf_lelp.config import LELPConfig, check_launch, check_own_run, common_settings, what_changes
+from hf_lelp.config import LELPConfig, check_own_run, what_changes
 from hf_lelp.data.class_weights import WeightsOfClasses, read_class_weights, weights_of_classes
 from hf_lelp.data.columns import LOGITS_COLUMN, PROJECTIONS_COLUMN, TEACHER_COLUMNS
 from hf_lelp.data.encoding import Processor
@@ -39,9 +39,12 @@ from hf_lelp.student.learning_rate import starting_rate, tell_of_rate
 from hf_lelp.teacher.class_order import AlignedTeacher
 from hf_lelp.teacher.protocol import TeacherLike
 from hf_lelp.training.auto_settings import choose_settings
+from hf_lelp.training.launch import check_launch, common_settings
 from hf_lelp.training.outside import check_pushed_folder, check_reporting
 from hf_lelp.training.prepared_run import PreparedRun, prepare_run
 from hf_lelp.training.trials import fit_student, student_maker
+
+TeacherModel: TypeAlias = PreTrainedModel | TeacherLike | str | os.PathLike[str]
 
 
 def few_class_compute_metrics(eval_prediction: EvalPrediction) -> dict[str, float]:
@@ -116,10 +119,10 @@ class LELPTrainer(DataloadingMixin, SavingMixin):
         optimizers: an optimizer made of the student's parameters, and a scheduler.
         optimizer_cls_and_kwargs: class and arguments of the optimizer.
         preprocess_logits_for_metrics: changes the logits before they are kept for the metrics.
-        teacher_model: the teacher: Hub id, folder, model, `Teacher` or anything like it (`TeacherLike`). Not needed
-            with `alpha=1` or prepared columns.
+        teacher_model: the teacher: Hub id, folder, model, `Teacher` or anything like it (`TeacherLike`); or a list of
+            several, whose mean teaches. Not needed with `alpha=1`, prepared columns or `soft_label_columns`.
         teacher_processing_class: the teacher's tokenizer, image processor or feature extractor; `None` loads the one at
-            `teacher_model`.
+            `teacher_model`. Of several teachers a list.
         projections: fitted before, to use instead of fitting; needed with prepared `teacher_projections`.
         transfer_dataset: raw rows without labels to train on besides, with the same input columns. The teacher says
             what they are. Those that are evaluation rows are left out.
@@ -145,8 +148,8 @@ class LELPTrainer(DataloadingMixin, SavingMixin):
         optimizer_cls_and_kwargs: Any = None,
         preprocess_logits_for_metrics: Any = None,
         *,
-        teacher_model: PreTrainedModel | TeacherLike | AlignedTeacher | str | os.PathLike[str] | None = None,
-        teacher_processing_class: Processor | ProcessorMixin | None = None,
+        teacher_model: TeacherModel | Sequence[TeacherModel] | AlignedTeacher | None = None,
+        teacher_processing_class: Processor | ProcessorMixin | Sequence[Any] | None = None,
         projections: ClassProjections | None = None,
         transfer_dataset: Dataset | None = None,
     ) -> None:

@@ -4,6 +4,7 @@ import logging
 from dataclasses import dataclass, field
 from glob import glob
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from datasets import Dataset, DatasetDict, load_dataset
 from datasets.exceptions import DatasetGenerationError
@@ -13,6 +14,11 @@ from hf_lelp.data.rows import split_at_random
 logger = logging.getLogger(__name__)
 
 FILE_FORMATS = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet", ".txt": "text"}
+if TYPE_CHECKING:
+    Names: TypeAlias = str | list[str]
+else:
+    Names = list[str]  # HfArgumentParser reads no union: `one_or_several` makes one name of a list of one
+
 SEPARATORS = (";", "\t", "|", ",")  # of columns, when another one was expected
 
 
@@ -56,6 +62,11 @@ class TrainingDataArguments(DataArguments):
     )
 
 
+def one_or_several(names: Any) -> Any:
+    """Return the only name of a list of one; all else comes as it is."""
+    return names[0] if isinstance(names, list) and len(names) == 1 else names
+
+
 def load_data(arguments: DataArguments, seed: int) -> tuple[Dataset, Dataset]:
     """Load the training and evaluation rows.
 
@@ -96,6 +107,11 @@ def load_unlabelled(arguments: TrainingDataArguments) -> Dataset | None:
         ValueError: as `load_data`.
     """
     return None if arguments.unlabelled_file is None else load_file(arguments.unlabelled_file)
+
+
+def expand_all(names: str | list[str] | None) -> Any:
+    """Expand one name or several, see `expand`; `None` stays."""
+    return [expand(name) for name in names] if isinstance(names, list) else names and expand(names)
 
 
 def expand(name: str) -> str:

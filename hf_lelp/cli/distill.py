@@ -25,12 +25,22 @@ from hf_lelp.calibration.settled import (
 )
 from hf_lelp.calibration.threshold import Aim
 from hf_lelp.cli.advice import advice_of
-from hf_lelp.cli.data import FILE_FORMATS, DataArguments, TrainingDataArguments, expand, load_data, load_unlabelled
+from hf_lelp.cli.data import (
+    FILE_FORMATS,
+    DataArguments,
+    Names,
+    TrainingDataArguments,
+    expand,
+    expand_all,
+    load_data,
+    load_unlabelled,
+    one_or_several,
+)
 from hf_lelp.cli.groups import alignment_of, group_names
 from hf_lelp.cli.options import Program
 from hf_lelp.cli.results import publish, quality, say, stages_for
-from hf_lelp.cli.speed import size_and_speed
-from hf_lelp.config import PREDICT_ALL_ROWS, LELPConfig, as_list, common_settings
+from hf_lelp.cli.speed import size_and_speed, teacher_size_and_speed
+from hf_lelp.config import PREDICT_ALL_ROWS, LELPConfig, as_list, check_embeddings
 from hf_lelp.data.columns import LOGITS_COLUMN, find_label_column, resolve_input_columns
 from hf_lelp.data.encoding import Processor
 from hf_lelp.data.labels import NO_LABEL
@@ -42,9 +52,10 @@ from hf_lelp.student.checkpoints import last_checkpoint
 from hf_lelp.student.loading import student_processor
 from hf_lelp.teacher.class_order import AlignedTeacher, load_aligned_teacher, processor_of_teacher
 from hf_lelp.teacher.columns import teacher_columns
-from hf_lelp.teacher.teacher import Teacher
+from hf_lelp.teacher.kinds.combined import answers_rows
 from hf_lelp.trainer import LELPTrainer
 from hf_lelp.training.auto_settings import best_settings
+from hf_lelp.training.launch import common_settings
 
 METHODS = ("direct", "kd", "lelp", "best")
 LAST = "last"  # checkpoint
@@ -62,8 +73,12 @@ class DistillArguments(TrainingDataArguments):
         default=None,
         metadata={"help": "The student: Hub id, folder, or new:2x128, a new one of 2 layers x 128 units."},
     )
-    teacher_model: str | None = field(
-        default=None, metadata={"help": "The fine-tuned teacher: Hub id or folder. Not needed for the method direct."}
+    teacher_model: Names | None = field(
+        default=None,
+        metadata={
+            "help": "The fine-tuned teacher: Hub id or folder; of several, their mean teaches. Not needed for the"
+            " method direct, or with --soft_label_columns."
+        },
     )
     method: list[str] = field(
         default_factory=lambda: ["lelp"],
@@ -98,13 +113,12 @@ class DistillArguments(TrainingDataArguments):
         if self.held_back is None and (self.calibrate or self.threshold is not None):
             self.held_back = HELD_BACK
         self.method = as_list(self.method)
+        self.teacher_model = one_or_several(self.teacher_model)
         unknown = [name for name in self.method if name not in METHODS]
         if unknown or not self.method:
             raise ValueError(f"method={' '.join(self.method)}: one or more of {', '.join(METHODS)} are possible.")
         if self.student_model is None:
             raise ValueError("student_model is missing: a Hub id or folder.")
-        if self.teacher_model is None and set(self.method) != {"direct"}:
-            raise ValueError("teacher_model is missing: a Hub id or folder of a fine-tuned classifier.")
         super().__post_init__()
 
 
@@ -144,15 +158,11 @@ def distill(arguments: DistillArguments, config: LELPConfig) -> dict[str, Any]:
     logits = {method: student.logits for method, student in students.items()}
     labels = next(iter(students.values())).labels
     teacher = inputs.aligned.teacher if inputs.aligned is not None else None
-    if teacher is not None:
+    if teacher is not None and answers_rows(teacher, inputs.evaluation):
         columns = teacher_columns(inputs.evaluation, teacher, config.columns_cache_dir, dtype=config.columns_dtype)
         logits["teacher"] = column_values(columns.with_format("numpy"), LOGITS_COLUMN)
-        assert isinstance(teacher, Teacher)  # _load made it
         alike = next(student.max_length for student in students.values())
-        size = size_and_speed(
-            teacher.model, teacher.processing_class, inputs.evaluation, teacher.input_columns, teacher.max_length, alike
-        )
-        results = {"teacher": size, **results}
+        results = {"teacher": teacher_size_and_speed(teacher, inputs.evaluation, alike), **results}
     labels = np.full(len(inputs.evaluation), NO_LABEL) if labels is None else labels
     for name, result in results.items():
         result |= quality(name, logits[name], labels, None if name == "teacher" else logits.get("teacher"))
@@ -181,6 +191,13 @@ def check_methods(arguments: DistillArguments, config: LELPConfig) -> None:
         raise ValueError(
             f'budget={config.budget} is of a search, and there is none: add the method best, or set "auto", or drop it.'
         )
+    if arguments.teacher_model is None and config.soft_label_columns is None and set(arguments.method) != {"direct"}:
+        raise ValueError(
+            "teacher_model is missing: a Hub id or folder of a fine-tuned classifier; or name columns of soft labels in"
+            " soft_label_columns."
+        )
+    for method in {"lelp", "best"} & {*arguments.method}:
+        check_embeddings(config, f"The method {method}")
     if config.num_subclasses == 1 and "lelp" in arguments.method:
         raise ValueError("num_subclasses=1 is plain distillation, the method kd. Use 2 or more for lelp, or drop it.")
 
@@ -218,8 +235,9 @@ class _Student:
 def _load(arguments: DistillArguments, config: LELPConfig) -> _Inputs:
     train, evaluation = load_data(arguments, config.seed)
     student = expand(arguments.student_model or "")
-    teacher = None if arguments.teacher_model is None else expand(arguments.teacher_model)
-    processing_class = student_processor(student, partial(processor_of_teacher, teacher, None))
+    teacher = expand_all(arguments.teacher_model)
+    told = teacher or expand_all(config.embedding_model)
+    processing_class = student_processor(student, partial(processor_of_teacher, told, None))
     columns = resolve_input_columns(train, config.input_columns, config.label_column, processing_class)
     if arguments.group_column not in (None, *train.column_names):
         raise ValueError(f"group_column={arguments.group_column}; the data has {', '.join(train.column_names)}.")
@@ -240,7 +258,7 @@ def _load(arguments: DistillArguments, config: LELPConfig) -> _Inputs:
         found = ", ".join(evaluation.column_names)
         say(f"No accuracy: the evaluation data has no labels in {config.label_column!r} (it has {found})")
     aligned = None
-    if teacher is not None:
+    if teacher is not None or (config.soft_label_columns is not None and set(arguments.method) != {"direct"}):
         aligned = load_aligned_teacher(teacher, None, config, train, None, [evaluation])
     unlabelled = load_unlabelled(arguments)
     return _Inputs(train, held, record, evaluation, columns, student, processing_class, aligned, unlabelled)

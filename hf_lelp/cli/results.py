@@ -102,9 +102,9 @@ def results_table(results: dict[str, dict[str, Any]], rows: int) -> str:
         "macro-F1": lambda r: _percent(r, "macro_f1"),
         "calibration error": lambda r: _percent(r, "ece"),
         "agrees with teacher": lambda r: _percent(r, "teacher_agreement"),
-        "parameters": lambda r: _count(r["parameters"]),
-        "examples/s": lambda r: f"{r['examples_per_second']:,.0f}",
-        "at the students' length": lambda r: f"{r.get('examples_per_second_alike', r['examples_per_second']):,.0f}",
+        "parameters": lambda r: _count(r["parameters"]) if "parameters" in r else "–",
+        "examples/s": lambda r: _speed(r, "examples_per_second"),
+        "at the students' length": lambda r: _speed(r, "examples_per_second_alike", "examples_per_second"),
         "training": lambda r: f"{r['train_seconds']:.0f} s" if "train_seconds" in r else "–",
     }
     alike = alike_length(results)
@@ -123,6 +123,10 @@ def results_table(results: dict[str, dict[str, Any]], rows: int) -> str:
         f" ±{100 * half_interval(accuracies, rows):.1f} points (95%)."
         " One seed; differences within that are not findings."
     )
+
+
+def _speed(result: dict[str, Any], *keys: str) -> str:
+    return next((f"{result[key]:,.0f}" for key in keys if key in result), "–")
 
 
 def _count(parameters: int) -> str:

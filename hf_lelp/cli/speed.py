@@ -11,6 +11,9 @@ from hf_lelp.classifiers import logits_of
 from hf_lelp.data.encoding import Processor, batches, encode, lengths_of, longest, on_device
 from hf_lelp.storage.progress import stage
 from hf_lelp.student.heads import saved_parameters
+from hf_lelp.teacher.kinds.combined import parts_of
+from hf_lelp.teacher.protocol import TeacherLike
+from hf_lelp.teacher.teacher import Teacher
 
 ROWS, BATCH_SIZE = 512, 32
 ROUNDS, ENOUGH_SECONDS = 2, 20.0  # a slow model is measured once
@@ -58,6 +61,24 @@ def size_and_speed(
     if alike != max_length and max(lengths_of(tokens)) > min(alike, max_length or alike):
         speed = _speed(model, processing_class, rows, input_columns, alike)
     return {**result, "examples_per_second_alike": speed, "alike_length": alike}
+
+
+def teacher_size_and_speed(teacher: TeacherLike, dataset: Dataset, alike: int | None) -> dict[str, Any]:
+    """Measure a teacher as `size_and_speed` does a model: several one after another, and soft labels not at all."""
+    parts = [part for part in parts_of(teacher) if isinstance(part, Teacher)]
+    measured = [
+        size_and_speed(part.model, part.processing_class, dataset, part.input_columns, part.max_length, alike)
+        for part in parts
+    ]
+    if len(measured) < 2:
+        return measured[0] if measured else {}
+    whole = {"parameters": sum(figures["parameters"] for figures in measured), "device": measured[0]["device"]}
+    for name in ("examples_per_second", "examples_per_second_alike"):
+        if all(name in figures for figures in measured):
+            whole[name] = 1 / sum(1 / figures[name] for figures in measured)
+    if "examples_per_second_alike" in whole:
+        whole |= {"alike_length": alike, "max_length": max(figures["max_length"] for figures in measured)}
+    return whole
 
 
 @torch.inference_mode()

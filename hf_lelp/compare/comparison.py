@@ -16,14 +16,22 @@ from datasets import ClassLabel, Dataset
 from transformers import PreTrainedTokenizerBase
 
 from hf_lelp.classifiers import load_processor
-from hf_lelp.cli.data import TrainingDataArguments, expand, load_data, load_unlabelled
+from hf_lelp.cli.data import (
+    Names,
+    TrainingDataArguments,
+    expand,
+    expand_all,
+    load_data,
+    load_unlabelled,
+    one_or_several,
+)
 from hf_lelp.cli.options import Program
 from hf_lelp.compare.methods import Method
 from hf_lelp.compare.report import publish
 from hf_lelp.compare.run import RUN_SETTINGS
 from hf_lelp.compare.runs import run_all
 from hf_lelp.compare.task import Task
-from hf_lelp.config import LELPConfig, check_own_run
+from hf_lelp.config import LELPConfig, check_embeddings, check_own_run
 from hf_lelp.data.columns import KIND_COLUMN, LOGITS_COLUMN, ORIGIN_COLUMN, PROJECTIONS_COLUMN, RunColumns
 from hf_lelp.data.encoding import Processor, longest
 from hf_lelp.data.rows import column_values, with_columns
@@ -35,6 +43,7 @@ from hf_lelp.student.loading import new_student, student_processor
 from hf_lelp.student.making import is_recipe
 from hf_lelp.teacher.class_order import load_aligned_teacher, processor_of_teacher
 from hf_lelp.teacher.columns import teacher_columns
+from hf_lelp.teacher.kinds.combined import answers_rows
 from hf_lelp.training.prepared_run import with_transfer_rows
 from hf_lelp.training.sampled_fit import fitted_rows
 from hf_lelp.training.student_inputs import student_columns
@@ -54,7 +63,13 @@ class CompareArguments(TrainingDataArguments):
         ValueError: if a model or the data is missing, or a method is unknown.
     """
 
-    teacher_model: str | None = field(default=None, metadata={"help": "The fine-tuned teacher: Hub id or folder."})
+    teacher_model: Names | None = field(
+        default=None,
+        metadata={
+            "help": "The fine-tuned teacher: Hub id or folder; of several, their mean teaches. Not needed with"
+            " --soft_label_columns."
+        },
+    )
     student_model: str | None = field(
         default=None,
         metadata={"help": "The student: Hub id, folder, or new:2x128, a new one of 2 layers x 128 units."},
@@ -80,9 +95,9 @@ class CompareArguments(TrainingDataArguments):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("teacher_model", "student_model"):
-            if getattr(self, name) is None:
-                raise ValueError(f"{name} is missing: a Hub id or folder.")
+        self.teacher_model = one_or_several(self.teacher_model)
+        if self.student_model is None:
+            raise ValueError("student_model is missing: a Hub id or folder.")
         for name in ("seeds", "processes"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: at least 1 is needed.")
@@ -108,7 +123,12 @@ def compare(arguments: CompareArguments, config: LELPConfig) -> dict[str, Any]:
     """
     if config.alpha == 1:
         raise ValueError("alpha=1 leaves nothing to distil: that is the method direct, beside which others are shown.")
+    if arguments.teacher_model is None and config.soft_label_columns is None:
+        raise ValueError("teacher_model is missing: a Hub id or folder; or name columns of soft labels.")
     check_own_run(config)
+    for name in arguments.methods:
+        if Method.parse(name).reads_embeddings(_training_settings(config)):
+            check_embeddings(config, f"method {name!r}:")
     if config.fit_rows is not None:
         if arguments.train_sizes:
             raise ValueError("train_sizes fits on the rows of each size, and fit_rows on one sample: give one of them.")
@@ -153,12 +173,11 @@ def load_task(arguments: CompareArguments, config: LELPConfig, size: int | None 
     if arguments.fine_column not in (None, *train.column_names):
         raise ValueError(f"fine_column={arguments.fine_column}; the data has {', '.join(train.column_names)}.")
     teacher, classes = load_aligned_teacher(
-        expand(str(arguments.teacher_model)), None, config, train, None, [evaluation]
+        expand_all(arguments.teacher_model), None, config, train, None, [evaluation]
     )
     assert teacher is not None
     name = expand(str(arguments.student_model))
-    teachers = partial(processor_of_teacher, teacher, None)
-    processing_class = student_processor(name, teachers)
+    processing_class = student_processor(name, partial(processor_of_teacher, teacher, None))
     student = partial(_student, name, classes.num_labels, processing_class if is_recipe(name) else None)
     example = student()
     processing_class = with_fitting_side(processing_class, example)
@@ -175,11 +194,15 @@ def load_task(arguments: CompareArguments, config: LELPConfig, size: int | None 
     projections = None
     if fitted_rows(len(train), config.fit_rows) is None:
         columns = teacher_columns(train, teacher, config.columns_cache_dir, dtype=config.columns_dtype)
+        columns = columns if config.has_embeddings else columns.select_columns([LOGITS_COLUMN])
     else:
         targets = make_targets(train, teacher, config, classes)
         columns = targets.dataset.with_format(None).select_columns([LOGITS_COLUMN, PROJECTIONS_COLUMN])
         projections = targets.projections
-    of_evaluation = teacher_columns(evaluation, teacher, config.columns_cache_dir, dtype=config.columns_dtype)
+    evaluated, told = tokens[1], None
+    if answers_rows(teacher, evaluation):
+        of_rows = teacher_columns(evaluation, teacher, config.columns_cache_dir, dtype=config.columns_dtype)
+        evaluated, told = with_columns(tokens[1], of_rows.select_columns([LOGITS_COLUMN])), of_rows._fingerprint
     prepared = _with_fine_labels(with_columns(tokens[0], columns), train, arguments.fine_column)
     _, origins = Origins.taken_from(train)
     if origins is not None:
@@ -190,7 +213,7 @@ def load_task(arguments: CompareArguments, config: LELPConfig, size: int | None 
         prepared = prepared.select(origins.sample(size, config.seed))
     return Task(
         train=prepared,
-        evaluation=with_columns(tokens[1], of_evaluation.select_columns([LOGITS_COLUMN])),
+        evaluation=evaluated,
         head=teacher.head,
         student=student,
         processing_class=processing_class,
@@ -200,7 +223,7 @@ def load_task(arguments: CompareArguments, config: LELPConfig, size: int | None 
         # The fingerprints of `teacher_columns` are made of the rows' hashes, not of what the teacher said.
         columns=None
         if projections is not None
-        else f"{columns._fingerprint} {of_evaluation._fingerprint} {(size, config.seed) if size is not None else ''}",
+        else f"{columns._fingerprint} {told} {(size, config.seed) if size is not None else ''}",
     )
 
 

@@ -98,6 +98,13 @@ class Method:
         if config.auto and self.kind == SUBCLASS_DISTILLATION:
             raise ValueError(f"method {self.name!r}: its teacher has the subclasses, for one temperature; set numbers.")
 
+    def reads_embeddings(self, settings: dict[str, Any]) -> bool:
+        """Whether the method needs the teacher's embeddings, with settings of training for all methods."""
+        config = self.config(None, **{**settings, **self.settings})
+        if self.kind in (*CLUSTERINGS, *DIRECTIONS, *ON_EMBEDDINGS):
+            return True
+        return self.kind not in ("oracle", SUBCLASS_DISTILLATION) and config.alpha < 1 and config.num_subclasses != 1
+
     def check_without_embeddings(self, kept: LELPConfig, settings: dict[str, Any]) -> None:
         """Refuse a method that reads embeddings, where a fit on a sample keeps projections alone.
 

@@ -62,6 +62,8 @@ class ExploreArguments(DistillArguments):
             raise ValueError("teacher_model is missing: its embeddings make the subclasses that the page shows.")
         self.student_model = self.student_model or "unused"  # where a run started from is not looked at
         super().__post_init__()
+        if isinstance(self.teacher_model, list):
+            raise ValueError(f"teacher_model names {len(self.teacher_model)}: the page shows the subclasses of one.")
 
 
 def explore(arguments: ExploreArguments, config: LELPConfig) -> dict[str, Any]:
@@ -115,7 +117,7 @@ def load_rows(arguments: ExploreArguments, config: LELPConfig, places: dict[str,
     train, evaluation = load_data(arguments, config.seed)
     if arguments.held_back is not None:
         train, _ = hold_back(train, arguments.held_back, config.seed)
-    aligned = load_aligned_teacher(expand(arguments.teacher_model or ""), None, config, train, None)
+    aligned = load_aligned_teacher(expand(str(arguments.teacher_model)), None, config, train, None)
     teacher, classes = aligned.teacher, aligned.classes
     assert isinstance(teacher, Teacher)
     projections = _saved_projections(places, teacher)

@@ -15,6 +15,7 @@ from hf_lelp.projections.class_projections import ClassProjections
 from hf_lelp.student.card import QUALITY, EvaluationData, StudentCard, hub_id
 from hf_lelp.student.heads import saved_parameters
 from hf_lelp.student.inputs import StudentInputs
+from hf_lelp.training.signal import Signal
 from hf_lelp.training.trials import summary_of
 from hf_lelp.transfer.origins import Origins
 
@@ -27,6 +28,7 @@ def card_of(
     teacher: str | None,
     max_length: int | None,
     measured: dict[str, float],
+    signal: Signal | None = None,
     origins: Origins | None = None,
     not_finite_at: int | None = None,
 ) -> StudentCard:
@@ -39,6 +41,7 @@ def card_of(
         teacher: Hub id of the teacher.
         max_length: tokens after which an input was cut.
         measured: figures of the student as it is now.
+        signal: what the student learned from, where it is no plain teacher.
         origins: of the training rows; `None` where all are the data's own.
         not_finite_at: the first step whose loss was not finite.
     """
@@ -56,6 +59,8 @@ def card_of(
     )
     processor = trainer.processing_class
     settings = settings_of(args, projections, training_rows)
+    if signal is not None and method != "direct":
+        settings |= signal.settings
     if origins is not None:
         settings["training examples"] += f": {origins}"
     inputs = StudentInputs.of(model.config)
@@ -84,6 +89,7 @@ def card_of(
         max_length=max_length,
         student=hub_id(model.name_or_path),
         teacher=teacher,
+        taught_by=signal.words if signal is not None else "a teacher",
     )
 
 

@@ -134,6 +134,7 @@ class SavingMixin(FiniteLossMixin):
             self.args,
             projections=self.projections,
             teacher=self.prepared.teacher_name,
+            signal=self.prepared.signal,
             max_length=None
             if isinstance(self.processing_class, SequenceFeatureExtractor)
             else self.prepared.max_length,

@@ -82,6 +82,7 @@ class StudentCard:
         max_length: in tokens; longer inputs were cut in training.
         student: Hub id of the model that it started from.
         teacher: Hub id of the teacher.
+        taught_by: words for what taught it, where that has no Hub id.
         datasets: Hub ids of the training data.
         language: of the data.
         license: of the student.
@@ -104,6 +105,7 @@ class StudentCard:
     max_length: int | None = None
     student: str | None = None
     teacher: str | None = None
+    taught_by: str = "a teacher"
     datasets: list[str] = field(default_factory=list)
     language: str | None = None
     license: str | None = None
@@ -133,6 +135,7 @@ class StudentCard:
             classes=classes + (f", … {more} more" if more > 0 else ""),
             student=_known(self.student),
             teacher=_known(self.teacher),
+            taught_by=self.taught_by,
             needs_code=self.num_subclasses > 1,
             num_subclasses=self.num_subclasses,
             adapter=self.adapter,
@@ -163,6 +166,8 @@ class StudentCard:
                 ("teacher", "student"), map(_known, (self.teacher, self.student)), parameters, strict=True
             )
         )
+        if self.taught_by != "a teacher" and _known(self.teacher) is None:
+            teacher = self.taught_by
         return f"{said}, distilled from {teacher} into {student}"
 
     def save(self, path: Path, *, replace_any: bool = False) -> None:

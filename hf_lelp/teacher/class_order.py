@@ -1,7 +1,7 @@
 """Settles the classes of a run between teacher, data and student, and loads the teacher in their order."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -16,8 +16,12 @@ from hf_lelp.config import LELPConfig
 from hf_lelp.data.checks import check_numbers
 from hf_lelp.data.columns import LOGITS_COLUMN, PROJECTIONS_COLUMN, find_label_column, resolve_input_columns
 from hf_lelp.data.encoding import Processor
-from hf_lelp.data.labels import NO_LABEL, Classes, UnknownClasses, given_names, resolve_classes
+from hf_lelp.data.labels import NO_LABEL, Classes, UnknownClasses, given_names, match_names, resolve_classes
 from hf_lelp.data.rows import column_names, transform_of
+from hf_lelp.teacher.kinds.combined import CombinedTeacher
+from hf_lelp.teacher.kinds.encoder import Encoder
+from hf_lelp.teacher.kinds.fitting import mean_of_teachers, with_encoder
+from hf_lelp.teacher.kinds.soft_labels import SoftLabels
 from hf_lelp.teacher.protocol import TeacherLike
 from hf_lelp.teacher.teacher import Teacher
 
@@ -37,8 +41,8 @@ class AlignedTeacher(NamedTuple):
 
 
 def load_aligned_teacher(
-    teacher_model: PreTrainedModel | TeacherLike | AlignedTeacher | str | None,
-    processing_class: Processor | None,
+    teacher_model: Any,
+    processing_class: Any,
     args: LELPConfig,
     dataset: Any,
     student: Any,
@@ -47,9 +51,11 @@ def load_aligned_teacher(
     """Load the teacher, settle the classes with the data, and put the teacher in the data's order of classes.
 
     Args:
-        teacher_model: id, folder, model or `TeacherLike`; unused where `args.alpha` is 1 or there is no dataset.
-            One that is already aligned comes back as it is.
-        processing_class: its tokenizer, image processor or feature extractor, `None` for the one saved with it.
+        teacher_model: id, folder, model or `TeacherLike`, or a list of several, which become their mean; unused where
+            `args.alpha` is 1 or there is no dataset. An `AlignedTeacher` comes back as it is. `None` where soft labels
+            of the data, which `args` names, stand for one.
+        processing_class: its tokenizer, image processor or feature extractor, `None` for the one saved with it; of
+            several teachers a list.
         args: settings of the run.
         dataset: training data or `None`.
         student: the student's model; its classes count where neither teacher nor data tell.
@@ -58,20 +64,31 @@ def load_aligned_teacher(
     Raises:
         ValueError: see `resolve_classes`. Also if a model comes without its processing class; if the data's columns
             have this teacher's classes in another order; if a teacher that cannot be reordered has another order; or
-            if a stream lacks the teacher's columns.
+            if a stream lacks the teacher's columns; see also `mean_of_teachers` and `SoftLabels`.
     """
+    aligned = isinstance(teacher_model, AlignedTeacher)
+    if args.soft_label_columns is not None and teacher_model is not None and not aligned:
+        raise ValueError(
+            f"soft_label_columns={args.soft_label_columns} stand for a teacher, and teacher_model names one too. Give"
+            " one of them."
+        )
     if isinstance(dataset, IterableDataset) and args.alpha < 1:
         _check_stream(dataset, args)
     if isinstance(teacher_model, AlignedTeacher):
         return teacher_model if args.alpha < 1 else teacher_model._replace(teacher=None)
-    teacher = None
-    if teacher_model is not None and args.alpha < 1 and dataset is not None:
-        teacher = _load_teacher(teacher_model, processing_class, args, dataset)
+    teacher: TeacherLike | None = None
+    if args.alpha < 1 and dataset is not None:
+        if isinstance(teacher_model, list | tuple):
+            return _several(teacher_model, processing_class, args, dataset, student, evaluated)
+        if teacher_model is not None:
+            teacher = _load_teacher(teacher_model, processing_class, args, dataset)
+        elif args.soft_label_columns is not None and LOGITS_COLUMN not in column_names(dataset):
+            teacher = SoftLabels.of(dataset, args.soft_label_columns, args.teacher_scores)
     classes = _settle_classes(args, dataset, teacher, student, evaluated)
     if teacher is None or classes.teacher_order == list(range(len(teacher.head.weight))):
-        return AlignedTeacher(teacher, classes)
+        return AlignedTeacher(_beside_encoder(teacher, args, dataset), classes)
     assert classes.teacher_order is not None
-    if not isinstance(teacher, Teacher):
+    if not isinstance(teacher, Teacher | SoftLabels):
         raise ValueError(
             f"The data's classes are {', '.join(classes.names or [])}, in the order {classes.teacher_order} of the"
             f" teacher's. A {type(teacher).__name__} must give its logits and class_names in the data's order."
@@ -82,18 +99,84 @@ def load_aligned_teacher(
             " data's columns were made in the teacher's. Make them with"
             f" Teacher(..., class_order={classes.teacher_order})."
         )
-    return AlignedTeacher(teacher.reordered(classes.teacher_order), classes)
+    return AlignedTeacher(_beside_encoder(teacher.reordered(classes.teacher_order), args, dataset), classes)
+
+
+def _beside_encoder(teacher: TeacherLike | None, args: LELPConfig, dataset: Any) -> TeacherLike | None:
+    """Give soft labels the embeddings of `args.embedding_model`, if there is one; any other teacher stays."""
+    if not isinstance(teacher, SoftLabels) or args.embedding_model is None:
+        return teacher
+    tokenizer = load_processor(args.embedding_model)
+    named = args.teacher_input_columns or args.input_columns
+    encoder = Encoder.from_pretrained(
+        args.embedding_model,
+        dtype=args.teacher_dtype,
+        input_columns=resolve_input_columns(dataset, named, args.label_column, tokenizer),
+        max_length=args.teacher_max_length,
+        batch_size=args.teacher_batch_size,
+        device=args.device,
+    )
+    return with_encoder(teacher, encoder, dataset, args.columns_cache_dir, dtype=args.columns_dtype)
+
+
+def _several(
+    models: Sequence[Any],
+    processing_classes: Any,
+    args: LELPConfig,
+    dataset: Any,
+    student: Any,
+    evaluated: Iterable[Any],
+) -> AlignedTeacher:
+    """Align each of several teachers, and return their mean; the first one's classes are the run's."""
+    if not isinstance(dataset, Dataset) or LOGITS_COLUMN in dataset.column_names:
+        raise ValueError(
+            f"{len(models)} teachers are combined by their columns of raw rows of a datasets.Dataset. This training"
+            f" data is a {type(dataset).__name__} of {', '.join(column_names(dataset))}. Pass raw rows; or make the"
+            " columns with hf_lelp.teacher.kinds.fitting.mean_of_teachers."
+        )
+    processors = [None] * len(models) if processing_classes is None else processing_classes
+    if not models or not isinstance(processors, list | tuple) or len(processors) != len(models):
+        raise ValueError(
+            f"teacher_model names {len(models)} teachers, and teacher_processing_class is a"
+            f" {type(processors).__name__}: pass a list with one for each, or leave it out where all are ids or"
+            " folders."
+        )
+    pairs = zip(models, processors, strict=True)
+    aligned = [load_aligned_teacher(*pair, args, dataset, student, evaluated) for pair in pairs]
+    classes = aligned[0].classes
+    teachers = [_in_order_of(classes.names, of.teacher) for of in aligned if of.teacher is not None]
+    cache, dtype = args.columns_cache_dir, args.columns_dtype
+    return AlignedTeacher(mean_of_teachers(teachers, dataset, args.teacher_weights, cache, dtype=dtype), classes)
+
+
+def _in_order_of(names: list[str] | None, teacher: TeacherLike) -> TeacherLike:
+    """Put a teacher's classes in the order of another's names, where data without names left it in its own."""
+    own = teacher.class_names
+    if names is None or own is None or not isinstance(teacher, Teacher):
+        return teacher
+    try:
+        order = match_names(names, own)
+    except ValueError:  # they are other classes: `mean_of_teachers` says so
+        return teacher
+    return teacher if order == sorted(order) else teacher.reordered(order)
 
 
 def processor_of_teacher(teacher_model: Any, processing_class: Any) -> Processor | None:
-    """Return what makes a teacher's inputs, given what `load_aligned_teacher` takes; `None` where nothing tells."""
+    """Return what makes a teacher's inputs, given what `load_aligned_teacher` takes; `None` where nothing tells.
+
+    Of several teachers it is the first one's.
+    """
     if processing_class is not None:
-        return processing_class
+        return processing_class[0] if isinstance(processing_class, list | tuple) else processing_class
     if isinstance(teacher_model, AlignedTeacher):
         teacher_model = teacher_model.teacher
-    if isinstance(teacher_model, str):
-        return load_processor(teacher_model)
-    return teacher_model.processing_class if isinstance(teacher_model, Teacher) else None
+    parts = teacher_model.parts if isinstance(teacher_model, CombinedTeacher) else teacher_model
+    for each in parts if isinstance(parts, list | tuple) else [parts]:
+        if isinstance(each, str):
+            return load_processor(each)
+        if isinstance(each, Teacher | Encoder):
+            return each.processing_class
+    return None
 
 
 def _check_stream(dataset: IterableDataset, args: LELPConfig) -> None:
@@ -142,6 +225,7 @@ def _load_teacher(
         "max_length": args.teacher_max_length,
         "batch_size": args.teacher_batch_size,
         "device": args.device,
+        "activation": args.teacher_activation,
     }
     if isinstance(teacher_model, str):
         return Teacher.from_pretrained(teacher_model, processing_class, dtype=args.teacher_dtype, **settings)

@@ -26,8 +26,11 @@ from hf_lelp.storage.shards import (
     check_shard,
     default_cache_dir,
     make_missing_shards,
+    narrowed,
     open_shards,
+    read_columns,
 )
+from hf_lelp.teacher.kinds.combined import CombinedTeacher
 from hf_lelp.teacher.protocol import TeacherLike
 from hf_lelp.teacher.rows_once import Kept, RowsOnce, rows_in_part
 
@@ -105,6 +108,8 @@ def run_teacher(
     Returns:
         The shards of all rows, in the rows' order. With n > 1, those of other shares may be missing.
     """
+    if isinstance(teacher, CombinedTeacher) and kept is None:
+        return _combine(dataset, teacher, cache_dir, dtype, share)
     parts, files = _parts(dataset, teacher), []
     whole = teacher_folder(teacher, cache_dir, dtype)
     folder = whole if kept is None else kept.folder
@@ -121,6 +126,24 @@ def run_teacher(
         _warn_once(f"teacher: all {total:,} rows were answered before, and it is not run; answers kept in {folder}")
     else:
         logger.info(f"teacher: {rows} of {total} rows run by process {process}, the answers are kept in {folder}")
+    return files
+
+
+def _combine(
+    dataset: Dataset, teacher: CombinedTeacher, cache_dir: str | Path | None, dtype: str, share: tuple[int, int]
+) -> list[Path]:
+    """Run each part of a combined teacher, and make the shards of the whole from theirs, which hold the same rows."""
+    of_parts = [run_teacher(dataset, part, cache_dir, dtype=dtype, share=share) for part in teacher.parts]
+    rows = _parts(dataset, teacher)
+    files = [teacher_folder(teacher, cache_dir, dtype) / name for name in _names(rows)]
+
+    def make(place: int, progress: Progress, _: int | None) -> Mapping[str, NDArray]:
+        columns = teacher.combine([read_columns(of_part[place]) for of_part in of_parts])
+        progress(len(rows[place]))
+        return {name: narrowed(values, dtype, name) for name, values in columns.items()}
+
+    sizes = [len(part) for part in rows]
+    make_missing_shards(files, make, sizes, description="Combining teachers", share=share)
     return files
 
 

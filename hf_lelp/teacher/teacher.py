@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from accelerate import PartialState
 from numpy.typing import NDArray
+from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_lelp.classifiers import (
@@ -34,6 +35,7 @@ from hf_lelp.data.rows import check_batched
 from hf_lelp.data.text import check_vocabulary, set_pad_token, vocabulary_size
 from hf_lelp.padding import warn_once, with_fitting_side
 from hf_lelp.teacher.fingerprint import fingerprints, plain_parts
+from hf_lelp.teacher.kinds.one_output import has_one_output
 from hf_lelp.teacher.pipeline import OnItsWay, ahead, halved_until_it_fits, in_parts
 
 CHECKED_ROWS = 2  # rows on which the captured embedding is compared with the model's logits
@@ -53,6 +55,8 @@ class Teacher:
             the model takes.
         batch_size: rows per forward pass.
         class_order: the teacher's index of each class, to give logits in another order than the teacher's own.
+        activation: "sigmoid" says that a model of one output z is a classifier of two classes of the logits (0, z).
+            `None` follows what the model's configuration says.
         device: `None` is this process's accelerator.
 
     Attributes:
@@ -77,15 +81,12 @@ class Teacher:
         batch_size: int = 64,
         class_order: Sequence[int] | None = None,
         device: torch.device | str | None = None,
+        activation: str | None = None,
     ) -> None:
         check_model(model, "teacher")
-        num_labels = int(model.config.num_labels or 0)
-        kind = getattr(model.config, "problem_type", None) or "single_label_classification"
-        if num_labels < 2 or kind != "single_label_classification":
-            raise ValueError(
-                f"The teacher's configuration says problem_type={kind!r} and {num_labels} labels. LELP distils models"
-                " that choose one of two or more classes; if this one does, set problem_type and num_labels so."
-            )
+        self.one_output = has_one_output(model.config, activation)
+        outputs = int(model.config.num_labels or 0)
+        num_labels = 2 if self.one_output else outputs
         self.class_order = list(range(num_labels)) if class_order is None else list(class_order)
         if sorted(self.class_order) != list(range(num_labels)):
             raise ValueError(
@@ -100,7 +101,7 @@ class Teacher:
             set_pad_token(processor, model)
         self.model = model.eval().to(device if device is not None else PartialState().device)
         self.processing_class = processor = with_fitting_side(processor, self.model)
-        heads = find_heads(model, num_labels)
+        heads = find_heads(model, outputs)
         self._head_names = list(heads)
         for name, layer in heads.items():
             if not layer.weight.is_floating_point() or plain_parts(layer.weight):
@@ -115,7 +116,9 @@ class Teacher:
         self._unpadded = False  # whether rows run beside rows of their own length alone
         weight, shift = joint_layer(heads.values())
         weight = weight.detach().float().cpu()
-        bias = torch.zeros(num_labels) if shift is None else shift.detach().float().cpu()
+        bias = torch.zeros(outputs) if shift is None else shift.detach().float().cpu()
+        if self.one_output:  # the first class's logit is 0
+            weight, bias = (nn.functional.pad(part, (0,) * (2 * part.dim() - 2) + (1, 0)) for part in (weight, bias))
         model_hash, self.fingerprint = fingerprints(
             self.model, self.class_order, processor, self.input_columns, self.max_length
         )
@@ -165,7 +168,7 @@ class Teacher:
     @property
     def class_names(self) -> list[str] | None:
         """Names of the classes in `class_order`, or `None` where the model was never given any."""
-        names = class_names(self.model.config)
+        names = None if self.one_output else class_names(self.model.config)
         return names and [names[index] for index in self.class_order]
 
     def reordered(self, class_order: Sequence[int]) -> "Teacher":
@@ -178,6 +181,7 @@ class Teacher:
             batch_size=self.batch_size,
             class_order=[self.class_order[index] for index in class_order],
             device=self.model.device,
+            activation="sigmoid" if self.one_output else None,
         )
 
     def __call__(self, batch: dict[str, list[Any]]) -> dict[str, Any]:

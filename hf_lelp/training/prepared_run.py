@@ -24,9 +24,10 @@ from hf_lelp.projections.class_projections import ClassProjections
 from hf_lelp.student.card import hub_id
 from hf_lelp.student.loading import new_student, student_processor
 from hf_lelp.student.making import is_recipe
-from hf_lelp.teacher.class_order import load_aligned_teacher, processor_of_teacher
+from hf_lelp.teacher.class_order import AlignedTeacher, load_aligned_teacher, processor_of_teacher
 from hf_lelp.teacher.protocol import TeacherLike
 from hf_lelp.teacher.teacher import Teacher
+from hf_lelp.training.signal import Signal, signal_of
 from hf_lelp.training.student_inputs import check_prepared, student_columns
 from hf_lelp.training.targets import Targets, check_marks, make_targets
 from hf_lelp.training.trials import student_maker
@@ -55,6 +56,7 @@ class PreparedRun:
         projections: the ones that made the targets, where known.
         teacher: fingerprint of the teacher, where known.
         teacher_name: its Hub id, if it has one.
+        signal: what the student learned from, where it is no single teacher; for its card.
         input_name: the student's first input; `None` where the user's own data collator may make inputs.
         origins: of which row each training row was made; `None` where all are the data's own.
     """
@@ -74,6 +76,7 @@ class PreparedRun:
     projections: ClassProjections | None
     teacher: str | None
     teacher_name: str | None
+    signal: Signal | None
     input_name: str | None
     origins: Origins | None
 
@@ -138,7 +141,7 @@ def prepare_run(
     example: Any = model if model_init is None else student_maker(model, model_init)()
     if isinstance(example, str):
         if processing_class is None:
-            teachers = partial(processor_of_teacher, teacher_model, teacher_processing_class)
+            teachers = partial(processor_of_teacher, teacher_model or args.embedding_model, teacher_processing_class)
             processing_class = student_processor(example, teachers)
         if not is_recipe(example):
             processing_class = processor_part(processing_class, load_config(example))
@@ -181,6 +184,7 @@ def prepare_run(
         projections=projections,
         teacher=_fingerprint_of(teacher, projections),
         teacher_name=hub_id(teacher.model.name_or_path) if isinstance(teacher, Teacher) else None,
+        signal=signal_of(teacher),
         input_name=wanted,
         origins=origins,
     )
@@ -268,6 +272,8 @@ def _fitted_to(
 
 
 def _as_name(model: Any) -> Any:
+    if isinstance(model, list | tuple) and not isinstance(model, AlignedTeacher):
+        return [_as_name(each) for each in model]
     return os.fspath(model) if isinstance(model, os.PathLike) else model
 
 

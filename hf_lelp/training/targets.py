@@ -7,7 +7,7 @@ import numpy as np
 from datasets import Dataset, IterableDataset, Value
 from numpy.typing import NDArray
 
-from hf_lelp.config import AUTO, LELPConfig
+from hf_lelp.config import AUTO, LELPConfig, check_embeddings
 from hf_lelp.data.checks import check_directions, check_mark, check_numbers
 from hf_lelp.data.columns import (
     EMBEDDING_COLUMN,
@@ -23,6 +23,7 @@ from hf_lelp.projections.cache import fit_projections, projection_columns
 from hf_lelp.projections.class_projections import ClassProjections
 from hf_lelp.teacher.class_order import check_teacher
 from hf_lelp.teacher.columns import teacher_columns
+from hf_lelp.teacher.kinds.soft_labels import SoftLabels
 from hf_lelp.teacher.protocol import TeacherLike
 from hf_lelp.training.sampled_fit import fitted_rows, sampled_columns
 
@@ -107,6 +108,8 @@ def make_targets(
             f"These class projections were fitted for the teacher {projections.teacher}, and this one is"
             f" {teacher.head.fingerprint} (other weights, data type or order of classes). Fit them for this teacher."
         )
+    if args.num_subclasses != 1 and isinstance(teacher, SoftLabels):
+        check_embeddings(args)
     sample = fitted_rows(len(dataset), args.fit_rows)
     if sample is not None and teacher is not None and LOGITS_COLUMN not in present:
         columns, projections = sampled_columns(dataset, teacher, labels, args, projections)

@@ -133,3 +133,8 @@ def test_rows_without_embeddings_are_refused() -> None:
     with pytest.raises(ValueError, match=r"These rows were kept without teacher_embedding \(they have"):
         explored_rows(bare, np.zeros(len(bare), dtype=int), ["a", "b"], projections, scores)
     assert isinstance(projections, ClassProjections)
+
+
+def test_a_page_is_of_one_teacher(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="names 2: the page shows the subclasses of one"):
+        ExploreArguments(teacher_model=["a", "b"], train_file=str(tmp_path / "rows.csv"))

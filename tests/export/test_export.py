@@ -23,12 +23,13 @@ from transformers import AutoModelForSequenceClassification, BertForSequenceClas
 from hf_lelp.export.export import PROGRAM, ExportArguments, export
 from hf_lelp.export.fidelity import class_logits, fidelity
 from hf_lelp.export.measure import measure, runtimes_table
-from hf_lelp.export.plain import fit_linear, plain_student
+from hf_lelp.export.plain import plain_student
 from hf_lelp.export.runtimes import load_onnx, load_torch_export, save_int8, save_onnx, save_torch_export, torch_runtime
 from hf_lelp.student.card import StudentCard
 from hf_lelp.student.heads import place_student_head, student_head
 from hf_lelp.student.inputs import StudentInputs
 from hf_lelp.student.loading import load_student
+from hf_lelp.teacher.kinds.linear_probe import fit_linear
 
 S = 4
 Batches = list[dict[str, torch.Tensor]]

@@ -113,7 +113,7 @@ def test_an_optimizer_that_was_made_before_the_final_layer(tmp_path: Path, head:
 
 
 @pytest.mark.parametrize(
-    ("kind", "num_labels"), [("multi_label_classification", 2), ("regression", 1), ("regression", 2), (None, 1)]
+    ("kind", "num_labels"), [("multi_label_classification", 2), ("regression", 2), ("regression", 0)]
 )
 def test_a_teacher_that_is_no_single_label_classifier(kind: str | None, num_labels: int) -> None:
     model = tiny.classifier(num_labels=num_labels)
