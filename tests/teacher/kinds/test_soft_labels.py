@@ -95,7 +95,7 @@ def test_a_row_that_holds_no_such_scores_is_named(tmp_path: Path, scores: str, v
 
 
 def test_settings_that_do_not_go_together_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="Nothing is guessed"):
+    with pytest.raises(ValueError, match="name the columns and say what they hold"):
         LELPConfig(output_dir="out", soft_label_columns=COLUMNS)
     with pytest.raises(ValueError, match="goes with soft_label_columns"):
         LELPConfig(output_dir="out", embedding_model="some/encoder")
