@@ -16,6 +16,7 @@ from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import CONFIG_NAME
 
+from hf_lelp.classifiers import auto_class
 from hf_lelp.cli.data import DataArguments, load_data
 from hf_lelp.cli.options import Program
 from hf_lelp.data.encoding import batches
@@ -29,7 +30,7 @@ from hf_lelp.storage.files import check_writable, new_files, read_json, write_js
 from hf_lelp.student.card import CARD_NAME, EvaluationData, StudentCard, add_runtimes, how_made, hub_id, is_own_card
 from hf_lelp.student.heads import student_head
 from hf_lelp.student.inputs import StudentInputs
-from hf_lelp.student.modeling_lelp import SubclassHead
+from hf_lelp.student.modeling_lelp import StaticForSequenceClassification, SubclassHead
 
 FORMS = ("plain", "onnx", "int8", "torch")
 BATCH_SIZE = 32
@@ -222,7 +223,8 @@ def _plain_card(student: str, model: PreTrainedModel, plain: PreTrainedModel, re
         max_length=StudentInputs.of(plain.config).max_length,
         method="lelp",
         row="plain form",
-        auto_class="AutoModelForSequenceClassification",
+        auto_class=auto_class(plain.config).__name__,
+        static=isinstance(plain, StaticForSequenceClassification),
         classes=list(map(str, (plain.config.id2label or {}).values())),
         settings={
             "plain form of": hub_id(student) or "a student with pseudo-subclasses in its final layer",

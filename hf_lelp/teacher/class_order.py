@@ -1,7 +1,7 @@
 """Settles the classes of a run between teacher, data and student, and loads the teacher in their order."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -34,6 +34,18 @@ class AlignedTeacher(NamedTuple):
 
     teacher: TeacherLike | None
     classes: Classes
+
+
+class TeacherModel(NamedTuple):
+    """A teacher's model, which a student may be made of.
+
+    Attributes:
+        model: any classifier of transformers; it is not to be changed.
+        class_order: class i of the data is its class `class_order[i]`.
+    """
+
+    model: PreTrainedModel
+    class_order: Sequence[int]
 
 
 def load_aligned_teacher(
@@ -94,6 +106,19 @@ def processor_of_teacher(teacher_model: Any, processing_class: Any) -> Processor
     if isinstance(teacher_model, str):
         return load_processor(teacher_model)
     return teacher_model.processing_class if isinstance(teacher_model, Teacher) else None
+
+
+def model_of_teacher(teacher_model: Any) -> TeacherModel | None:
+    """Return a teacher's model, given what `load_aligned_teacher` takes; `None` where it is none of transformers."""
+    if isinstance(teacher_model, AlignedTeacher):
+        teacher_model = teacher_model.teacher
+    if isinstance(teacher_model, str):
+        teacher_model = Teacher.from_pretrained(teacher_model)
+    if isinstance(teacher_model, Teacher):
+        return TeacherModel(teacher_model.model, teacher_model.class_order)
+    if isinstance(teacher_model, PreTrainedModel):
+        return TeacherModel(teacher_model, range(int(teacher_model.config.num_labels or 0)))
+    return None
 
 
 def _check_stream(dataset: IterableDataset, args: LELPConfig) -> None:
