@@ -60,10 +60,9 @@ def check_student_folder(folder: Path) -> None:
     if (folder / CONFIG_NAME).exists() or (folder / ADAPTER_CONFIG_NAME).exists():
         return
     inside = sorted(place.parent.name for place in folder.glob(f"*/{CONFIG_NAME}"))
-    message = f"{folder} has no {CONFIG_NAME}: it holds no student."
-    if inside:
-        raise ValueError(f"{message} Name one of those in it: {', '.join(str(folder / name) for name in inside)}.")
-    raise ValueError(f"{message} Give a student's own folder.")
+    named = f"Name one of those in it: {', '.join(str(folder / name) for name in inside)}."
+    advice = named if inside else "Give a student's own folder."
+    raise ValueError(f"{folder} has no {CONFIG_NAME}: it holds no student. {advice}")
 
 
 def _check_index(file: Path) -> None:
