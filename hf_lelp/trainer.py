@@ -103,7 +103,7 @@ class LELPTrainer(DataloadingMixin, SavingMixin):
 
     Args:
         model: the student: Hub id, folder, or a model. An id or folder is loaded in float32, with a classification
-            layer for the data's classes. "new:2x128" makes a BERT of 2 layers × 128 with the teacher's tokenizer.
+            layer for the data's classes. "new:2x128", "layers:2" and "static" make one: see `hf_lelp.making.recipes`.
         args: settings; see `LELPConfig`.
         data_collator: as in Trainer; must keep the rows and their order. It does not see the teacher's columns of a
             `datasets.Dataset`, which are added after it. Those of other datasets it must let through.

@@ -7,7 +7,9 @@
 Each class gets random weights and inputs, and these checks. *exact*: the model's logits are those of its final linear
 layer on the captured embedding, also in bfloat16. For both forms of student, *trained*: one step of `LELPTrainer`
 lowers the loss on the same batch; *loaded*: saved and loaded, by hf_lelp and by the Auto class, it gives the same
-logits. Each class runs in a process of its own, so that one that crashes or hangs is a row and not the end.
+logits. *cut*: a student of its layers but the first, or but the last, loads again so too, and one of all of them has
+its logits; what `layers:` refuses by name is no problem, but a "no". Each class runs in a process of its own, so that
+one that crashes or hangs is a row and not the end.
 """
 
 import argparse
@@ -36,6 +38,7 @@ from benchmarks.reliability.tiny_architectures import NUM_LABELS, ROWS, random_i
 from hf_lelp.classifiers import LinearHead, check_embedding, find_heads, headless, joint_layer, logits_of
 from hf_lelp.config import LELPConfig
 from hf_lelp.data.columns import EMBEDDING_COLUMN, LOGITS_COLUMN, PROJECTIONS_COLUMN
+from hf_lelp.making.layers import cut_model, number_of_layers
 from hf_lelp.projections.class_projections import ClassProjections
 from hf_lelp.student.loading import load_student
 from hf_lelp.trainer import LELPTrainer
@@ -72,6 +75,7 @@ class Row:
         half: the same in bfloat16, within its rounding.
         trained: forms of student that a step made better.
         loaded: forms of student that came back the same.
+        cut: a student of some of its layers can be made.
         problem: why a check failed, in the words of the error.
         ended: all checks were tried.
     """
@@ -85,6 +89,7 @@ class Row:
     half: bool = False
     trained: tuple[str, ...] = ()
     loaded: tuple[str, ...] = ()
+    cut: bool = False
     problem: str = ""
     ended: bool = False
 
@@ -139,6 +144,26 @@ def check(modality: str, name: str) -> Iterator[Row]:
             raise ValueError(f"loaded again, its logits differ by {worst:.1g}")
         row.loaded += (form,)
 
+    def cut() -> None:
+        teacher = tiny_model(getattr(transformers, name)).eval()
+        inputs = random_inputs(teacher)
+        try:
+            count = number_of_layers(teacher)
+            whole = cut_model(teacher, range(count))
+            try:
+                student = cut_model(teacher, range(min(1, count - 1), count))
+            except ValueError:  # T5: the first layer has a table for all
+                student = cut_model(teacher, range(max(1, count - 1)))
+        except ValueError as refusal:
+            if "cannot be cut" in str(refusal):
+                return
+            raise
+        if not (worst := (_logits(whole, inputs) - _logits(teacher, inputs)).abs().max().item()) <= TOLERANCE:
+            raise ValueError(f"with all its layers, its logits differ by {worst:.1g}")
+        if not (worst := loading_error(student, inputs, modality)) <= TOLERANCE:
+            raise ValueError(f"loaded again, its logits differ by {worst:.1g}")
+        row.cut = True
+
     attempt("", build)
     if row.runs:
         attempt("teacher: ", teach)
@@ -147,6 +172,9 @@ def check(modality: str, name: str) -> Iterator[Row]:
         for form in FORMS if row.head else ():
             yield row
             attempt(f"{form} student: ", partial(learn, form))
+        if row.head:
+            yield row
+            attempt("cut: ", cut)
     row.ended = True
     yield row
 
@@ -219,16 +247,17 @@ def teacher_columns() -> tuple[dict[str, Tensor], ClassProjections]:
 @torch.inference_mode()
 def loading_error(student: PreTrainedModel, inputs: dict[str, Tensor], modality: str) -> float:
     """Largest difference of the logits after saving and loading, by hf_lelp and by the Auto class."""
-
-    def logits(model: PreTrainedModel) -> Tensor:
-        torch.manual_seed(0)
-        return logits_of(model.eval()(**inputs))
-
-    expected = logits(student)
+    expected = _logits(student, inputs)
     with tempfile.TemporaryDirectory() as folder:
         student.save_pretrained(folder)
         loaded = load_student(folder), AUTO_CLASSES[modality].from_pretrained(folder, trust_remote_code=True)
-        return max((logits(model) - expected).abs().max().item() for model in loaded)
+        return max((_logits(model, inputs) - expected).abs().max().item() for model in loaded)
+
+
+@torch.inference_mode()
+def _logits(model: PreTrainedModel, inputs: dict[str, Tensor]) -> Tensor:
+    torch.manual_seed(0)
+    return logits_of(model.eval()(**inputs))
 
 
 def _first_sentence(error: Exception) -> str:
@@ -274,6 +303,7 @@ def table(rows: list[Row]) -> str:
         "`auxiliary` student loaded again": lambda row: "auxiliary" in row.loaded,
         "`subclass` student trained": lambda row: "subclass" in row.trained,
         "`subclass` student loaded again": lambda row: "subclass" in row.loaded,
+        "cut by its layers": lambda row: row.cut,
     }
     kinds = [kind for kind in MAPPINGS if any(row.modality == kind for row in rows)]
     lines = [
@@ -284,7 +314,9 @@ def table(rows: list[Row]) -> str:
         " video classification mappings is built tiny with random weights and run for real. *Exact*: the logits are"
         " those of the final linear layer on the captured embedding, to 1e-5. *Trained*: one step of `LELPTrainer`"
         " lowers the loss on the same batch. *Loaded again*: saved and loaded, by `load_student` and by the Auto class"
-        " with `trust_remote_code=True`, the student gives the same logits.",
+        " with `trust_remote_code=True`, the student gives the same logits. *Cut*: `layers:` makes a student of"
+        " it without its first or last layer, which loads again so too, and with all layers gives the class's own"
+        " logits; the others are refused by name.",
         "",
         "The embedding is the input of the final linear layer, whatever comes before it: where the head is an MLP (as"
         " in RoBERTa or ELECTRA), it is the hidden layer's output; where the model averages two final layers, it is the"
@@ -299,13 +331,13 @@ def table(rows: list[Row]) -> str:
         lines.append(f"| {what} | {' | '.join(map(str, counts))} | {sum(counts)}{share} |")
     lines += ["", "## Exceptions", ""]
     lines += [f"- **{row.name}** ({row.modality}): {row.problem}." for row in rows if row.problem]
-    lines += ["", "## Every class", "", "| | class | final layer | error | bfloat16 | auxiliary | subclass |"]
-    lines += ["|---|---|---|---:|---|---|---|"]
+    lines += ["", "## Every class", "", "| | class | final layer | error | bfloat16 | auxiliary | subclass | cut |"]
+    lines += ["|---|---|---|---:|---|---|---|---|"]
     for row in rows:
         error = "" if row.error is None else f"{row.error:.0e}"
         forms = ["yes" if form in row.loaded else "no" for form in ("auxiliary", "subclass")]
-        half = "yes" if row.half else "no"
-        lines.append(f"| {row.modality} | {row.name} | {row.head} | {error} | {half} | {' | '.join(forms)} |")
+        half, cut = ("yes" if passed else "no" for passed in (row.half, row.cut))
+        lines.append(f"| {row.modality} | {row.name} | {row.head} | {error} | {half} | {' | '.join(forms)} | {cut} |")
     return "\n".join(lines) + "\n"
 
 

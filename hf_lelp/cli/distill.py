@@ -45,11 +45,11 @@ from hf_lelp.data.columns import LOGITS_COLUMN, find_label_column, resolve_input
 from hf_lelp.data.encoding import Processor
 from hf_lelp.data.labels import NO_LABEL
 from hf_lelp.data.rows import column_values
+from hf_lelp.making.start import student_processor
 from hf_lelp.overrides.card_facts import method_of
 from hf_lelp.storage.files import check_writable
 from hf_lelp.student.card import CARD_NAME, EvaluationData, StudentCard
 from hf_lelp.student.checkpoints import last_checkpoint
-from hf_lelp.student.loading import student_processor
 from hf_lelp.teacher.class_order import AlignedTeacher, load_aligned_teacher, processor_of_teacher
 from hf_lelp.teacher.columns import teacher_columns
 from hf_lelp.teacher.kinds.combined import answers_rows
@@ -71,7 +71,7 @@ class DistillArguments(TrainingDataArguments):
 
     student_model: str | None = field(
         default=None,
-        metadata={"help": "The student: Hub id, folder, or new:2x128, a new one of 2 layers x 128 units."},
+        metadata={"help": "The student: Hub id, folder, or new:2x128, layers:2 or static to have one made."},
     )
     teacher_model: Names | None = field(
         default=None,

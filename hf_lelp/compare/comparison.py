@@ -36,12 +36,12 @@ from hf_lelp.data.columns import KIND_COLUMN, LOGITS_COLUMN, ORIGIN_COLUMN, PROJ
 from hf_lelp.data.encoding import Processor, longest
 from hf_lelp.data.rows import column_values, with_columns
 from hf_lelp.data.text import set_pad_token, vocabulary_size
+from hf_lelp.making.recipes import SourceMaker, is_recipe
+from hf_lelp.making.start import new_student, student_processor
 from hf_lelp.padding import with_fitting_side
 from hf_lelp.storage.files import check_writable
 from hf_lelp.student.learning_rate import starting_rate
-from hf_lelp.student.loading import new_student, student_processor
-from hf_lelp.student.making import is_recipe
-from hf_lelp.teacher.class_order import load_aligned_teacher, processor_of_teacher
+from hf_lelp.teacher.class_order import load_aligned_teacher, model_of_teacher, processor_of_teacher
 from hf_lelp.teacher.columns import teacher_columns
 from hf_lelp.teacher.kinds.combined import answers_rows
 from hf_lelp.training.prepared_run import with_transfer_rows
@@ -72,7 +72,7 @@ class CompareArguments(TrainingDataArguments):
     )
     student_model: str | None = field(
         default=None,
-        metadata={"help": "The student: Hub id, folder, or new:2x128, a new one of 2 layers x 128 units."},
+        metadata={"help": "The student: Hub id, folder, or new:2x128, layers:2 or static to have one made."},
     )
     methods: list[str] = field(
         default_factory=lambda: ["direct", "kd", "lelp"],
@@ -178,7 +178,8 @@ def load_task(arguments: CompareArguments, config: LELPConfig, size: int | None 
     assert teacher is not None
     name = expand(str(arguments.student_model))
     processing_class = student_processor(name, partial(processor_of_teacher, teacher, None))
-    student = partial(_student, name, classes.num_labels, processing_class if is_recipe(name) else None)
+    shared = processing_class if is_recipe(name) else None
+    student = partial(_student, name, classes.num_labels, shared, partial(model_of_teacher, teacher))
     example = student()
     processing_class = with_fitting_side(processing_class, example)
     run_columns = RunColumns.of((train, evaluation), config.input_columns, config.label_column, processing_class)
@@ -254,8 +255,8 @@ def _training_settings(config: LELPConfig) -> dict[str, Any]:
     }
 
 
-def _student(name: str, num_labels: int, processing_class: Processor | None) -> Any:
-    model = new_student(name, num_labels, processing_class)
+def _student(name: str, num_labels: int, processing_class: Processor | None, source: SourceMaker) -> Any:
+    model = new_student(name, num_labels, processing_class, source)
     processing_class = load_processor(name) if processing_class is None else processing_class
     if isinstance(processing_class, PreTrainedTokenizerBase):
         set_pad_token(processing_class, model)

@@ -16,9 +16,10 @@ from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import CONFIG_NAME
 
+from hf_lelp.classifiers import auto_class
 from hf_lelp.cli.data import DataArguments, load_data
 from hf_lelp.cli.options import Program
-from hf_lelp.data.encoding import batches
+from hf_lelp.data.encoding import Processor, batches
 from hf_lelp.export.measure import measure, runtimes_table
 from hf_lelp.export.plain import plain_config, plain_student
 from hf_lelp.export.runtimes import Batch, Runtime, save_int8, save_onnx, save_torch_export, torch_runtime
@@ -29,7 +30,7 @@ from hf_lelp.storage.files import check_writable, new_files, read_json, write_js
 from hf_lelp.student.card import CARD_NAME, EvaluationData, StudentCard, add_runtimes, how_made, hub_id, is_own_card
 from hf_lelp.student.heads import student_head
 from hf_lelp.student.inputs import StudentInputs
-from hf_lelp.student.modeling_lelp import SubclassHead
+from hf_lelp.student.modeling_lelp import StaticForSequenceClassification, SubclassHead
 
 FORMS = ("plain", "onnx", "int8", "torch")
 BATCH_SIZE = 32
@@ -55,7 +56,7 @@ class ExportArguments(DataArguments):
     )
     output_dir: str = field(default="exported", metadata={"help": "Folder for the files and export.json."})
     input_columns: list[str] | None = field(
-        default=None, metadata={"help": "One or two text columns (default: as in training)."}
+        default=None, metadata={"help": "One column, or two of texts (default: as in training)."}
     )
     label_column: str | None = field(default=None, metadata={"help": "Column of the labels (default: as in training)."})
     max_length: int | None = field(
@@ -82,7 +83,7 @@ def export(arguments: ExportArguments) -> dict[str, Any]:
     """Export a student to each form asked for, check and measure the files, and print a line on each.
 
     Args:
-        arguments: the student, of either kind, or any text classifier; the forms; the folder; and the data.
+        arguments: the student, of either kind, or any other classifier; the forms; the folder; and the data.
 
     Returns:
         The results as in `export.json`: "plain", see `plain_student`; "runtimes", see `measure`; and "sha256" of the
@@ -99,8 +100,7 @@ def export(arguments: ExportArguments) -> dict[str, Any]:
     earlier = _earlier(output_dir / RESULTS_NAME)
     opened = open_student(student, arguments.input_columns, arguments.label_column, arguments.max_length)
     model, processing_class, limit = opened.model.cpu(), opened.processing_class, opened.max_length
-    if not isinstance(processing_class, PreTrainedTokenizerBase):
-        raise ValueError(f"{student} reads no text: the export knows classifiers of text alone.")
+    check_exportable(student, model, arguments.to)
     train, held_out = load_data(arguments, arguments.seed)
     columns = opened.columns_of(held_out)
     labels = opened.labels_of(held_out)
@@ -142,33 +142,59 @@ def export(arguments: ExportArguments) -> dict[str, Any]:
     if results:
         write_json(output_dir / RESULTS_NAME, {**earlier, **results})
     if "runtimes" in results:
-        threads = f"Milliseconds from tokens to logits on a CPU (threads: {torch.get_num_threads()})."
-        length = f" Texts are sorted by length and cut at {limit} tokens." if limit else ""
+        reads_tokens = isinstance(processing_class, PreTrainedTokenizerBase)
+        threads = f"Milliseconds from inputs to logits on a CPU (threads: {torch.get_num_threads()})."
+        length = f" Texts are sorted by length and cut at {limit} tokens." if limit and reads_tokens else ""
         about = f"{table}\n\nMeasured on {len(held_out):,} rows. {threads}{length}"
-        if "onnx" in arguments.to or "int8" in arguments.to:
+        if reads_tokens and ("onnx" in arguments.to or "int8" in arguments.to):
             about += f"\n\n{template('onnx_snippet.md').replace('MAX_LENGTH', str(limit))}"
         _write_card(Path(student).expanduser() / CARD_NAME, output_dir / CARD_NAME, about)
     return results
 
 
-def save_beside(
-    model: PreTrainedModel, processing_class: PreTrainedTokenizerBase, max_length: int | None, folder: Path
-) -> None:
-    """Save what an ONNX file is served with: the tokenizer, and a configuration of one logit a class, with their names.
+def check_exportable(student: str, model: PreTrainedModel, forms: Sequence[str]) -> None:
+    """Refuse what the export does not know.
+
+    Args:
+        student: its name, for messages.
+        model: the student.
+        forms: that were asked for.
+
+    Raises:
+        ValueError: if it classifies videos or gives several labels a row; or if it is an encoder with a decoder that
+            reads texts, and a runtime was asked for.
+    """
+    kind = auto_class(model.config).__name__
+    if kind == "AutoModelForVideoClassification":
+        raise ValueError(f"{student} classifies videos: the export knows texts, images and sound.")
+    if getattr(model.config, "problem_type", None) not in (None, "single_label_classification"):
+        raise ValueError(
+            f"{student} has problem_type={model.config.problem_type}: the export knows classifiers of one class a row."
+        )
+    reads_tokens = kind == "AutoModelForSequenceClassification"
+    if reads_tokens and model.config.is_encoder_decoder and {*forms} - {"plain"}:
+        raise ValueError(
+            f"{student} is a {type(model).__name__}, which looks for the end token in each text: torch.export cannot"
+            " follow that, nor can ONNX, which is made by it. Distil it into an encoder (new:2x128) to export that."
+        )
+
+
+def save_beside(model: PreTrainedModel, processing_class: Processor, max_length: int | None, folder: Path) -> None:
+    """Save what an ONNX file is served with: the processor, and a configuration of one logit a class, with their names.
 
     Args:
         model: the student.
-        processing_class: its tokenizer, saved to cut at the length of the training.
+        processing_class: its own; a tokenizer is saved to cut at the length of the training.
         max_length: that length.
         folder: of the file.
     """
     config = plain_config(copy.deepcopy(model.config))
-    tokenizer = copy.deepcopy(processing_class)
-    if max_length is not None:
-        tokenizer.model_max_length = max_length
+    processor = copy.deepcopy(processing_class)
+    if max_length is not None and isinstance(processor, PreTrainedTokenizerBase):
+        processor.model_max_length = max_length
     with new_files(folder, last=CONFIG_NAME) as temporary:
         config.save_pretrained(temporary)
-        tokenizer.save_pretrained(temporary)
+        processor.save_pretrained(temporary)
 
 
 def _write_card(of_student: Path, card: Path, runtimes: str) -> None:
@@ -192,16 +218,15 @@ def _saved_runtimes(arguments: ExportArguments, opened: SavedStudent, inputs: Se
     if "onnx" in arguments.to or "int8" in arguments.to:
         path = output_dir / "onnx" / "model.onnx"
         runtimes.append(save_onnx(model, inputs, path))
-        assert isinstance(opened.processing_class, PreTrainedTokenizerBase)  # export has looked
         save_beside(model, opened.processing_class, opened.max_length, path.parent)
-        print(f"onnx: gives PyTorch's logits; saved as {path}, with configuration and tokenizer beside it")
+        print(f"onnx: gives PyTorch's logits; saved as {path}, with configuration and processor beside it")
         if "int8" in arguments.to:
             runtimes.append(save_int8(path, path.with_name("model_int8.onnx")))
             print(f"int8: saved as {path.with_name('model_int8.onnx')}")
     return runtimes
 
 
-def _save(model: PreTrainedModel, processing_class: PreTrainedTokenizerBase, card: StudentCard, folder: Path) -> None:
+def _save(model: PreTrainedModel, processing_class: Processor, card: StudentCard, folder: Path) -> None:
     with new_files(folder, last=CONFIG_NAME) as temporary:
         card.save(temporary / CARD_NAME)
         model.save_pretrained(temporary)
@@ -222,7 +247,8 @@ def _plain_card(student: str, model: PreTrainedModel, plain: PreTrainedModel, re
         max_length=StudentInputs.of(plain.config).max_length,
         method="lelp",
         row="plain form",
-        auto_class="AutoModelForSequenceClassification",
+        auto_class=auto_class(plain.config).__name__,
+        static=isinstance(plain, StaticForSequenceClassification),
         classes=list(map(str, (plain.config.id2label or {}).values())),
         settings={
             "plain form of": hub_id(student) or "a student with pseudo-subclasses in its final layer",

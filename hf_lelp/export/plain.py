@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from hf_lelp.classifiers import check_embedding, headless, logits_of, replace_module
 from hf_lelp.export.fidelity import Batches, _on_device, class_logits, fidelity
-from hf_lelp.student.modeling_lelp import SubclassHead
+from hf_lelp.student.modeling_lelp import StaticForSequenceClassification, SubclassHead
 from hf_lelp.teacher.kinds.linear_probe import fit_linear
 
 
@@ -62,7 +62,8 @@ def plain_student(
     linear.load_state_dict(parameters)
     plain = copy.deepcopy(student)
     replace_module(plain, name, linear.to(device=head.weight.device, dtype=head.weight.dtype))
-    plain.__class__ = type(student).__mro__[1]
+    if not isinstance(student, StaticForSequenceClassification):  # whose class is the same in either form
+        plain.__class__ = type(student).__mro__[1]
     plain_config(plain.config)
 
     held_out = list(held_out)

@@ -1,6 +1,6 @@
 """Runs a classifier outside transformers: as `torch.export`, ONNX or int8 ONNX, checked against PyTorch.
 
-Every form takes the tokenizer's output and gives the C class logits, whatever the student's head. ONNX needs the
+Every form takes the processor's output and gives the C class logits, whatever the student's head. ONNX needs the
 packages of `pip install hf-lelp[onnx]`.
 """
 

@@ -11,10 +11,12 @@ from hf_lelp.classifiers import auto_class
 from hf_lelp.config import LELPConfig
 from hf_lelp.data.class_weights import read_class_weights
 from hf_lelp.data.images import channels_of
+from hf_lelp.making.recipes import described
 from hf_lelp.projections.class_projections import ClassProjections
 from hf_lelp.student.card import QUALITY, EvaluationData, StudentCard, hub_id
 from hf_lelp.student.heads import saved_parameters
 from hf_lelp.student.inputs import StudentInputs
+from hf_lelp.student.modeling_lelp import StaticForSequenceClassification
 from hf_lelp.training.signal import Signal
 from hf_lelp.training.trials import summary_of
 from hf_lelp.transfer.origins import Origins
@@ -65,7 +67,7 @@ def card_of(
         settings["training examples"] += f": {origins}"
     inputs = StudentInputs.of(model.config)
     if inputs.recipe is not None:
-        settings = {"student made as": inputs.recipe, **settings}
+        settings = {"student made as": described(inputs.recipe), **settings}
     if inputs.input_columns is not None:
         settings["input columns"] = ", ".join(inputs.input_columns)
     trials = getattr(trainer, "auto_trials", [])
@@ -80,6 +82,7 @@ def card_of(
         auto_class=_loaded_by(model),
         classes=[str(name) for name in (model.config.id2label or {}).values()],
         num_subclasses=getattr(model.config, "num_subclasses", 1),
+        static=isinstance(model, StaticForSequenceClassification),
         adapter=adapter,
         not_finite_at=not_finite_at,
         grey=isinstance(processor, BaseImageProcessor) and channels_of(processor) == 1,

@@ -72,6 +72,7 @@ class StudentCard:
         auto_class: the Auto class of transformers that loads it; `None` where none does.
         classes: names of the C classes.
         num_subclasses: S if the final layer has S·C rows, which takes code to load; 1 for a plain model.
+        static: whether it is a `StaticForSequenceClassification`, which takes code to load too.
         adapter: whether it is saved as an adapter of PEFT, beside the model that it adapts.
         not_finite_at: the first step of its training whose loss was NaN or infinite.
         grey: whether it reads images of one channel; `pipeline` makes three.
@@ -95,6 +96,7 @@ class StudentCard:
     auto_class: str | None
     classes: list[str]
     num_subclasses: int = 1
+    static: bool = False
     adapter: bool = False
     not_finite_at: int | None = None
     grey: bool = False
@@ -136,7 +138,8 @@ class StudentCard:
             student=_known(self.student),
             teacher=_known(self.teacher),
             taught_by=self.taught_by,
-            needs_code=self.num_subclasses > 1,
+            needs_code=self.num_subclasses > 1 or self.static,
+            static=self.static,
             num_subclasses=self.num_subclasses,
             adapter=self.adapter,
             not_finite_at=self.not_finite_at,

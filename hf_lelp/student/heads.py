@@ -6,7 +6,7 @@ modules in that second place.)
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,8 +17,7 @@ from transformers import PreTrainedModel
 
 from hf_lelp.classifiers import AUTO_CLASSES, class_names, find_heads, replace_module, shown_names
 from hf_lelp.data.labels import match_names
-from hf_lelp.student.making import recipe_like
-from hf_lelp.student.modeling_lelp import SubclassHead, with_subclass_head
+from hf_lelp.student.modeling_lelp import StaticForSequenceClassification, SubclassHead, with_subclass_head
 
 
 class AuxiliaryHead(nn.Linear):
@@ -170,15 +169,36 @@ def take_classes(model: PreTrainedModel, num_labels: int, names: list[str] | Non
         order = match_names(names, own or names)
     except ValueError:  # it was a classifier for another task
         order = list(range(num_labels))
-    if order != sorted(order):
-        head = student_head(model)
-        placed = [module for module in model.modules() if isinstance(module, StudentHead | TwinHead)]
-        rows = num_labels * (head.num_subclasses if head is not None else 1)
-        for layer in placed or find_heads(model, num_labels).values():
-            for parameter in layer.parameters():
-                if len(parameter) in (num_labels, rows):  # the others belong to another method's module
-                    parameter.copy_(parameter.unflatten(0, (num_labels, -1))[order].flatten(0, 1))
+    reorder_classes(model, order)
     _name_classes(config, names)
+
+
+def recipe_like(config: object) -> str:
+    """Return the recipe for a student of the size that a configuration has, to be shown to a user."""
+    layers, size = getattr(config, "num_hidden_layers", None), getattr(config, "hidden_size", None)
+    fits = isinstance(layers, int) and isinstance(size, int) and layers > 0 and size > 0 and size % 2 == 0
+    return f"new:{layers}x{size}" if fits else "new:2x128"
+
+
+@torch.no_grad()
+def reorder_classes(model: PreTrainedModel, order: Sequence[int]) -> None:
+    """Put a classifier's final layer and the names of its classes in another order, in place.
+
+    Args:
+        model: of C classes, with a LELP head or without.
+        order: class i becomes what class `order[i]` was.
+    """
+    if list(order) == sorted(order):
+        return
+    num_labels, head = len(order), student_head(model)
+    placed = [module for module in model.modules() if isinstance(module, StudentHead | TwinHead)]
+    rows = num_labels * (head.num_subclasses if head is not None else 1)
+    for layer in placed or find_heads(model, num_labels).values():
+        for parameter in layer.parameters():
+            if len(parameter) in (num_labels, rows):  # the others belong to another method's module
+                parameter.copy_(parameter.unflatten(0, (num_labels, -1))[list(order)].flatten(0, 1))
+    if (names := class_names(model.config)) is not None:
+        _name_classes(model.config, [names[index] for index in order])
 
 
 def _name_classes(config: Any, names: list[str]) -> None:
@@ -239,6 +259,8 @@ def subclass_model(base: type[PreTrainedModel]) -> type[PreTrainedModel]:
     Raises:
         ValueError: if `base` is no text, image, audio or video classifier of the installed transformers.
     """
+    if issubclass(base, StaticForSequenceClassification):
+        return base  # it has a `SubclassHead` where its configuration says so
     auto = next((auto for auto, names in AUTO_CLASSES.items() if base.__name__ in names), None)
     if auto is None or getattr(transformers, base.__name__, None) is not base:
         raise ValueError(

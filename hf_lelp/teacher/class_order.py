@@ -40,6 +40,18 @@ class AlignedTeacher(NamedTuple):
     classes: Classes
 
 
+class TeacherModel(NamedTuple):
+    """A teacher's model, which a student may be made of.
+
+    Attributes:
+        model: any classifier of transformers; it is not to be changed.
+        class_order: class i of the data is its class `class_order[i]`.
+    """
+
+    model: PreTrainedModel
+    class_order: Sequence[int]
+
+
 def load_aligned_teacher(
     teacher_model: Any,
     processing_class: Any,
@@ -176,6 +188,19 @@ def processor_of_teacher(teacher_model: Any, processing_class: Any) -> Processor
             return load_processor(each)
         if isinstance(each, Teacher | Encoder):
             return each.processing_class
+    return None
+
+
+def model_of_teacher(teacher_model: Any) -> TeacherModel | None:
+    """Return a teacher's model, given what `load_aligned_teacher` takes; `None` where it is none of transformers."""
+    if isinstance(teacher_model, AlignedTeacher):
+        teacher_model = teacher_model.teacher
+    if isinstance(teacher_model, str):
+        teacher_model = Teacher.from_pretrained(teacher_model)
+    if isinstance(teacher_model, Teacher):
+        return TeacherModel(teacher_model.model, teacher_model.class_order)
+    if isinstance(teacher_model, PreTrainedModel):
+        return TeacherModel(teacher_model, range(int(teacher_model.config.num_labels or 0)))
     return None
 
 

@@ -19,12 +19,12 @@ from hf_lelp.data.encoding import Processor, input_name
 from hf_lelp.data.labels import Classes, check_labels
 from hf_lelp.data.rows import column_names, rows_of, transform_of
 from hf_lelp.data.text import max_tokens, set_pad_token, vocabulary_size
+from hf_lelp.making.recipes import is_recipe
+from hf_lelp.making.start import new_student, student_processor
 from hf_lelp.padding import tell_of_padding, with_fitting_side
 from hf_lelp.projections.class_projections import ClassProjections
 from hf_lelp.student.card import hub_id
-from hf_lelp.student.loading import new_student, student_processor
-from hf_lelp.student.making import is_recipe
-from hf_lelp.teacher.class_order import AlignedTeacher, load_aligned_teacher, processor_of_teacher
+from hf_lelp.teacher.class_order import AlignedTeacher, load_aligned_teacher, model_of_teacher, processor_of_teacher
 from hf_lelp.teacher.protocol import TeacherLike
 from hf_lelp.teacher.teacher import Teacher
 from hf_lelp.training.signal import Signal, signal_of
@@ -155,7 +155,8 @@ def prepare_run(
         check_rows(dataset, wanted)
     aligned = load_aligned_teacher(teacher_model, teacher_processing_class, args, train, example, evaluated.values())
     teacher, classes = aligned.teacher, aligned.classes
-    student = new_student(model, classes.num_labels, processing_class) if isinstance(model, str) else model
+    source = partial(model_of_teacher, teacher_model if teacher is None else teacher)
+    student = new_student(model, classes.num_labels, processing_class, source) if isinstance(model, str) else model
     example = student if model_init is None else example
     processing_class, max_length = _fitted_to(example, processing_class, args.max_length)
     columns = RunColumns.of((train, *evaluated.values()), args.input_columns, args.label_column, processing_class)

@@ -1,0 +1,1 @@
+"""A student to train: loaded, new, or made of its teacher."""

@@ -1,0 +1,137 @@
+"""Makes a student that is named by a recipe in place of a model.
+
+    new:2x128       a BERT of 2 layers × 128, untrained
+    layers:2        the teacher, with 2 of its layers, evenly chosen; layers:0,3,5 names them
+    static          a mean of token vectors and an MLP; static:128 has vectors of that size
+
+A recipe is KIND or KIND:ARGUMENT, and `KINDS` holds one function for each kind.
+"""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+from transformers import BertConfig, BertForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
+
+from hf_lelp.data.encoding import Processor
+from hf_lelp.data.text import NO_LIMIT
+from hf_lelp.making.layers import chosen_layers, cut_model, number_of_layers
+from hf_lelp.making.static import static_model
+from hf_lelp.student.heads import reorder_classes
+from hf_lelp.teacher.class_order import TeacherModel
+
+HEAD_SIZE = 64  # of attention, as in BERT
+POSITIONS = 512  # tokens that a new student can read, unless its tokenizer ends before
+STATIC_SIZE = 256  # of the vectors
+
+
+# Gives the teacher's model, for the recipes that need it; `None` where the teacher is no model of transformers.
+SourceMaker = Callable[[], TeacherModel | None]
+
+
+def is_recipe(name: object) -> bool:
+    """Whether a student's name is a recipe; a folder of such a name can be called ./static."""
+    return isinstance(name, str) and name.partition(":")[0] in KINDS and (":" in name or name == "static")
+
+
+def described(recipe: str) -> str:
+    """Say what a student was made of, for its card."""
+    said = {
+        "new": "a BERT of layers × size with random weights and the teacher's tokenizer",
+        "layers": "these of the teacher's layers, or so many, with its embeddings, pooler and final layer",
+        "static": "a vector for each token, from the teacher's encoder, and an MLP",
+    }
+    kind = recipe.partition(":")[0]
+    return f"{recipe}, {said[kind]}" if kind in said else recipe
+
+
+def make_student(
+    recipe: str, num_labels: int, processing_class: Processor | None, source: SourceMaker
+) -> PreTrainedModel:
+    """Make a student; new weights come from torch's random numbers.
+
+    Args:
+        recipe: see `is_recipe`.
+        num_labels: C.
+        processing_class: the teacher's, which the student then shares.
+        source: the teacher's model.
+
+    Raises:
+        ValueError: if the recipe cannot be read or fits the teacher badly, or there is no tokenizer or teacher.
+    """
+    kind, _, argument = recipe.partition(":")
+    return KINDS[kind](argument, num_labels, shared_processor(recipe, processing_class), source)
+
+
+def shared_processor(recipe: str, processing_class: Processor | None) -> Processor:
+    """Return the teacher's processor, for a student made here; of `new` and `static` it must be a tokenizer.
+
+    Raises:
+        ValueError: if the teacher has none.
+    """
+    fits = isinstance(processing_class, PreTrainedTokenizerBase) or recipe.startswith("layers:")
+    if processing_class is not None and fits:
+        return processing_class
+    found = "there is none" if processing_class is None else f"the teacher has a {type(processing_class).__name__}"
+    raise ValueError(
+        f"student_model={recipe}: a student made here reads texts with the teacher's tokenizer, and {found}. Name a"
+        " teacher of texts in teacher_model, or pass a tokenizer as processing_class. Of a teacher of images or sound,"
+        " layers:2 keeps some layers."
+    )
+
+
+def _source(recipe: str, source: SourceMaker) -> TeacherModel:
+    found = source()
+    if found is None:
+        raise ValueError(
+            f"student_model={recipe}: such a student is made of the teacher's own model, and no teacher that is a model"
+            " of transformers was given. Name one in teacher_model, or take new:2x128."
+        )
+    return found
+
+
+def _new(argument: str, num_labels: int, tokenizer: Any, source: SourceMaker) -> PreTrainedModel:
+    """Make a BERT of random weights: `2x128` is 2 layers of size 128."""
+    found = re.fullmatch(r"([1-9]\d*)[x×]([1-9]\d*)", argument)
+    if found is None or int(found[2]) % 2:
+        raise ValueError(
+            f"student_model=new:{argument}: layers and an even size are expected, as in new:2x128, a BERT of 2 layers ×"
+            " 128."
+        )
+    layers, size = int(found[1]), int(found[2])
+    heads = max(heads for heads in range(1, max(size // HEAD_SIZE, 1) + 1) if size % heads == 0)
+    limit = tokenizer.model_max_length
+    config = BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=size,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        intermediate_size=4 * size,
+        max_position_embeddings=limit if POSITIONS < limit < NO_LIMIT else POSITIONS,
+        pad_token_id=tokenizer.pad_token_id,
+        num_labels=num_labels,  # type: ignore[call-arg]  # of every configuration
+    )
+    return BertForSequenceClassification(config)
+
+
+def _layers(argument: str, num_labels: int, processing_class: Any, source: SourceMaker) -> PreTrainedModel:
+    """Cut the teacher by its layers; the final layer is the teacher's, in the data's order of classes."""
+    teacher, order = _source(f"layers:{argument}", source)
+    model = cut_model(teacher, chosen_layers(argument, number_of_layers(teacher)))
+    reorder_classes(model, order)
+    return model
+
+
+def _static(argument: str, num_labels: int, tokenizer: Any, source: SourceMaker) -> PreTrainedModel:
+    """Make a mean of token vectors and an MLP; the vectors are the teacher's."""
+    if re.fullmatch(r"([1-9]\d*)?", argument) is None:
+        raise ValueError(f"student_model=static:{argument}: the size of the vectors is expected, as in static:128.")
+    teacher, _ = _source("static", source)
+    return static_model(teacher, tokenizer, num_labels, int(argument or STATIC_SIZE))
+
+
+KINDS: dict[str, Callable[[str, int, Any, SourceMaker], PreTrainedModel]] = {
+    "new": _new,
+    "layers": _layers,
+    "static": _static,
+}
