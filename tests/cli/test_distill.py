@@ -209,12 +209,16 @@ def test_a_folder_that_cannot_be_made(assets: Path, tmp_path: Path, folder: str)
     [
         ({"method": ["svm"]}, "method=svm: one or more of direct, kd, lelp"),
         ({"student_model": None}, "student_model is missing"),
-        ({"teacher_model": None}, "teacher_model is missing"),
     ],
 )
 def test_arguments_say_what_is_wrong(kwargs: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         arguments(Path("x"), **kwargs)
+
+
+def test_neither_a_teacher_nor_soft_labels(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"teacher_model is missing: .* or name columns of soft labels"):
+        distill(arguments(Path("x"), teacher_model=None), config(tmp_path))
 
 
 def test_training_is_told_in_a_line_a_stage(

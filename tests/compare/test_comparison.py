@@ -238,7 +238,6 @@ def test_the_reference_is_the_first_plain_distillation_or_else_the_first() -> No
         ({"methods": ["kd", "lelp:temperature"]}, "method 'lelp:temperature'"),
         ({"methods": ["kd", "kd"]}, "one or more different ones are needed"),
         ({"reference": "rkd"}, "reference='rkd' is none of the methods: kd, lelp"),
-        ({"teacher_model": None}, "teacher_model is missing"),
         ({"student_model": None}, "student_model is missing"),
         ({"train_file": None}, "either dataset_name or train_file"),
         ({"seeds": 0}, "seeds=0: at least 1"),
@@ -290,14 +289,19 @@ def test_methods_without_embeddings_compare_on_a_sampled_fit(data: Path, tmp_pat
 
 def test_a_mistake_on_the_command_line_is_a_message(capsys: pytest.CaptureFixture[str]) -> None:
     for argv, message in (
-        (["--train_file", "f.csv", "--student_model", "s"], "teacher_model is missing"),
+        (["--train_file", "f.csv", "--teacher_model", "t"], "student_model is missing"),
         (["--methods", "kd", "lalp"], "method 'lalp'"),
         (["--methods", "kd", "--reference", "lelp"], "reference='lelp' is none"),
     ):
         given = ["--teacher_model", "t", "--student_model", "s", "--train_file", "f.csv"]
         with pytest.raises(SystemExit) as ended:
-            PROGRAM.main(argv if "--student_model" in argv else [*given, *argv])
+            PROGRAM.main(argv if "--train_file" in argv else [*given, *argv])
         assert ended.value.code == 2 and message in capsys.readouterr().err
+
+
+def test_neither_a_teacher_nor_soft_labels(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"teacher_model is missing: .* or name columns of soft labels"):
+        compare(arguments(tmp_path, teacher_model=None), LELPConfig(output_dir=str(tmp_path)))
 
 
 def test_a_list_of_one_needs_no_brackets_in_yaml(tmp_path: Path) -> None:

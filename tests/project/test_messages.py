@@ -82,7 +82,7 @@ CALLS: list[tuple[Callable[[], Any], str]] = [
     (lambda: plain_student(tiny.classifier(), [], []), "has no pseudo-subclasses in its final layer"),
     (lambda: Method.parse("nonsense"), "with settings as in lelp:num_subclasses=4"),
     (lambda: Method.parse("kmeans:num_subclasses=auto").check(), "must be a number, only LELP's can be chosen"),
-    (lambda: compare_arguments(teacher_model=None), "teacher_model is missing: a Hub id or folder"),
+    (lambda: compare_arguments(student_model=None), "student_model is missing: a Hub id or folder"),
     (lambda: compare_arguments(train_sizes=[0]), "at least 1 row is needed"),
     (lambda: compare_arguments(seeds=0), "seeds=0: at least 1 is needed"),
     (lambda: ExportArguments(student="s", to=["paper"], train_file="a.csv"), "to=paper: one or more of"),
