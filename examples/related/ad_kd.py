@@ -25,9 +25,9 @@ from hf_lelp import LELPTrainer, Teacher
 from hf_lelp.data.columns import LOGITS_COLUMN
 
 ATTRIBUTIONS = "teacher_attributions"
-STEPS = 4  # points of the integral
+STEPS = 2  # points of the integral
 WEIGHT = 1.0  # of the attributions' loss; chosen, not searched for
-ROWS, TEST_ROWS = 2000, 2000
+ROWS, TEST_ROWS = 1000, 1000
 
 
 def integrated_gradients(model: Any, inputs: dict[str, Tensor], classes: Tensor, steps: int = STEPS) -> Tensor:

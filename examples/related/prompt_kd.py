@@ -31,7 +31,7 @@ from hf_lelp.losses import distillation_loss
 VECTORS = 8
 ANCHOR = 1.0  # weight of the teacher's own answers; chosen, not searched for
 STEPS, LEARNING_RATE, BATCH_SIZE = 40, 3e-3, 32
-ROWS, TEST_ROWS = 2000, 2000
+ROWS, TEST_ROWS = 1000, 1000
 
 
 def prompted(model: PreTrainedModel, cls_token: int, vectors: int = VECTORS) -> PeftModel:
