@@ -24,7 +24,7 @@ from transformers import (
 from hf_lelp.classifiers import logits_of
 from hf_lelp.config import LELPConfig, check_own_run, what_changes
 from hf_lelp.data.class_weights import WeightsOfClasses, read_class_weights, weights_of_classes
-from hf_lelp.data.columns import LOGITS_COLUMN, PROJECTIONS_COLUMN, TEACHER_COLUMNS
+from hf_lelp.data.columns import LOGITS_COLUMN, PROJECTIONS_COLUMN
 from hf_lelp.data.encoding import Processor
 from hf_lelp.data.labels import NO_LABEL, check_single
 from hf_lelp.data.text import set_pad_token
@@ -127,10 +127,16 @@ class LELPTrainer(DataloadingMixin, SavingMixin):
         transfer_dataset: raw rows without labels to train on besides, with the same input columns. The teacher says
             what they are. Those that are evaluation rows are left out.
 
+    Attributes:
+        own_columns: names of numeric columns that a subclass adds to its training data (`dataset.map`), of one shape in
+            every row. They reach `distillation_losses` beside the teacher's, as the subclass's `_loss_columns` asks.
+
     Raises:
         ValueError: if teacher, data and student do not fit together; the message says how and what to do.
         RuntimeError: with several GPUs in one process, or several processes that do not know of each other.
     """
+
+    own_columns: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -172,6 +178,7 @@ class LELPTrainer(DataloadingMixin, SavingMixin):
             teacher_processing_class=teacher_processing_class,
             projections=projections,
             transfer_dataset=transfer_dataset,
+            own_columns=self.own_columns,
         )
         if by_size:
             student = student_maker(None, model_init)() if run.student is None else run.student
@@ -313,7 +320,7 @@ class LELPTrainer(DataloadingMixin, SavingMixin):
         labels = inputs.pop("labels", None)
         if labels is not None:
             check_single(labels, "A batch")
-        stored = {name: inputs.pop(name, None) for name in TEACHER_COLUMNS}
+        stored = {name: inputs.pop(name, None) for name in self.prepared.columns.of_loss}
         columns: dict[str, Any] = {name: None if values is None else widen(values) for name, values in stored.items()}
         missing = [name for name in self._loss_columns() if columns[name] is None]
         distil = args.alpha < 1 and not missing

@@ -32,11 +32,18 @@ class RunColumns:
         inputs: of the student; `None` until raw data has shown them.
         label: the label column, in data that has labels.
         named: the inputs that the user named; `None` to find them.
+        own: columns of a trainer's own, which its loss reads beside the teacher's.
     """
 
     inputs: list[str] | None
     label: str
     named: Sequence[str] | None = None
+    own: tuple[str, ...] = ()
+
+    @property
+    def of_loss(self) -> tuple[str, ...]:
+        """The columns that stay beside the student's inputs, for the loss: the teacher's and `own`."""
+        return (*TEACHER_COLUMNS, *self.own)
 
     @classmethod
     def of(
@@ -45,13 +52,14 @@ class RunColumns:
         input_columns: Sequence[str] | None,
         label_column: str,
         processing_class: Processor | None,
+        own: tuple[str, ...] = (),
     ) -> "RunColumns":
         """Find the columns in the first dataset that holds raw rows.
 
         Raises:
             ValueError: see `resolve_input_columns`.
         """
-        found = cls(None, label_column, input_columns)
+        found = cls(None, label_column, input_columns, own)
         raw = (data for data in datasets if isinstance(data, Dataset | IterableDataset))
         first = next((data for data in raw if not is_prepared(data, processing_class)), None)
         return found if first is None else replace(found, inputs=found.inputs_of(first, processing_class))

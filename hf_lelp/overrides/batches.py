@@ -11,7 +11,6 @@ from datasets import Dataset
 from datasets.table import Table
 from numpy.typing import NDArray
 
-from hf_lelp.data.columns import TEACHER_COLUMNS
 from hf_lelp.data.rows import transform_of
 from hf_lelp.training.student_inputs import OnTheFly
 
@@ -189,13 +188,16 @@ def check_order(given: list[Any], collated: Any) -> None:
         )
 
 
-def rows_and_columns(dataset: Dataset, wanted: Collection[str] | None) -> RowsAndColumns | None:
-    """Take the teacher's columns out of a prepared dataset's rows.
+def rows_and_columns(
+    dataset: Dataset, of_loss: Collection[str], wanted: Collection[str] | None
+) -> RowsAndColumns | None:
+    """Take the columns of the loss, the teacher's above all, out of a prepared dataset's rows.
 
     A column with a missing row, or with rows of several shapes, stays in the rows for the collator to handle.
 
     Args:
         dataset: prepared for the student.
+        of_loss: names of such columns, whether the dataset has them or not.
         wanted: the columns to read; `None` is all.
 
     Returns:
@@ -203,7 +205,7 @@ def rows_and_columns(dataset: Dataset, wanted: Collection[str] | None) -> RowsAn
     """
     if not is_readable(dataset):
         return None
-    present = [name for name in TEACHER_COLUMNS if name in dataset.column_names]
+    present = [name for name in of_loss if name in dataset.column_names]
     arrays = {name: ColumnArrays.of(dataset.data, name) for name in present if wanted is None or name in wanted}
     columns = {name: found for name, found in arrays.items() if found is not None}
     apart = [name for name in present if name in columns or name not in arrays]

@@ -12,7 +12,6 @@ from transformers import Trainer, default_data_collator
 from transformers.trainer_utils import EvalLoopOutput, has_length
 
 from hf_lelp.config import LELPConfig
-from hf_lelp.data.columns import TEACHER_COLUMNS
 from hf_lelp.data.labels import NO_LABEL
 from hf_lelp.data.rows import transform_of
 from hf_lelp.overrides.batches import AroundCollator, RowsAndColumns, is_readable, rows_and_columns, rows_without
@@ -62,7 +61,8 @@ class DataloadingMixin(Trainer):
             return dataset, *rest
         used = self._remove_unused_columns(dataset, description)
         stored = used.dataset if isinstance(used, NamedRows) else used
-        read = rows_and_columns(stored, self._signature_columns if self.args.remove_unused_columns else None)
+        wanted = self._signature_columns if self.args.remove_unused_columns else None
+        read = rows_and_columns(stored, self.prepared.columns.of_loss, wanted)
         if read is not None and isinstance(used, NamedRows):
             read.dataset = replace(used, dataset=read.dataset)
         if is_training and self.processing_class is None and fits_in_memory(used):
@@ -82,7 +82,8 @@ class DataloadingMixin(Trainer):
     def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler | None:
         # Trainer's samplers may read all rows for their lengths; the teacher's columns would take most of that time.
         dataset = self.train_dataset if train_dataset is None else train_dataset
-        return super()._get_train_sampler(rows_without(dataset, TEACHER_COLUMNS) if is_readable(dataset) else dataset)
+        apart = self.prepared.columns.of_loss
+        return super()._get_train_sampler(rows_without(dataset, apart) if is_readable(dataset) else dataset)
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
         """As in Trainer; a raw dataset is prepared first."""

@@ -14,7 +14,7 @@ from hf_lelp.classifiers import check_model, load_config, processor_part
 from hf_lelp.config import LELPConfig
 from hf_lelp.data.audio import fewest_samples
 from hf_lelp.data.checks import check_rows, check_tokens
-from hf_lelp.data.columns import KIND_COLUMN, TEACHER_COLUMNS, RunColumns
+from hf_lelp.data.columns import KIND_COLUMN, RunColumns
 from hf_lelp.data.encoding import Processor, input_name
 from hf_lelp.data.labels import Classes, check_labels
 from hf_lelp.data.rows import column_names, rows_of, transform_of
@@ -117,6 +117,7 @@ def prepare_run(
     teacher_processing_class: Any,
     projections: ClassProjections | None,
     transfer_dataset: Any = None,
+    own_columns: tuple[str, ...] = (),
 ) -> PreparedRun:
     """Load teacher and student, run the teacher, make the targets and prepare the student's inputs, each once.
 
@@ -132,6 +133,7 @@ def prepare_run(
         teacher_processing_class: likewise.
         projections: fitted before, to use instead of fitting.
         transfer_dataset: rows without labels to train on besides, raw, or `None`.
+        own_columns: see `LELPTrainer.own_columns`.
 
     Raises:
         ValueError: if teacher, data and student do not fit together.
@@ -159,7 +161,8 @@ def prepare_run(
     student = new_student(model, classes.num_labels, processing_class, source) if isinstance(model, str) else model
     example = student if model_init is None else example
     processing_class, max_length = _fitted_to(example, processing_class, args.max_length)
-    columns = RunColumns.of((train, *evaluated.values()), args.input_columns, args.label_column, processing_class)
+    rows = (train, *evaluated.values())
+    columns = RunColumns.of(rows, args.input_columns, args.label_column, processing_class, own_columns)
     of_student: dict[str, Any] = {"columns": columns, "processing_class": processing_class, "max_length": max_length}
     train = with_transfer_rows(train, transfer_dataset, evaluated.values(), args, teacher=teacher, **of_student)
     targets = None
@@ -228,7 +231,7 @@ def with_transfer_rows(
     """
     if unlabelled is None and args.windows == 1 and not args.views:
         return train
-    is_raw = isinstance(train, Dataset) and not {*TEACHER_COLUMNS, KIND_COLUMN} & {*train.column_names}
+    is_raw = isinstance(train, Dataset) and not {*columns.of_loss, KIND_COLUMN} & {*train.column_names}
     if not is_raw or columns.inputs is None:
         raise ValueError(
             "Windows, views and unlabelled rows are put beside raw rows of a datasets.Dataset, before the teacher is"

@@ -10,7 +10,7 @@ from datasets import Dataset, IterableDataset
 from transformers import PreTrainedTokenizerBase
 
 from hf_lelp.data.audio import check_samples
-from hf_lelp.data.columns import TEACHER_COLUMNS, RunColumns, is_prepared
+from hf_lelp.data.columns import RunColumns, is_prepared
 from hf_lelp.data.encoding import Processor, encode, input_name
 from hf_lelp.data.labels import Classes, in_order_of
 from hf_lelp.data.rows import RowError, column_names, column_values, shown_columns, transform_of, with_columns
@@ -54,7 +54,7 @@ def student_columns(
     label_column = columns.label_of(dataset)
     prepared = is_prepared(dataset, processing_class)
     if prepared and transform is None:
-        dataset = _shown(dataset)
+        dataset = _shown(dataset, columns)
         ready = label_column == "labels" and (not isinstance(dataset, Dataset) or _are_indices(dataset, classes))
         if ready or label_column not in column_names(dataset):
             return dataset
@@ -65,14 +65,14 @@ def student_columns(
     limits = (max_length, vocabulary, fewest_samples)
     encode_rows = _row_encoder(processing_class, inputs, limits, label_column, encode_labels)
     present = column_names(dataset)
-    removed = [label_column] if prepared else [name for name in present if name not in TEACHER_COLUMNS]
+    removed = [label_column] if prepared else [name for name in present if name not in columns.of_loss]
     removed = [name for name in removed if name in present]
     if isinstance(dataset, IterableDataset):
         return dataset.map(encode_rows, batched=True, with_indices=True, remove_columns=removed)
     dataset = dataset.with_format(None)
     if transform is None and (prepared or isinstance(processing_class, PreTrainedTokenizerBase)):
         # Map without the teacher's columns: `map` would copy them, and tokenize anew for another teacher.
-        teacher = [name for name in TEACHER_COLUMNS if name in present]
+        teacher = [name for name in columns.of_loss if name in present]
         with PartialState().main_process_first(), _file_row_told(dataset):
             own = dataset.remove_columns(teacher).map(
                 encode_rows,
@@ -85,7 +85,7 @@ def student_columns(
     if label_column in present:
         labels = encode_labels(column_values(dataset, label_column))
         dataset = with_columns(dataset, Dataset.from_dict({"labels": labels}))
-    kept: list[str] = [name for name in ("labels", *TEACHER_COLUMNS) if name in dataset.column_names]
+    kept: list[str] = [name for name in ("labels", *columns.of_loss) if name in dataset.column_names]
     if transform is None:
         dataset = dataset.select_columns([*inputs, *kept])
     return dataset.with_transform(
@@ -111,12 +111,12 @@ def _file_row_told(dataset: Dataset) -> Iterator[None]:
         raise mistake from error
 
 
-def _shown(dataset: AnyDataset) -> AnyDataset:
-    """Drop the columns that the dataset's format hides, but keep the teacher's."""
+def _shown(dataset: AnyDataset, columns: RunColumns) -> AnyDataset:
+    """Drop the columns that the dataset's format hides, but keep those of the loss."""
     if not isinstance(dataset, Dataset):
         return dataset
     shown = shown_columns(dataset)
-    kept = [name for name in dataset.column_names if name in shown or name in TEACHER_COLUMNS]
+    kept = [name for name in dataset.column_names if name in shown or name in columns.of_loss]
     return dataset if kept == dataset.column_names else dataset.select_columns(kept)
 
 

@@ -14,6 +14,7 @@ import torch
 from datasets import Dataset, Features, IterableDataset, List, Value, concatenate_datasets
 
 from hf_lelp import ClassProjections, LELPTrainer
+from hf_lelp.data.columns import TEACHER_COLUMNS
 from hf_lelp.overrides.batches import ColumnArrays, rows_and_columns
 
 
@@ -226,7 +227,7 @@ def test_columns_in_float16_and_of_numbers_from_python() -> None:
     stored = Dataset.from_dict({"teacher_projections": values}, features=Features({"teacher_projections": nested}))
     lists = Dataset.from_dict({"teacher_projections": values.tolist()})
     for dataset, dtype in ((stored, torch.float16), (lists, torch.float32)):
-        rows = rows_and_columns(dataset.add_column("labels", [0] * 6), None)
+        rows = rows_and_columns(dataset.add_column("labels", [0] * 6), TEACHER_COLUMNS, None)
         assert rows is not None
         batch = pickle.loads(pickle.dumps(rows)).__getitems__([4, 0, -1]).columns["teacher_projections"]
         assert batch.dtype == dtype
@@ -238,7 +239,7 @@ def test_columns_in_float16_and_of_numbers_from_python() -> None:
 def test_columns_that_are_no_array_stay_in_the_rows(values: list[Any]) -> None:
     dataset = Dataset.from_dict({"teacher_logits": values, "labels": [0, 1]})
     assert ColumnArrays.of(dataset.data, "teacher_logits") is None
-    assert rows_and_columns(dataset, None) is None
+    assert rows_and_columns(dataset, TEACHER_COLUMNS, None) is None
 
 
 def test_resuming_within_an_epoch_reads_the_same_batches(tmp_path: Path) -> None:
