@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
+from functools import partial
 from typing import Any, get_args
 
 import numpy as np
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from transformers import PrinterCallback, set_seed
 
 from hf_lelp.compare.baselines import clusterings, directions
-from hf_lelp.compare.baselines.trainer import ON_EMBEDDINGS, Baseline, BaselineConfig, BaselineTrainer
+from hf_lelp.compare.baselines.trainer import LELP_CRD, ON_EMBEDDINGS, Baseline, BaselineConfig, BaselineTrainer
 from hf_lelp.compare.task import Task
 from hf_lelp.config import AUTO, LELPConfig
 from hf_lelp.data.columns import EMBEDDING_COLUMN, LOGITS_COLUMN, PROJECTIONS_COLUMN
@@ -48,6 +49,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     **{name: {} for name in DIRECTIONS},
     **{name: _AS_THEY_ARE for name in (*CLUSTERINGS, "oracle", SUBCLASS_DISTILLATION)},
     **{name: {"baseline": name, "num_subclasses": 1} for name in get_args(Baseline)},
+    LELP_CRD: {"baseline": LELP_CRD, "student_head": "auxiliary"},
 }
 
 
@@ -141,6 +143,8 @@ class Method:
         if self.kind == BEST and task is not None:
             own = {**best_settings(task.reads_tokens), **own}
         together = {"output_dir": "unused", **(task.settings if task else {}), **own, **settings}
+        if self.kind == LELP_CRD:  # a baseline has one subclass by default
+            together.setdefault("num_subclasses", LELPConfig.num_subclasses)
         return BaselineConfig(**together) if "baseline" in together else LELPConfig(**together)
 
 
@@ -180,7 +184,8 @@ def build_trainer(
     if config.alpha < 1 and config.num_subclasses != 1:
         train, projections = _with_subclasses(task, method, config)
     set_seed(config.seed)
-    kind: Any = BaselineTrainer if isinstance(config, BaselineConfig) else trainer_class
+    is_baseline = isinstance(config, BaselineConfig)
+    kind: Any = partial(BaselineTrainer, head=task.head) if is_baseline else trainer_class
     trainer: LELPTrainer = kind(
         model=task.student(),
         args=config,

@@ -53,7 +53,33 @@ def comparison_table(summary: dict[str, Any]) -> str:
             if (freedom := summary.get("degrees_of_freedom")) is not None
             else ""
         )
+        + "".join(f"\n\n{warning}" for warning in below_labels_warning(summary))
     )
+
+
+def below_labels_warning(summary: dict[str, Any]) -> list[str]:
+    """Say which methods distil below labels alone, by how much and with which intervals; nothing, if none does.
+
+    A teacher can be right and teach badly, on purpose even (Ma et al. 2021, arXiv 2105.07381).
+
+    Args:
+        summary: result of `summarise`.
+    """
+    below = {
+        method: figures["above_labels"]
+        for method, figures in summary["methods"].items()
+        if figures.get("above_labels", {}).get("finding") == "worse"
+    }
+    if not below:
+        return []
+    said = []
+    for method, difference in below.items():
+        _, seeds, examples = difference_cells(difference)
+        said.append(f"{method} by {-difference['mean']:.2f} points ({seeds} over seeds, {examples} over examples)")
+    return [
+        f"**Warning: below labels alone, beyond the noise: {'; '.join(said)}.** The teacher's word is then worth less"
+        " than the labels. Look at its accuracy on these rows, try another temperature, or take the method direct."
+    ]
 
 
 def difference_cells(difference: dict[str, Any]) -> list[str]:
@@ -95,12 +121,16 @@ def summarise(runs: Sequence[Run], methods: Sequence[str], reference: str) -> di
         `reference`, `seeds`, `train_rows`, `evaluation_rows`, with two seeds `degrees_of_freedom`, and `methods`.
         `methods` has by name: the mean and standard deviation over the seeds of each of `FIGURES`, the accuracy of each
         seed, the settings, what "auto" chose, the seeds whose student `diverged`, and `difference`
-        (`paired_difference`).
+        (`paired_difference`). Where labels alone are among them, each other method has `above_labels`, the difference
+        to these.
     """
     by_method = {method: [run for run in runs if run.method == method] for method in methods}
     correct = {method: np.stack([run.correct for run in of_method]) for method, of_method in by_method.items()}
     table: dict[str, Any] = {}
     pooled, freedom = _pooled(correct, reference)
+    # α = 1, whatever the method is called.
+    labels = next((name for name, of in by_method.items() if of[0].figures["settings"].get("alpha") == 1), None)
+    over_labels = _pooled(correct, labels)[0] if labels is not None else {}
     for method, of_method in by_method.items():
         figures: dict[str, Any] = {"accuracies": [float(row.mean()) for row in correct[method]]}
         for name in FIGURES:
@@ -110,6 +140,8 @@ def summarise(runs: Sequence[Run], methods: Sequence[str], reference: str) -> di
                 figures[name] = {"mean": float(np.mean(values)), "std": spread}
         if method != reference:
             figures["difference"] = paired_difference(correct[method], correct[reference], pooled.get(method))
+        if labels is not None and of_method[0].figures["settings"].get("alpha") != 1:
+            figures["above_labels"] = paired_difference(correct[method], correct[labels], over_labels.get(method))
         figures["settings"] = {k: v for k, v in of_method[0].figures["settings"].items() if k != "seed"}
         chosen = [trial for run in of_method for trial in run.figures.get("auto_trials", ()) if trial.get("chosen")]
         diverged = [run.seed for run in of_method if "rows_not_finite" in run.figures]
@@ -162,4 +194,7 @@ def publish(
     else:
         plot_comparison(summaries, output_dir)
     print(f"\n{text}\n\nThe report is in {output_dir}")
+    for task, summary in summaries.items():
+        for warning in below_labels_warning(summary):
+            logger.warning(f"{task}: {warning.replace('**', '').removeprefix('Warning: ')}")
     return summaries

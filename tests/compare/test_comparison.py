@@ -19,7 +19,7 @@ from places import ROOT
 
 from hf_lelp import LELPConfig
 from hf_lelp.compare.comparison import PROGRAM, CompareArguments, choose_reference, compare, load_task
-from hf_lelp.compare.report import summarise
+from hf_lelp.compare.report import publish, summarise
 from hf_lelp.compare.run import Run, task_fingerprint
 from hf_lelp.compare.statistics import paired_difference
 from hf_lelp.metrics import few_class_metrics
@@ -215,6 +215,29 @@ def test_the_summary_pairs_methods_seed_by_seed() -> None:
     assert kd["settings"] == {"kind": "kd"}
     other = summarise(runs, ["kd", "lelp"], "lelp")
     assert other["methods"]["kd"]["difference"]["mean"] == pytest.approx(-10)
+
+
+def test_a_teacher_that_teaches_less_than_the_labels_is_told_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def published(folder: str, kd: list[int], seeds: int = 3) -> str:
+        right = {"direct": [9, 10, 9], "kd": kd}
+        found = [run_of(method, seed, right[method][seed]) for seed in range(seeds) for method in right]
+        alphas = {"direct": 1.0, "kd": 0.0}
+        for run in found:
+            run.figures["settings"]["alpha"] = alphas[run.method]
+        publish({"all rows": found}, list(right), "kd", tmp_path / folder)
+        return (tmp_path / folder / "comparison.md").read_text(encoding="utf-8")
+
+    with caplog.at_level("WARNING"):
+        for folder, kd, seeds in (("alike", [9, 10, 9], 3), ("above", [10, 10, 10], 3), ("one seed", [1, 1, 1], 1)):
+            assert "Warning" not in published(folder, kd, seeds)
+        assert "labels alone" not in caplog.text
+        report = published("below", [2, 2, 1])
+    words = "below labels alone, beyond the noise: kd by 76.67 points (-91.01 to -62.32 over seeds, "
+    assert words in report and words in caplog.text and words in capsys.readouterr().out
+    summary = json.loads((tmp_path / "below" / "comparison.json").read_text())["all rows"]["methods"]
+    assert summary["kd"]["above_labels"]["finding"] == "worse" and "above_labels" not in summary["direct"]
 
 
 # ---- What is refused, and when ----

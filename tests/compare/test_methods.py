@@ -129,6 +129,9 @@ def test_which_settings_go_before_which(tmp_path: Path) -> None:
     assert Method.parse("kd").config(task, **settings).num_subclasses == 1
     assert Method.parse("direct").config(task, **settings).alpha == 1
     assert Method.parse("rkd").config(task, **settings).num_subclasses == 1
+    # LELP with CRD has them, and as many as LELP where nothing says how many.
+    assert Method.parse("lelp_crd").config(task, **settings).num_subclasses == 5
+    assert Method.parse("lelp_crd").config(None, **settings).num_subclasses == 8
 
 
 def test_each_kind_has_its_configuration(tmp_path: Path) -> None:
@@ -138,6 +141,7 @@ def test_each_kind_has_its_configuration(tmp_path: Path) -> None:
         config = Method.parse(kind).config(task, **settings)
         assert isinstance(config, BaselineConfig) == ("baseline" in SETTINGS[kind])
         assert not isinstance(config, BaselineConfig) or config.baseline == kind
+        assert not isinstance(config, BaselineConfig) or config.num_subclasses == (2 if kind == "lelp_crd" else 1)
         if kind in SCORED:
             assert (config.random_rotation, config.scale_projections, config.subclass_temperature) == (False, False, 1)
 

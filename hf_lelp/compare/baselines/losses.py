@@ -3,7 +3,8 @@
 Each follows its paper's equations, and its docstring says where it departs from them. N examples, C classes, D
 embedding size; z logits, h embeddings; S and T mark student and teacher. Losses are per example, (N,), in float32 or
 better. Where a loss compares examples with one another, an example's share is the mean over its pairs. So `.mean()` is
-the mean over all pairs, and depends on how a batch is cut into pieces.
+the mean over all pairs, and depends on how a batch is cut into pieces. (DIST and Procrustes have no pairs: `.mean()` is
+the paper's number.)
 
 FitNet (Romero et al. 2014, arXiv 1412.6550) needs no loss of its own. Its hint is the teacher's last embedding, so it
 is `embedding_mse` alone first, and plain distillation after that.
@@ -202,6 +203,88 @@ def comparative_loss(student_logits: Tensor, teacher_logits: Tensor, temperature
     return temperature**2 * _divergence(teacher, student).sum(-1) / max(len(student) - 1, 1)
 
 
+def pkt_loss(student_embedding: Tensor, teacher_embedding: Tensor) -> Tensor:
+    """Probabilistic knowledge transfer: mean_{j ≠ i} p^T_ji log(p^T_ji / p^S_ji), p_ji ∝ ½ (cos(h_i, h_j) + 1).
+
+    Passalis & Tefas 2018, and Passalis et al. 2020 (arXiv 2005.00727), whose code adds a second kernel (Student's t),
+    takes the symmetric divergence, and compares several layers. Here it is the last embedding, the cosine kernel and
+    KL. Each row is normalised without the example itself. Sizes of the embeddings may differ. A batch of one or two has
+    no such distribution, and loss 0.
+
+    Args:
+        student_embedding: (N, D of the student).
+        teacher_embedding: (N, D).
+    """
+    student, teacher = (_log_neighbours(widen(embedding)) for embedding in (student_embedding, teacher_embedding))
+    return _divergence(teacher, student) / max(len(student) - 1, 1)
+
+
+def sp_loss(student_embedding: Tensor, teacher_embedding: Tensor) -> Tensor:
+    """Similarity-preserving distillation: mean_j (g^S_ij − g^T_ij)², g_i = G_i / ‖G_i‖, G = H Hᵀ.
+
+    Tung & Mori 2019 (arXiv 1907.09682), on the last embedding. As published, G is not centred and holds each example's
+    product with itself. Sizes of the embeddings may differ.
+
+    Args:
+        student_embedding: (N, D of the student).
+        teacher_embedding: (N, D).
+    """
+    student, teacher = (widen(embedding) for embedding in (student_embedding, teacher_embedding))
+    return (_unit(_products(student, student.mT)) - _unit(_products(teacher, teacher.mT))).square().mean(-1)
+
+
+def procrustes_loss(student_embedding: Tensor, teacher_embedding: Tensor) -> Tensor:
+    """Squared Procrustes distance of two batches of embeddings: min_Q ‖X^S Q − X^T‖² = 2 − 2 ‖X^Sᵀ X^T‖_*.
+
+    Bhattarai et al. 2025 (arXiv 2509.25253) take this distance as a loss between hidden layers; here it is the last
+    embedding. X is centred over the batch, and of Frobenius norm 1. ‖·‖_* is the sum of the singular values. The loss
+    is 0 where one batch is a rotation of the other, and at most 2. It belongs to the batch, so each example has the
+    same value. Sizes of the embeddings may differ. A batch of one has loss 0.
+
+    Args:
+        student_embedding: (N, D of the student).
+        teacher_embedding: (N, D).
+    """
+    student, teacher = (_configuration(widen(embedding)) for embedding in (student_embedding, teacher_embedding))
+    shared = torch.linalg.svdvals(_products(student.mT, teacher)).sum()
+    return (student.square().sum() + teacher.square().sum() - 2 * shared).expand(len(student))
+
+
+def dist_loss(student_logits: Tensor, teacher_logits: Tensor, temperature: float = 4.0) -> Tensor:
+    """DIST's relation over the batch: τ² · mean_c (1 − ρ_c), ρ_c: correlation of the batch's probabilities of class c.
+
+    Huang et al. 2022 (arXiv 2205.10536), who call it the intra-class relation. With a and b the two centred columns of
+    length 1, 1 − ρ = ½ ‖a − b‖², of which an example's share is N/2 · (a_i − b_i)². A class that the student gives the
+    same probability throughout has a = 0, and adds ½. Their inter-class relation correlates one example's
+    probabilities over the classes. Of two classes that correlation is always 1 or −1, so it has no gradient; plain
+    distillation stands in its place here.
+
+    Args:
+        student_logits: (N, C).
+        teacher_logits: (N, C).
+        temperature: τ > 0.
+    """
+    student, teacher = (widen(logits).div(temperature).softmax(-1) for logits in (student_logits, teacher_logits))
+    student, teacher = (F.normalize(p - p.mean(0), dim=0, eps=1e-6) for p in (student, teacher))
+    return temperature**2 * len(student) / 2 * (student - teacher).square().mean(-1)
+
+
+def srd_loss(predicted: Tensor, teacher_logits: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Semantic representational distillation: mean_c (W ĥ + b − z^T)², cross-network logits against the teacher's.
+
+    Yang et al. 2022 (arXiv 2205.06701). The teacher's final layer stays as it is, and judges the student's embedding.
+    Only the teacher's logits are needed, so unlabelled rows serve, of other classes too. As in their code, the caller
+    adds `embedding_mse`. Their map is a convolution with batch normalisation and ReLU.
+
+    Args:
+        predicted: ĥ, (N, D): the student's embedding after a learned linear map.
+        teacher_logits: (N, C).
+        weight: W, (C, D), of the teacher's final layer.
+        bias: b, (C,).
+    """
+    return logit_regression(F.linear(widen(predicted), weight, bias), teacher_logits)
+
+
 def _divergence(log_p: Tensor, log_q: Tensor) -> Tensor:
     """Compute KL(p ‖ q) over the last axis."""
     return (log_p.exp() * (log_p - log_q)).sum(-1)
@@ -228,3 +311,27 @@ def _unit(vectors: Tensor) -> Tensor:
     """Divide vectors by their lengths; a zero vector stays zero, and its gradient is 0."""
     norm = _norm(vectors).unsqueeze(-1)
     return torch.where(norm > 0, vectors / torch.where(norm > 0, norm, 1.0), 0.0)
+
+
+def _products(left: Tensor, right: Tensor) -> Tensor:
+    """Multiply two matrices in their own precision, under autocast too."""
+    with torch.autocast(left.device.type, enabled=False):
+        return left @ right
+
+
+def _log_neighbours(embedding: Tensor) -> Tensor:
+    """Compute log p_{j|i} of the cosine kernel, (N, N − 1): of each example's neighbours, without itself."""
+    directions = _unit(embedding)
+    kernel = (_products(directions, directions.mT) + 1) / 2 + 1e-6  # an opposite example would have log 0
+    others = ~torch.eye(len(kernel), dtype=torch.bool, device=kernel.device)
+    kernel = kernel[others].view(len(kernel), -1)
+    return (kernel / kernel.sum(-1, keepdim=True)).log()
+
+
+def _configuration(embedding: Tensor) -> Tensor:
+    """Centre a batch of embeddings, (N, D), and divide it by its Frobenius norm."""
+    centred = embedding - embedding.mean(0)
+    norm = _norm(centred.flatten())
+    # What is left of equal rows is rounding.
+    varies = norm > 1e-6 * _norm(embedding.flatten())
+    return torch.where(varies, centred / torch.where(varies, norm, 1.0), 0.0)

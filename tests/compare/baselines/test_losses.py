@@ -8,7 +8,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from reference import softmax
-from scipy.stats import norm
+from scipy.linalg import orthogonal_procrustes
+from scipy.spatial import procrustes
+from scipy.stats import norm, pearsonr
 from torch import Tensor
 
 from hf_lelp.compare.baselines.losses import (
@@ -16,10 +18,15 @@ from hf_lelp.compare.baselines.losses import (
     annealed_logit_regression,
     comparative_loss,
     crd_loss,
+    dist_loss,
     dkd_loss,
     embedding_mse,
     logit_regression,
+    pkt_loss,
+    procrustes_loss,
     rkd_loss,
+    sp_loss,
+    srd_loss,
     vid_loss,
 )
 from hf_lelp.losses import distillation_loss
@@ -48,8 +55,12 @@ LOSSES: dict[str, Loss] = {
     "rkd": rkd_loss,
     "crd": crd_loss,
     "comparative": comparative_loss,
+    "dist": dist_loss,
+    "pkt": pkt_loss,
+    "sp": sp_loss,
+    "procrustes": procrustes_loss,
 }
-PAIRWISE = ("rkd", "crd", "comparative")
+PAIRWISE = ("rkd", "crd", "comparative", "dist", "pkt", "sp", "procrustes")
 
 
 def kl(p: np.ndarray, q: np.ndarray) -> float:
@@ -362,3 +373,116 @@ class TestComparative:
     def test_what_all_examples_share_does_not_count(self) -> None:
         student, teacher = random_pair()
         torch.testing.assert_close(comparative_loss(teacher + student[:1], teacher), torch.zeros(N).double())
+
+
+def rotated(embedding: Tensor) -> Tensor:
+    """The embedding in another orthonormal basis."""
+    square = torch.randn(D, D, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    return embedding @ torch.linalg.qr(square)[0]
+
+
+class TestBatchRelationOfClasses:
+    def test_equals_the_correlations_of_scipy(self) -> None:
+        student, teacher = random_pair()
+        p, q = ((logits / 3).softmax(-1).numpy() for logits in (student, teacher))
+        expected = np.mean([9 * (1 - pearsonr(p[:, c], q[:, c])[0]) for c in range(C)])
+        assert dist_loss(student, teacher, 3.0).mean().item() == pytest.approx(expected)
+
+    def test_two_classes_have_one_relation_over_the_batch_and_none_within_an_example(self) -> None:
+        student, teacher = random_pair(2)
+        p, q = (logits.softmax(-1).numpy() for logits in (student, teacher))
+        for own, other in zip(p, q, strict=True):  # what DIST calls the inter-class relation
+            assert abs(pearsonr(own, other)[0]) == pytest.approx(1)
+        expected = 1 - pearsonr(p[:, 0], q[:, 0])[0]
+        assert dist_loss(student, teacher, 1.0).mean().item() == pytest.approx(expected) and expected > 0.1
+
+    def test_standardised_logits_of_two_classes_are_the_same_for_every_example(self) -> None:
+        """Which is why no method here standardises them."""
+        logits, _ = random_pair(2)
+        standard = (logits - logits.mean(-1, keepdim=True)) / logits.std(-1, keepdim=True, correction=0)
+        torch.testing.assert_close(standard.abs(), torch.ones(N, 2).double())
+
+    def test_a_student_without_spread_is_half_way_to_no_correlation(self) -> None:
+        _, teacher = random_pair()
+        losses = dist_loss(teacher[:1].repeat(N, 1), teacher, 1.0)
+        assert losses.mean().item() == pytest.approx(0.5, abs=1e-3)
+
+
+class TestProbabilisticTransfer:
+    def test_equals_the_reference_and_sizes_may_differ(self) -> None:
+        student, teacher = random_pair(D)[0].numpy(), random_pair(3)[1].numpy()
+        expected = []
+        for i in range(N):
+            rows = []
+            for h in (teacher, student):
+                cosines = [h[i] @ h[j] / np.linalg.norm(h[i]) / np.linalg.norm(h[j]) for j in range(N) if j != i]
+                kernel = (np.array(cosines) + 1) / 2
+                rows.append(kernel / kernel.sum())
+            expected.append(kl(*rows) / (N - 1))
+        losses = pkt_loss(torch.from_numpy(student), torch.from_numpy(teacher))
+        np.testing.assert_allclose(losses, expected, rtol=1e-4, atol=1e-8)
+
+    def test_lengths_and_rotations_do_not_count_and_places_do(self) -> None:
+        student, teacher = random_pair(D)
+        torch.testing.assert_close(pkt_loss(rotated(5 * student), teacher / 3), pkt_loss(student, teacher))
+        assert not torch.allclose(pkt_loss(student + 3, teacher), pkt_loss(student, teacher), rtol=0.1)
+
+    def test_opposite_examples_are_finite(self) -> None:
+        line = torch.tensor([[1.0], [-1.0], [2.0]], requires_grad=True)
+        losses = pkt_loss(line, torch.tensor([[1.0, 0], [0, 1], [1, 1]]))
+        losses.sum().backward()
+        assert losses.isfinite().all() and line.grad is not None and line.grad.isfinite().all()
+
+
+class TestSimilarityPreserving:
+    def test_equals_the_reference_and_sizes_may_differ(self) -> None:
+        student, teacher = random_pair(D)[0].numpy(), random_pair(3)[1].numpy()
+        rows = [[h @ h[i] / np.linalg.norm(h @ h[i]) for i in range(N)] for h in (student, teacher)]
+        expected = [np.mean((s - t) ** 2) for s, t in zip(*rows, strict=True)]
+        np.testing.assert_allclose(sp_loss(torch.from_numpy(student), torch.from_numpy(teacher)), expected)
+
+    def test_scale_and_rotations_do_not_count(self) -> None:
+        student, teacher = random_pair(D)
+        torch.testing.assert_close(sp_loss(rotated(5 * student), teacher / 3), sp_loss(student, teacher))
+
+
+class TestProcrustes:
+    def test_is_the_distance_of_scipy_before_it_scales(self) -> None:
+        student, teacher = (values.numpy() for values in random_pair(D))
+        x, y = ((h - h.mean(0)) / np.linalg.norm(h - h.mean(0)) for h in (student, teacher))
+        rotation, _ = orthogonal_procrustes(x, y)
+        losses = procrustes_loss(torch.from_numpy(student), torch.from_numpy(teacher))
+        np.testing.assert_allclose(losses, np.full(N, np.square(x @ rotation - y).sum()))
+        # SciPy's own disparity also chooses the best scale: 1 − s² where this is 2 − 2 s.
+        assert procrustes(student, teacher)[2] == pytest.approx(1 - (1 - losses[0].item() / 2) ** 2)
+
+    def test_scale_place_rotation_and_idle_dimensions_do_not_count(self) -> None:
+        _, teacher = random_pair(D)
+        wider = torch.cat([rotated(7 * teacher) - 2, torch.ones(N, 3)], dim=1)
+        torch.testing.assert_close(procrustes_loss(wider, teacher), torch.zeros(N).double())
+
+    @pytest.mark.parametrize("loss", [procrustes_loss, pkt_loss, sp_loss])
+    def test_products_are_exact_under_autocast(self, loss: Loss) -> None:
+        student, teacher = random_pair(D, torch.float32)
+        with torch.autocast("cpu", torch.bfloat16):
+            inside = loss(student, teacher)
+        torch.testing.assert_close(inside, loss(student, teacher))
+
+
+class TestSemantic:
+    def test_equals_the_reference(self) -> None:
+        predicted, _ = random_pair(D)
+        _, logits = random_pair()
+        weight, bias = torch.randn(C, D, dtype=torch.float64), torch.randn(C, dtype=torch.float64)
+        expected = [
+            np.mean((weight.numpy() @ h.numpy() + bias.numpy() - z.numpy()) ** 2)
+            for h, z in zip(predicted, logits, strict=True)
+        ]
+        np.testing.assert_allclose(srd_loss(predicted, logits, weight, bias), expected)
+
+    def test_is_blind_to_what_the_teacher_s_layer_does_not_read(self) -> None:
+        predicted, _ = random_pair(D)
+        _, logits = random_pair(2)
+        weight, bias = torch.eye(2, D).double(), torch.zeros(2).double()
+        moved = predicted + torch.tensor([0, 0, 1, 2, 3]).double()
+        torch.testing.assert_close(srd_loss(moved, logits, weight, bias), srd_loss(predicted, logits, weight, bias))

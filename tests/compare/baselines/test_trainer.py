@@ -14,17 +14,29 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import AutoModelForImageClassification, PreTrainedModel, TrainerCallback
 
-from hf_lelp import LELPConfig
+from hf_lelp import ClassProjections, LELPConfig
 from hf_lelp.compare.baselines.losses import (
     annealed_logit_regression,
     comparative_loss,
     crd_loss,
+    dist_loss,
     dkd_loss,
     logit_regression,
+    pkt_loss,
+    procrustes_loss,
     rkd_loss,
+    sp_loss,
     vid_loss,
 )
-from hf_lelp.compare.baselines.trainer import CRD_FEATURES, ON_EMBEDDINGS, Baseline, BaselineConfig, BaselineTrainer
+from hf_lelp.compare.baselines.trainer import (
+    CRD_FEATURES,
+    LELP_CRD,
+    ON_EMBEDDINGS,
+    Baseline,
+    BaselineConfig,
+    BaselineTrainer,
+)
+from hf_lelp.losses import subclass_loss, subclass_targets
 from hf_lelp.student.heads import AuxiliaryHead, student_head
 
 BASELINES = get_args(Baseline)
@@ -35,12 +47,19 @@ def config(folder: Path, baseline: Any, **settings: Any) -> BaselineConfig:
     defaults = {**tasks.SETTINGS, "output_dir": str(folder / "out"), "save_strategy": "no", "report_to": "none"}
     defaults |= {"num_subclasses": 1, "temperature": TAU, "baseline_weight": WEIGHT, "max_steps": 4}
     defaults |= {"disable_tqdm": True, "logging_steps": 1}
+    if baseline == LELP_CRD:
+        defaults |= {"num_subclasses": 2, "student_head": "auxiliary"}
     return BaselineConfig(**{**defaults, "baseline": baseline, **settings})
 
 
 def trainer(args: BaselineConfig, **arguments: Any) -> BaselineTrainer:
     torch.manual_seed(0)
-    defaults: dict[str, Any] = {"model": tasks.student(), "train_dataset": tasks.task().train.with_format("torch")}
+    task = tasks.task()
+    defaults: dict[str, Any] = {"model": tasks.student(), "train_dataset": task.train.with_format("torch")}
+    if getattr(args, "baseline", None) == "srd":
+        defaults["head"] = task.head
+    if getattr(args, "baseline", None) == LELP_CRD and args.num_subclasses != 1:
+        defaults["projections"] = ClassProjections.fit(task.train, task.head, args.directions)
     return BaselineTrainer(args=args, **{**defaults, **arguments})
 
 
@@ -61,9 +80,12 @@ class Parts:
         if "teacher_embedding" in batch:
             train = np.array(tasks.task().train["teacher_embedding"])
             standard = (batch["teacher_embedding"].double().numpy() - train.mean(0)) / train.std(0, ddof=1)
+            self.mean, self.spread = (torch.from_numpy(v).float() for v in (train.mean(0), train.std(0, ddof=1)))
             self.teacher, self.raw = torch.from_numpy(standard).float(), batch["teacher_embedding"]
         self.student = model.vit(batch["pixel_values"]).last_hidden_state[:, 0]
         self.o = F.linear(self.student, model.classifier.weight, model.classifier.bias)
+        if run.args.num_subclasses != 1:
+            self.scores = run.subclass_scores(batch["teacher_projections"])
         head = student_head(model)
         self.auxiliary: Any = head.auxiliary if isinstance(head, AuxiliaryHead) else None
         self.classes = torch.where(batch["labels"] == -100, self.z.argmax(-1), batch["labels"])
@@ -71,6 +93,21 @@ class Parts:
 
     def mapped(self, layer: Any) -> Tensor:
         return F.linear(self.student, layer.weight, layer.bias)
+
+    def crd(self) -> Tensor:
+        teacher = self.auxiliary.teacher
+        return crd_loss(
+            self.mapped(self.auxiliary.student), F.linear(self.teacher, teacher.weight, teacher.bias)
+        ).mean()
+
+    def lelp(self) -> Tensor:
+        targets = subclass_targets(self.z, self.scores, temperature=TAU)
+        return self.kd + TAU * subclass_loss(self.mapped(self.auxiliary.subclasses), targets).mean()
+
+    def srd(self) -> Tensor:
+        head, mapped = tasks.task().head, self.mapped(self.auxiliary)
+        cross = (self.mean + self.spread * mapped) @ head.weight.T + head.bias
+        return F.mse_loss(mapped, self.teacher) + F.mse_loss(cross, self.z)
 
 
 # The mean loss of a batch at the first step.
@@ -84,13 +121,13 @@ EXPECTED: dict[str, Callable[[Parts], Tensor]] = {
     "fitnet": lambda p: F.mse_loss(p.mapped(p.auxiliary), p.teacher),
     "vid": lambda p: p.kd + WEIGHT * vid_loss(p.mapped(p.auxiliary.mean), p.auxiliary.raw_variance, p.teacher).mean(),
     "rkd": lambda p: p.kd + WEIGHT * rkd_loss(p.student, p.raw).mean(),
-    "crd": lambda p: (
-        p.kd
-        + WEIGHT
-        * crd_loss(
-            p.mapped(p.auxiliary.student), F.linear(p.teacher, p.auxiliary.teacher.weight, p.auxiliary.teacher.bias)
-        ).mean()
-    ),
+    "crd": lambda p: p.kd + WEIGHT * p.crd(),
+    "dist": lambda p: p.kd + WEIGHT * dist_loss(p.o, p.z, TAU).mean(),
+    "srd": lambda p: p.kd + WEIGHT * p.srd(),
+    "pkt": lambda p: p.kd + WEIGHT * 30_000 * pkt_loss(p.student, p.raw).mean(),
+    "sp": lambda p: p.kd + WEIGHT * 3_000 * sp_loss(p.student, p.raw).mean(),
+    "procrustes": lambda p: p.kd + WEIGHT * procrustes_loss(p.student, p.raw).mean(),
+    "lelp_crd": lambda p: p.lelp() + WEIGHT * p.crd(),
 }
 
 
@@ -194,6 +231,33 @@ def test_annealing_passes_its_ten_temperatures_and_then_learns_labels(tmp_path: 
     assert [loss_at(run, batch, step) for step in range(40)] == pytest.approx(expected, rel=1e-5)
 
 
+def test_the_term_of_pkt_fades_with_the_epochs(tmp_path: Path) -> None:
+    run = trainer(config(tmp_path, "pkt"))
+    batch = batch_of(run)
+    with torch.no_grad():
+        parts = Parts(run, batch)
+        kd, first = float(parts.kd), float(EXPECTED["pkt"](parts))
+    losses = []
+    for epoch in (None, 0.9, 1.0, 2.5):
+        run.state.epoch = epoch
+        losses.append(loss_at(run, batch, 0) - kd)
+    assert losses == pytest.approx([(first - kd) * share for share in (1, 1, 0.7, 0.49)], rel=1e-4)
+
+
+def test_lelp_with_one_subclass_and_crd_is_crd(tmp_path: Path) -> None:
+    both, crd = (trainer(config(tmp_path, name, num_subclasses=1)) for name in (LELP_CRD, "crd"))
+    runs.assert_same(runs.weights(both.model), runs.weights(crd.model))
+    batch = batch_of(crd)
+    assert loss_at(both, batch, 0) == loss_at(crd, batch, 0)
+
+
+@pytest.mark.parametrize("baseline", ["srd", "pkt"])
+def test_rows_without_labels_serve_as_they_are(baseline: str, tmp_path: Path) -> None:
+    run = trainer(config(tmp_path, baseline))
+    batch = batch_of(run, labelled=False)
+    assert loss_at(run, {**batch, "labels": torch.full_like(batch["labels"], -100)}, 0) == loss_at(run, batch, 0)
+
+
 @pytest.mark.parametrize("baseline", ["dkd", "annealing"])
 def test_rows_without_a_label_count_as_of_the_teachers_class(baseline: str, tmp_path: Path) -> None:
     run = trainer(config(tmp_path, baseline))
@@ -231,7 +295,7 @@ def test_an_embedding_dimension_that_never_varies_does_no_harm(tmp_path: Path) -
     assert np.isfinite(runs.losses(run)).all() and max(runs.losses(run)) < 1e3
 
 
-@pytest.mark.parametrize("baseline", ["rkd", "vid"])
+@pytest.mark.parametrize("baseline", ["rkd", "vid", "pkt", LELP_CRD])
 def test_training_goes_on_from_a_checkpoint_as_if_it_had_not_been_stopped(baseline: str, tmp_path: Path) -> None:
     settings = {"save_strategy": "steps", "save_steps": 2}
     whole = trainer(config(tmp_path, baseline, **settings))
@@ -255,10 +319,12 @@ def test_texts_and_a_tokenizer(tmp_path: Path) -> None:
 
 
 def test_settings_out_of_range_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"baseline='nonsense': one of soft_targets, .*, crd\."):
+    with pytest.raises(ValueError, match=r"baseline='nonsense': one of soft_targets, .*, lelp_crd\."):
         config(tmp_path, "nonsense")
     with pytest.raises(ValueError, match="num_subclasses=2: the method rkd has no subclasses"):
         config(tmp_path, "rkd", num_subclasses=2)
+    with pytest.raises(ValueError, match="student_head='subclass': lelp_crd puts two layers beside the student's own"):
+        config(tmp_path, LELP_CRD, student_head="subclass")
     with pytest.raises(ValueError, match=r"temperature=0\.0: a temperature is a positive number"):
         config(tmp_path, "rkd", temperature=0)
     assert BaselineConfig(output_dir=str(tmp_path)).num_subclasses == 1
@@ -271,13 +337,18 @@ def test_a_method_on_embeddings_without_the_teachers_embedding(baseline: str, tm
         trainer(config(tmp_path, baseline), train_dataset=train)
 
 
+def test_srd_needs_the_teacher_s_final_layer(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="with the teacher's final layer: pass head"):
+        trainer(config(tmp_path, "srd"), head=None)
+
+
 def test_settings_of_another_trainer_are_refused(tmp_path: Path) -> None:
     args = LELPConfig(output_dir=str(tmp_path), num_subclasses=1, report_to="none", use_cpu=True)
     with pytest.raises(ValueError, match=r"LELPConfig.*BaselineConfig"):
         trainer(args)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("baseline", sorted({*ON_EMBEDDINGS} - {"rkd"}))
+@pytest.mark.parametrize("baseline", ["embedding_mse", "fitnet", "vid", "crd", "srd", LELP_CRD])
 def test_a_chosen_temperature_trains_what_the_number_trains_whether_trials_are_made_or_found(
     baseline: str, tmp_path: Path
 ) -> None:
