@@ -1,6 +1,6 @@
 """Print requirements-docs.lock from pip's report: what the site needs beside requirements.lock, with hashes.
 
-    python docs/site_parts/lock.py REPORT
+python docs/site_parts/lock.py REPORT
 """
 
 import json
