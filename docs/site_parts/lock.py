@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 HEADER = """\
-# What the site (`make docs`) needs beside requirements.lock, exact, with hashes: wheels of Python alone, for any machine.
+# What the site (`make docs`) needs beside requirements.lock, exact, with hashes; no wheel is of one platform.
 # Written by 'make lock'; do not edit by hand."""
 
 
