@@ -9,19 +9,31 @@ import shutil
 from pathlib import Path
 
 import tiny
-from datasets import Dataset, DatasetDict, Image
-from tiny_media import audio_data, cnn, image_data, image_processor, vit, wav2vec2, wave_extractor
-from transformers import PreTrainedModel
+import torch
+from datasets import Dataset, DatasetDict
+from tiny_media import (
+    audio_data,
+    balanced,
+    cnn,
+    image_data,
+    image_processor,
+    pictures,
+    sounds,
+    vit,
+    wav2vec2,
+    wave_extractor,
+)
+from transformers import BertConfig, BertForSequenceClassification, PreTrainedModel
 
 TEACHERS = ("T", "lvwerra/distilbert-imdb")
 STUDENTS = ("S", "google/bert_uncased_L-2_H-128_A-2", "microsoft/MiniLM-L12-H384-uncased")
-ROWS = 60
+ROWS = 120
 
 
 def build(stage: Path) -> None:
     """Write all that blocks name: files of rows, datasets, teachers and students."""
-    teacher = tiny.named(tiny.classifier(seed=1))
-    for name, model in [*((name, teacher) for name in TEACHERS), *((name, tiny.classifier()) for name in STUDENTS)]:
+    teacher = balanced(_long_bert(1), tiny.tokenizer(), tiny.texts(200, seed=9))
+    for name, model in [*((name, teacher) for name in TEACHERS), *((name, _long_bert(0)) for name in STUDENTS)]:
         _save(model, tiny.tokenizer(), stage / name)
     rows = {name: tiny.dataset(teacher, ROWS, seed=seed) for seed, name in enumerate(("mine", "test", "new"))}
     for name, data in rows.items():
@@ -42,12 +54,19 @@ def build(stage: Path) -> None:
     _sounds(stage)
 
 
+def _long_bert(seed: int) -> PreTrainedModel:
+    """The tiny BERT, for texts as long as the pages have them."""
+    torch.manual_seed(seed)
+    short = tiny.classifier().config.to_dict()
+    return tiny.named(BertForSequenceClassification(BertConfig(**{**short, "max_position_embeddings": 512})))
+
+
 def _images(stage: Path) -> None:
     from hf_lelp import Teacher
 
-    _save(tiny.named(cnn()), image_processor(), stage / "your/fine-tuned-resnet")
+    _save(balanced(cnn(), image_processor(), pictures(64, seed=9)), image_processor(), stage / "your/fine-tuned-resnet")
     _save(tiny.named(vit()), image_processor(16), stage / "WinKawaks/vit-tiny-patch16-224")
-    data = image_data(Teacher.from_pretrained(str(stage / "your/fine-tuned-resnet")), 48).cast_column("image", Image())
+    data = image_data(Teacher.from_pretrained(str(stage / "your/fine-tuned-resnet")), 48).rename_column("img", "image")
     for split in ("train", "test"):
         path = stage / "zalando-datasets/fashion_mnist" / f"{split}.parquet"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -58,7 +77,7 @@ def _sounds(stage: Path) -> None:
     from hf_lelp import Teacher
 
     for name in ("your/fine-tuned-wav2vec2", "your/small-audio-model"):
-        _save(tiny.named(wav2vec2()), wave_extractor(), stage / name)
+        _save(balanced(wav2vec2(), wave_extractor(), sounds(32, seed=9)), wave_extractor(), stage / name)
     data = audio_data(Teacher.from_pretrained(str(stage / "your/fine-tuned-wav2vec2")), 32)
     DatasetDict({"train": data, "test": data}).save_to_disk(stage / "my-sounds")
 
