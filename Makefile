@@ -5,11 +5,12 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SURROUNDINGS := $(VENV)/.surroundings
+DOCS := $(VENV)/.docs
 LOCK_VENV := $(VENV)-lock
 LOCK_PINS ?= torch==2.13.0 transformers==5.23.0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-quick test-lowest benchmark lint lock wheel
+.PHONY: help demo test test-all test-quick test-lowest benchmark docs lint lock wheel
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 24
@@ -46,6 +47,10 @@ $(VENV)-lowest/.lowest: requirements.lock pyproject.toml
 	$(VENV)-lowest/bin/python -m pip install --quiet $(LOWEST)
 	@touch $@
 
+# Warnings are errors, and so is a link within the site that leads nowhere.
+docs: $(DOCS) ## build the documentation's site from docs/ and the docstrings, in docs/_build/html
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going -b html docs docs/_build/html
+
 benchmark: $(STAMP) ## run the evidence: hours, in parts that resume (PARTS=trials for what led to it)
 	$(BIN)/python -m benchmarks.evidence $(PARTS)
 	$(BIN)/python -m benchmarks.evidence.page
@@ -71,6 +76,10 @@ $(SURROUNDINGS): requirements-surroundings.lock $(STAMP)
 	$(BIN)/python -m pip install --quiet --no-deps --requirement requirements-surroundings.lock
 	@touch $@
 
+$(DOCS): requirements-docs.lock $(STAMP)
+	$(BIN)/python -m pip install --quiet --no-deps --require-hashes --requirement requirements-docs.lock
+	@touch $@
+
 # What an earlier build left goes first: setuptools would pack it again. The environment of the check is
 # empty but for the wheel, so that the program's help and version need nothing else.
 DIST ?= dist
@@ -90,7 +99,7 @@ wheel: $(STAMP) ## build the wheel and the sdist, and run the program from the w
 FREEZE = $(LOCK_VENV)/bin/python -m pip freeze --all --exclude pip --exclude-editable \
   | grep -Eiv '^(nvidia|cuda|triton)' | sed 's/+[a-z0-9.]*$$//'
 
-lock: ## resolve the dependencies afresh and rewrite requirements.lock and requirements-surroundings.lock
+lock: ## resolve the dependencies afresh and rewrite the files requirements*.lock
 	$(PYTHON) -m venv --clear $(LOCK_VENV)
 	$(LOCK_VENV)/bin/python -m pip install $(filter torch==%,$(LOCK_PINS))
 	$(LOCK_VENV)/bin/python -m pip install $(LOCK_PINS) --editable '.[demo,dev,onnx]'
@@ -108,4 +117,8 @@ lock: ## resolve the dependencies afresh and rewrite requirements.lock and requi
 	  $(FREEZE) | grep -Fvxf requirements.lock; \
 	} > requirements-surroundings.lock.new
 	mv requirements-surroundings.lock.new requirements-surroundings.lock
-	rm -rf $(LOCK_VENV)
+	$(LOCK_VENV)/bin/python -m pip install --quiet --ignore-installed --dry-run --report docs.lock.json \
+	  --constraint requirements.lock sphinx myst-parser furo sphinx-copybutton
+	$(LOCK_VENV)/bin/python docs/site_parts/lock.py docs.lock.json > requirements-docs.lock.new
+	mv requirements-docs.lock.new requirements-docs.lock
+	rm -rf $(LOCK_VENV) docs.lock.json

@@ -4,8 +4,8 @@ r"""Distils between architectures: encoder to decoder, decoder to encoder, and t
     python run_distill.py --config examples/demo.yaml --max_train_samples 6000 \
         --student_model ~/.cache/hf_lelp/demo/llama --output_dir out/llama
 
-All models start with random weights and the tokenizer of the demo's teacher. docs/examples.md has the commands and
-their figures.
+All models start with random weights and the tokenizer of the demo's teacher. docs/understand/examples.md has the
+commands and their figures.
 """
 
 from pathlib import Path

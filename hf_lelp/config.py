@@ -89,13 +89,12 @@ class LELPConfig(TrainingArguments):
         scale_projections: divide each class's projections by their root mean variance.
         whitening: γ: first divide each projection by its standard deviation to the power γ. 0 is the paper. At 1 all
             directions of a class weigh the same, and so does the rounding of a teacher in half precision. `None` is 0,
-            or 0.5 where `num_subclasses` is "auto" (docs/evidence.md).
+            or 0.5 where `num_subclasses` is "auto" (docs/understand/evidence.md).
         rotation_seed: seed of the random rotations; `None` is `seed`.
         num_directions: directions per class to fit and store; `None` is `num_subclasses`. With more of them, a sweep
             over `num_subclasses` can run on the same columns.
         fit_rows: fit on so many rows, drawn at random, and keep logits and projections of all rows, but embeddings of
-            those alone (docs/performance.md). The sample does not depend on `seed`. `None` fits on all rows, and keeps
-            every embedding.
+            those alone. The sample does not depend on `seed`. `None` fits on all rows, and keeps every embedding.
         input_columns: one or two text columns, or one of images or sound, that teacher and student read. `None` is
             "text", "image" or "audio", or the only column of that kind.
         windows: of a long text at most. The first is the text as it is, which the student's tokenizer cuts. The others
@@ -129,7 +128,7 @@ class LELPConfig(TrainingArguments):
             search (`hf_lelp.training.auto_settings`).
         columns_cache_dir: where the teacher's columns are kept; `None` is `hf_lelp` in the cache folder of datasets.
         columns_dtype: dtype in which the teacher's columns are kept. "float16" takes half the space of "float32";
-            docs/performance.md says what it does to the targets.
+            docs/understand/performance.md says what it does to the targets.
 
     Raises:
         ValueError: if a setting is out of its range.

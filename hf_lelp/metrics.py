@@ -95,7 +95,7 @@ def expected_calibration_error(logits: NDArray[np.float64], labels: NDArray[np.i
         labels: (N,) in 0..C-1.
 
     Returns:
-        Σ_b |accuracy_b - confidence_b| · N_b / N over equal-width bins (lower, upper] of the confidence.
+        Σ_b `|accuracy_b - confidence_b|` · N_b / N over equal-width bins (lower, upper] of the confidence.
     """
     # With the row's maximum subtracted, the numerator of the top class is exp(0) = 1.
     confidence = 1 / np.exp(logits - logits.max(axis=1, keepdims=True)).sum(axis=1)

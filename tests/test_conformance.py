@@ -115,7 +115,7 @@ NOT_RUN = {
     "nothing to do for a small classifier of text, or of optimizers that are not installed": """
         use_cache optim_target_modules length_column_name activation_checkpointing activation_checkpointing_kwargs
         gradient_checkpointing_kwargs""",
-    "refused with the default metrics, see docs/errors.md": "batch_eval_metrics",
+    "refused with the default metrics, see docs/reference/errors.md": "batch_eval_metrics",
     "gone in newer versions": "logging_dir warmup_ratio",
 }
 

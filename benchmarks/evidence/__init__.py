@@ -1,1 +1,1 @@
-"""Compare what students of every method learn from real teachers, for docs/evidence.md."""
+"""Compare what students of every method learn from real teachers, for docs/understand/evidence.md."""

@@ -2,7 +2,7 @@
 
     python -m benchmarks.evidence.learnable
 
-The rows to train on are split, a student learns from one part in the form that docs/evidence.md recommends, and of both
+The rows to train on are split, a student learns from one part in the recommended form, and of both
 parts is printed which share of what the subclasses say about a row, beyond its class, the student predicts.
 """
 

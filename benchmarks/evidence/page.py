@@ -1,6 +1,6 @@
 """Tables and plots of the evidence from benchmarks/results.
 
-    python -m benchmarks.evidence.page             # writes docs/evidence_tables.md
+    python -m benchmarks.evidence.page             # writes docs/understand/evidence_tables.md
 
 Only what is in the JSON files is shown; a part that was not run is not there.
 """
@@ -17,13 +17,13 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from benchmarks.evidence.parts import KD_4, KD_AUTO, LELP_AUTO, LELP_WHITENED, PAPERS, PARTS, SUITE, TRIALS
-from benchmarks.places import DOCS, RESULTS
+from benchmarks.places import RESULTS, UNDERSTAND
 from hf_lelp.compare.plots import logarithmic_axis
 from hf_lelp.compare.report import comparison_table, difference_cells
 from hf_lelp.markdown import markdown_table
 from hf_lelp.storage.files import write_atomically
 
-PICTURES = DOCS / "evidence"
+PICTURES = UNDERSTAND / "evidence"
 MAIN_PARTS = ("images", "lookalikes", "mlp")
 ALL_STUDENTS = (*MAIN_PARTS, "scratch", "pretrained", "pretrained_vader")
 INTRODUCTION = (
@@ -89,8 +89,8 @@ def main() -> None:
             sections.append(f"![{shows}](evidence/{name}.png)")
     sections += ["## What it cost", cost_table(results)]
     text = "\n\n".join(sections) + "\n"
-    write_atomically(DOCS / "evidence_tables.md", lambda path: path.write_text(text, encoding="utf-8"))
-    print(f"{len(results)} parts, {DOCS / 'evidence_tables.md'}")
+    write_atomically(UNDERSTAND / "evidence_tables.md", lambda path: path.write_text(text, encoding="utf-8"))
+    print(f"{len(results)} parts, {UNDERSTAND / 'evidence_tables.md'}")
 
 
 def summary_table(tasks: dict[str, dict[str, Any]]) -> str:

@@ -1,7 +1,8 @@
 """What the library does on one GPU: `python -m benchmarks.gpu`, in less than eight minutes.
 
 Data are generated and models have random weights, the teacher of BERT-base's size, so that nothing is fetched. The
-results are in benchmarks/results/gpu.json; `python -m benchmarks.speed.page` puts them into docs/performance.md.
+results are in benchmarks/results/gpu.json; `python -m benchmarks.speed.page` puts them into the page on
+performance.
 """
 
 import argparse

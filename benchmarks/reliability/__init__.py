@@ -1,4 +1,4 @@
-"""Break the library's data, files, processes and models, for docs/reliability.md and docs/coverage.md."""
+"""Break the library's data, files, processes and models, for the pages on reliability and coverage."""
 
 import sys
 

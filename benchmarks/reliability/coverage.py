@@ -1,6 +1,6 @@
 """Which classifiers of transformers LELP works with: every one of its mappings, built tiny, run for real.
 
-    python -m benchmarks.reliability.coverage               # all; writes docs/coverage.md and docs/coverage.json
+    python -m benchmarks.reliability.coverage               # all; writes coverage.md and coverage.json
     python -m benchmarks.reliability.coverage --only Bert   # those with "Bert" in the name; writes nothing
     python -m benchmarks.reliability.coverage --modality audio
 
@@ -293,7 +293,7 @@ def _send_rows(sender: Any, modality: str, name: str) -> None:
 
 
 def table(rows: list[Row]) -> str:
-    """The rows as docs/coverage.md: counts, exceptions with their reasons, and every class."""
+    """The rows as docs/reference/coverage.md: counts, exceptions with their reasons, and every class."""
     measures: dict[str, Callable[[Row], bool]] = {
         "classes": lambda row: True,
         "run here": lambda row: row.runs,
@@ -345,7 +345,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", default="", help="classes with this in their name; writes nothing")
     parser.add_argument("--modality", choices=MAPPINGS, help="of this kind alone; writes nothing")
-    parser.add_argument("--docs", type=Path, default=DOCS, help="folder of the table")
+    parser.add_argument("--docs", type=Path, default=DOCS / "reference", help="folder of the table")
     arguments = parser.parse_args()
     quiet()
     teacher_columns()  # once, before the processes part

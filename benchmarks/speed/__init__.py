@@ -1,1 +1,1 @@
-"""Measure the speed of the library, for the tables of docs/performance.md."""
+"""Measure the speed of the library, for the tables of docs/understand/performance.md."""

@@ -138,7 +138,7 @@ def write_result(name: str, rows: list[dict[str, str | float]], folder: Path = R
     """Results as JSON.
 
     Args:
-        name: of the file, and of the table in docs/performance.md.
+        name: of the file, and of the table in docs/understand/performance.md.
         rows: of the table, all with the same columns.
         folder: to write to.
         **more: what the rows were made of.

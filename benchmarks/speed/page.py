@@ -1,4 +1,4 @@
-"""Put the results of the speed benchmarks into the tables of docs/performance.md: `python -m benchmarks.speed.page`.
+"""Put the results of the speed benchmarks into the page on performance: `python -m benchmarks.speed.page`.
 
 Between a line `<!-- table: NAME -->` and the next `<!-- end -->` the page shows benchmarks/results/NAME.json; the text
 around stays as it was written.
@@ -9,11 +9,11 @@ import re
 from pathlib import Path
 from typing import Any
 
-from benchmarks.places import DOCS, RESULTS
+from benchmarks.places import RESULTS, UNDERSTAND
 from hf_lelp.markdown import escape, markdown_table
 from hf_lelp.storage.files import write_atomically
 
-PAGE = DOCS / "performance.md"
+PAGE = UNDERSTAND / "performance.md"
 SCALE_STAGES = {
     "teacher": "teacher's pass (a synthetic teacher: hashing, writing)",
     "find": "finding every shard, at each later start",

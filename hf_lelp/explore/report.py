@@ -27,7 +27,8 @@ def report_of(rows: Explored, seed: int = 0) -> dict[str, Any]:
         seed: of the rows that choose slices (one half, drawn at random), and of the sample on the map.
 
     Returns:
-        `summary`, `subclasses`, `slices`, `group_slices`, `look`, `map` and `rows`: docs/explore.md describes them.
+        `summary`, `subclasses`, `slices`, `group_slices`, `look`, `map` and `rows`; docs/understand/explore.md
+        describes them.
     """
     generator = np.random.default_rng(seed)
     chooses = generator.permutation(len(rows)) < len(rows) / 2

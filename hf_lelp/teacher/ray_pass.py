@@ -1,7 +1,7 @@
 """Runs the teacher on a Ray cluster: Parquet in, Parquet with the teacher's columns out. Needs `hf-lelp[ray]`.
 
 Ray divides the rows among actors, each with a teacher of its own, and gives the work of a dead actor to another one. It
-keeps no order: a column of the rows says which row is which. docs/distributed.md says when to use this.
+keeps no order: a column of the rows says which row is which. docs/understand/distributed.md says when to use this.
 
     from hf_lelp.teacher.ray_pass import run_on_ray
 

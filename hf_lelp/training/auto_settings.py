@@ -11,8 +11,9 @@ two standard errors. A difference below that is said to be within the noise, and
 such a student is tried in the paper's form (S = 8, β = 1, γ = 0), which never cost one much.
 
 Every trial trains in full on the other part: after shorter trainings the accuracies differ by other amounts
-(docs/evidence.md, which also says why S, β and γ are not searched for). The teacher is not run, and the test data is
-not touched. The cost is that of about three trainings, or what `budget` allows. A small one tries fewer temperatures,
+(docs/understand/evidence.md, which also says why S, β and γ are not searched for). The teacher is not run, and the
+test data is not touched. The cost is that of about three trainings, or what `budget` allows. A small one tries fewer
+temperatures,
 and one below 3 tries nothing: what such students start from is taken. A large one trains every trial on several parts.
 
 Each trial is kept (`hf_lelp.training.trials`). Other forms of LELP in the same folder share the trials of plain
@@ -44,7 +45,7 @@ def best_settings(reads_tokens: bool) -> dict[str, Any]:
     Args:
         reads_tokens: whether the student does.
     """
-    head = "subclass" if reads_tokens else "auxiliary"  # docs/evidence.md
+    head = "subclass" if reads_tokens else "auxiliary"  # docs/understand/evidence.md
     return {"num_subclasses": AUTO, "temperature": AUTO, "subclass_temperature": AUTO, "student_head": head}
 
 

@@ -73,7 +73,7 @@ def scores(run: LELPTrainer) -> np.ndarray:
 
 def test_methods_that_the_documents_name_can_be_asked_for() -> None:
     root = ROOT
-    texts = [file.read_text(encoding="utf-8") for file in (root / "README.md", *sorted(root.glob("docs/*.md")))]
+    texts = [file.read_text(encoding="utf-8") for file in (root / "README.md", *sorted(root.glob("docs/**/*.md")))]
     named = {name for text in texts for name in re.findall(r"`([a-z_]+:[a-z_]+=[^`\s]*)`", text)}
     assert len(named) > 2
     for name in named:

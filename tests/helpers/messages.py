@@ -9,7 +9,7 @@ from places import TESTS
 import hf_lelp
 
 PACKAGE = Path(hf_lelp.__file__).parent
-TABLE = PACKAGE.parent / "docs" / "errors.md"
+TABLE = PACKAGE.parent / "docs" / "reference" / "errors.md"
 VALUE = "…"  # stands for what is filled in
 
 
@@ -34,7 +34,7 @@ def _template(node: ast.expr) -> str:
 
 
 def rows() -> list[tuple[str, str, str]]:
-    """What it says, why, what to do: the rows of docs/errors.md."""
+    """What it says, why, what to do: the rows of docs/reference/errors.md."""
     lines = TABLE.read_text(encoding="utf-8").splitlines()
     cells = [re.split(r"(?<!\\) \| ", line.strip("| ")) for line in lines if line.startswith("| `")]
     assert all(len(row) == 3 for row in cells), [row for row in cells if len(row) != 3]

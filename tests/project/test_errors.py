@@ -1,4 +1,4 @@
-"""docs/errors.md is whole: every error has a row, and the words of every row are expected by a test.
+"""docs/reference/errors.md is whole: every error has a row, and the words of every row are expected by a test.
 
 To add an error, add a row whose first cell is a piece of its message in backticks, … for a value, and a test that
 expects those words.

@@ -1,4 +1,4 @@
-"""Messages of docs/errors.md that one call brings about, and that no other test asks for in full."""
+"""Messages of docs/reference/errors.md that one call brings about, and that no other test asks for in full."""
 
 import re
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""A slice of the campaigns of docs/reliability.md, each in a process of its own."""
+"""A slice of the campaigns of docs/understand/reliability.md, each in a process of its own."""
 
 import json
 import pickle

@@ -1,0 +1,115 @@
+"""Every Python and shell block of README, Start and How to runs, on the tiny models and data of tests/helpers/stage.py.
+
+The blocks of a page run in their order, in one folder and one namespace, as a reader would type them. Programs of this
+package run in this process. `make` and `pip` are looked up, not run: a target or an extra that is not there fails.
+"""
+
+import re
+import shlex
+import shutil
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import stage
+from markdown_it import MarkdownIt
+from places import ROOT
+
+from hf_lelp.__main__ import COMMANDS, main
+
+PAGES = [
+    ROOT / "README.md",
+    *(page for folder in ("start", "how_to") for page in sorted(ROOT.glob(f"docs/{folder}/*.md"))),
+]
+# At most five, by a piece of the block: why it does not run.
+EXEMPT = {
+    "accelerate launch": "needs several GPUs or machines; tests/distributed launches two processes",
+    "torchvision": "is not among the locked packages",
+    "run_on_ray(": "needs Ray and an object store; tests/teacher/test_ray_pass.py runs it on one machine",
+    "--share 2/4": "shares are of 2,048 rows, and the tiny data has fewer; tests/test_teacher_pass.py has shares",
+    "columns/*.parquet": "reads what the Ray block writes",
+}
+
+
+@dataclass(frozen=True)
+class Block:
+    """A block of a page: `kind` is python or shell."""
+
+    page: Path
+    line: int
+    kind: str
+    text: str
+
+
+def blocks(page: Path) -> list[Block]:
+    """The fenced blocks of Python and shell, and the indented ones that begin with a program's name."""
+    found = []
+    for token in MarkdownIt().parse(page.read_text(encoding="utf-8")):
+        kind = {"python": "python", "bash": "shell", "sh": "shell", "shell": "shell"}.get(token.info.strip())
+        if token.type == "code_block" and token.content.split()[0] in PROGRAMS:
+            kind = "shell"
+        if token.map is not None and token.type in ("fence", "code_block") and kind is not None:
+            found.append(Block(page, token.map[0] + 1, kind, token.content))
+    return found
+
+
+PROGRAMS = ("hf-lelp", "make", "pip", "python", "accelerate", "srun")
+WITH_BLOCKS = [page for page in PAGES if blocks(page)]
+
+
+def exempt(block: Block) -> bool:
+    return any(piece in block.text for piece in EXEMPT)
+
+
+def test_few_blocks_are_exempt_and_each_is_there() -> None:
+    texts = [block.text for page in WITH_BLOCKS for block in blocks(page)]
+    assert len(EXEMPT) <= 5 and len(texts) > 30
+    assert [piece for piece in EXEMPT if not any(piece in text for text in texts)] == []
+
+
+@pytest.fixture(scope="module")
+def staged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("stage")
+    stage.build(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        main(["distill", "--config", "my.yaml", "--report_to", "none"])
+    return folder
+
+
+@pytest.mark.surroundings
+@pytest.mark.parametrize("page", WITH_BLOCKS, ids=lambda page: str(page.relative_to(ROOT)))
+def test_the_blocks_of_a_page_run(page: Path, staged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "page"
+    shutil.copytree(staged, folder)
+    monkeypatch.chdir(folder)
+    names: dict[str, Any] = {"__name__": "__main__"}
+    for block in blocks(page):
+        if exempt(block):
+            continue
+        if block.kind == "python":
+            exec(compile(block.text, f"{page.name}:{block.line}", "exec"), names)
+        else:
+            for command in block.text.replace("\\\n", " ").splitlines():
+                _run(shlex.split(command, comments=True))
+
+
+def _run(words: list[str]) -> None:
+    """Run a command of this package; of `make` and `pip` see that what is asked for is there."""
+    if not words:
+        return
+    if words[0] == "make":
+        targets = re.findall(r"^([\w-]+):.*##", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+        assert {word for word in words[1:] if "=" not in word} <= {*targets}, words
+    elif words[0] == "pip":
+        extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"][
+            "optional-dependencies"
+        ]
+        asked = re.findall(r"\[([\w,]+)\]", " ".join(words))
+        assert {extra for group in asked for extra in group.split(",")} <= {*extras}, words
+    else:
+        assert words[0] == "hf-lelp" and (words[1] in COMMANDS or words[1].startswith("--")), words
+        if words[1] in COMMANDS and "--help" not in words:
+            main(words[1:], "hf-lelp")
