@@ -137,9 +137,9 @@ class LELPConfig(TrainingArguments):
     num_subclasses: CountOrAuto = setting(
         8, "S, pseudo-subclasses per class; 1 is plain distillation; 'auto': 32, or 1.", changes="loss"
     )
-    temperature: NumberOrAuto = setting(1.0, "τ, temperature of the class probabilities, or 'auto'.", changes="loss")
+    temperature: NumberOrAuto = setting(1.0, "τ of the class probabilities, or 'auto'.", changes="loss")
     subclass_temperature: NumberOrAuto = setting(
-        1.0, "β, temperature of the subclass probabilities, or 'auto'.", changes="subclasses"
+        1.0, "β of the subclass probabilities, or 'auto'.", changes="subclasses"
     )
     subclass_weight: float = setting(
         1.0, "Weight of the subclasses' part of the loss; 1 is the paper's, 0 plain KD.", changes="subclasses"
@@ -153,7 +153,7 @@ class LELPConfig(TrainingArguments):
         "Final layer with S·C rows (the paper), or a plain one with an S·C layer in training only.",
         changes="subclasses",
     )
-    null_space: bool = setting(True, "Fit in the null space of the teacher's final layer.", changes="directions")
+    null_space: bool = setting(True, "Fit in the final layer's null space.", changes="directions")
     random_rotation: bool = setting(True, "Rotate each class's directions at random.", changes="subclasses")
     scale_projections: bool = setting(True, "Scale each class's projections to unit variance.", changes="subclasses")
     whitening: float | None = setting(
@@ -189,7 +189,7 @@ class LELPConfig(TrainingArguments):
     teacher_batch_size: int = setting(64, "Rows per forward pass of the teacher.", changes="columns")
     teacher_dtype: str = setting("auto", "Type of the teacher's weights: auto, float32, bfloat16.", changes="columns")
     teacher_class_order: list[int] | None = setting(
-        None, "The teacher's index of each class of the data, where names cannot tell.", changes="columns"
+        None, "The teacher's index of each class, where names cannot tell.", changes="columns"
     )
     teacher_activation: Literal["sigmoid"] | None = setting(
         None, "sigmoid: a teacher of one output has two classes (default: as its config says).", changes="columns"
@@ -198,19 +198,17 @@ class LELPConfig(TrainingArguments):
         None, "Weights of several teachers' logits (default: all alike).", changes="columns"
     )
     soft_label_columns: list[str] | None = setting(
-        None, "In place of a teacher: a column of soft labels, or one for each class.", changes="columns"
+        None, "Soft labels in place of a teacher: a column, or one a class.", changes="columns"
     )
     teacher_scores: Literal["probabilities", "log_probabilities", "logits"] | None = setting(
-        None, "What soft_label_columns hold; a probability below 1e-6 counts as 1e-6.", changes="columns"
+        None, "What these columns hold; the least probability is 1e-6.", changes="columns"
     )
-    embedding_model: str | None = setting(
-        None, "An encoder of texts whose embeddings LELP takes beside soft labels.", changes="columns"
-    )
+    embedding_model: str | None = setting(None, "An encoder of texts, for LELP beside soft labels.", changes="columns")
     check_teacher: bool = setting(
         True, "Refuse a teacher below the majority baseline on the labelled training data.", changes="columns"
     )
     budget: int | None = setting(
-        None, "Trainings that 'auto' and best may take in all (default: up to 5).", changes="training"
+        None, "Trainings that 'auto' and best may take (default: up to 5).", changes="training"
     )
     columns_cache_dir: str | None = setting(
         None, "Where the teacher's columns are kept (default: in the cache of datasets).", changes="nothing"

@@ -31,12 +31,12 @@ class DataArguments:
     """
 
     dataset_name: str | None = field(
-        default=None, metadata={"help": "Data: a name on the Hub, or a folder of files, as for load_dataset."}
+        default=None, metadata={"help": "Data: a name on the Hub, or a folder for load_dataset."}
     )
     dataset_config: str | None = field(default=None, metadata={"help": "Configuration of dataset_name."})
     train_split: str = field(default="train", metadata={"help": "Split to train on."})
     eval_split: str | None = field(
-        default=None, metadata={"help": "Split to evaluate on (default: validation or test, or a tenth held out)."}
+        default=None, metadata={"help": "Split to evaluate on (default: validation, test or a tenth)."}
     )
     train_file: str | None = field(
         default=None, metadata={"help": "Instead of dataset_name: a CSV, TSV, JSON, Parquet or text file."}
@@ -58,7 +58,7 @@ class TrainingDataArguments(DataArguments):
 
     unlabelled_file: str | None = field(
         default=None,
-        metadata={"help": "A file of further rows to train on; the teacher says what they are, labels are not read."},
+        metadata={"help": "Further rows to train on; their labels are not read."},
     )
 
 

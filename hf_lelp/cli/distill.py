@@ -71,25 +71,25 @@ class DistillArguments(TrainingDataArguments):
 
     student_model: str | None = field(
         default=None,
-        metadata={"help": "The student: Hub id, folder, or new:2x128, layers:2 or static to have one made."},
+        metadata={"help": "Hub id, folder, or one made: new:2x128, layers:2, static."},
     )
     teacher_model: Names | None = field(
         default=None,
         metadata={
-            "help": "The fine-tuned teacher: Hub id or folder; of several, their mean teaches. Not needed for the"
-            " method direct, or with --soft_label_columns."
+            "help": "The fine-tuned teacher: Hub id or folder; of several, the mean. Not needed for direct, or with"
+            " --soft_label_columns."
         },
     )
     method: list[str] = field(
         default_factory=lambda: ["lelp"],
         metadata={
-            "help": "One or more of direct (labels alone), kd (plain distillation), lelp, and best: of kd and lelp the"
-            " one that validation rows support, within --budget trainings."
+            "help": "One or more of direct (labels alone), kd (plain distillation), lelp, and best: what validation"
+            " rows support of the two."
         },
     )
     group_column: str | None = field(
         default=None,
-        metadata={"help": "A column of finer groups, for the report only: do the pseudo-subclasses follow them?"},
+        metadata={"help": "Finer groups: do the pseudo-subclasses follow them?"},
     )
 
     held_back: float | None = field(

@@ -208,10 +208,8 @@ def load_task(arguments: CompareArguments, config: LELPConfig, size: int | None 
     _, origins = Origins.taken_from(train)
     if origins is not None:
         prepared = with_columns(prepared, train.select_columns([ORIGIN_COLUMN, KIND_COLUMN]))
-    if size is not None and origins is None:
-        prepared = prepared.shuffle(seed=config.seed).select(range(size))
-    elif size is not None and origins is not None:
-        prepared = prepared.select(origins.sample(size, config.seed))
+    if size is not None:
+        prepared = _sample(prepared, origins, size, config.seed)
     return Task(
         train=prepared,
         evaluation=evaluated,
@@ -226,6 +224,13 @@ def load_task(arguments: CompareArguments, config: LELPConfig, size: int | None 
         if projections is not None
         else f"{columns._fingerprint} {told} {(size, config.seed) if size is not None else ''}",
     )
+
+
+def _sample(prepared: Dataset, origins: Origins | None, size: int, seed: int) -> Dataset:
+    """Draw rows of the data itself, with all that was made of them."""
+    if origins is None:
+        return prepared.shuffle(seed=seed).select(range(size))
+    return prepared.select(origins.sample(size, seed))
 
 
 def _with_fine_labels(prepared: Dataset, train: Dataset, fine_column: str | None) -> Dataset:

@@ -141,15 +141,8 @@ def prepare_run(
     model, teacher_model = _as_name(model), _as_name(teacher_model)
     # An example to inspect, where `model_init` has yet to make the student.
     example: Any = model if model_init is None else student_maker(model, model_init)()
-    if isinstance(example, str):
-        if processing_class is None:
-            teachers = partial(processor_of_teacher, teacher_model or args.embedding_model, teacher_processing_class)
-            processing_class = student_processor(example, teachers)
-        if not is_recipe(example):
-            processing_class = processor_part(processing_class, load_config(example))
-    elif example is not None:
-        check_model(example, "student")
-        processing_class = processor_part(processing_class, example.config)
+    teachers = partial(processor_of_teacher, teacher_model or args.embedding_model, teacher_processing_class)
+    processing_class = _own_processor(example, processing_class, teachers)
     evaluated = eval_dataset if isinstance(eval_dataset, dict) else {"": eval_dataset}
     train, evaluated = rows_of(train_dataset), {name: rows_of(dataset) for name, dataset in evaluated.items()}
     wanted = None if collated else _input_name(processing_class, example)
@@ -201,6 +194,24 @@ def prepare_run(
         train=_in_form_of(train_dataset, _inputs_of(run, train, "training data"), processing_class),
         evaluation=inputs if isinstance(eval_dataset, dict) else inputs[""],
     )
+
+
+def _own_processor(example: Any, processing_class: Any, teachers: Callable[[], Any]) -> Any:
+    """Return what makes the student's inputs: the part of what was given, or what lies beside a student named by id.
+
+    Args:
+        example: the student: id, folder, recipe, model or `None`.
+        processing_class: as given.
+        teachers: gives the teacher's, for a recipe.
+    """
+    if example is None:
+        return processing_class
+    if not isinstance(example, str):
+        check_model(example, "student")
+        return processor_part(processing_class, example.config)
+    if processing_class is None:
+        processing_class = student_processor(example, teachers)
+    return processing_class if is_recipe(example) else processor_part(processing_class, load_config(example))
 
 
 def with_transfer_rows(

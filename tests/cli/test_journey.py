@@ -85,7 +85,7 @@ def test_unlabelled_rows_and_a_labelled_test_file(own: Path, run: dict[str, Any]
         assert of_model["alike_length"] == LENGTH and of_model["examples_per_second_alike"] > 0
     card = (own / "out" / "README.md").read_text()
     assert f"truncation=True, max_length={LENGTH})" in card and "| at 8 tokens |" in card
-    assert "unlabelled.csv (at most 150 rows)" in card and "new&#58;1x32 |" in card
+    assert "unlabelled.csv (at most 150 rows)" in card and "new&#58;1x32, a BERT of layers × size" in card
     assert f"{starting_rate(student):g}" in card  # the learning rate, by the size
 
 

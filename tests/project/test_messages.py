@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import runs
 import tiny
-import tiny_media
 import torch
 from datasets import Dataset
 
@@ -23,7 +22,7 @@ from hf_lelp.compare.comparison import CompareArguments, load_task
 from hf_lelp.compare.methods import Method
 from hf_lelp.data.checks import check_mark
 from hf_lelp.data.labels import resolve_classes
-from hf_lelp.export.export import ExportArguments, export
+from hf_lelp.export.export import ExportArguments
 from hf_lelp.export.fidelity import class_logits, fidelity
 from hf_lelp.export.plain import plain_student
 from hf_lelp.projections.principal_directions import Moments, principal_directions
@@ -135,13 +134,6 @@ def test_a_name_that_the_library_does_not_have() -> None:
         hf_lelp.Nothing  # noqa: B018
     with pytest.raises(AttributeError, match=r"module 'hf_lelp\.student\.modeling_lelp' has no attribute 'Nothing'"):
         hf_lelp.student.modeling_lelp.Nothing  # noqa: B018
-
-
-def test_an_export_of_images(tmp_path: Path) -> None:
-    tiny_media.cnn().save_pretrained(tmp_path / "cnn")
-    tiny_media.image_processor().save_pretrained(tmp_path / "cnn")
-    with pytest.raises(ValueError, match="the export knows classifiers of text alone"):
-        export(ExportArguments(student=str(tmp_path / "cnn"), to=["plain"], train_file="a.csv"))
 
 
 def test_trainers_of_other_settings(tmp_path: Path) -> None:
