@@ -44,6 +44,7 @@ TITLES = {
     "scratch_longer": "BERT 2 × 128 from scratch: longer training, and less weight of the subclasses",
     "pretrained_lighter": "MiniLM cut to two layers: less weight of the subclasses",
     "pretrained_longer": "MiniLM cut to two layers: longer training",
+    "transfer": "BERT 2 × 128 from scratch: further windows of the documents, at the same number of steps",
     "lookalikes": "Images: lookalikes on opposite sides, a CNN teacher, a tiny CNN student",
     "methods": "Other methods",
     "labels": "With labels",

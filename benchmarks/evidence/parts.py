@@ -156,6 +156,9 @@ SHORT = core("labels alone", "KD, τ = 1", KD_AUTO, LELP_AUTO, *LELP)
 FIXED = core("labels alone", KD_4, *LELP, "oracle")
 TRANSFORMER = {**FIXED, **core(PAPERS)}
 
+# More rows for the teacher to speak about.
+TRANSFER = core("KD, τ = 1", KD_4, PAPERS)
+
 Loaders = Mapping[str, Callable[[], Task]]
 
 
@@ -340,6 +343,14 @@ TRIALS = {
     "pretrained_lighter": Part(texts_with("pretrained", PARITY, VADER), LIGHTER, 1),
     "pretrained_longer": Part(
         texts_with("pretrained", PARITY), {**core(KD_4, LELP_WHITENED), **longer(6, KD_4, LELP_WHITENED)}, 1
+    ),
+    "transfer": Part(
+        {
+            PARITY: partial(newsgroups, "parity", student="scratch"),
+            f"{PARITY}, 3 windows": partial(newsgroups, "parity", student="scratch", windows=3),
+        },
+        TRANSFER,
+        3,
     ),
 }
 PARTS = {**SUITE, **TRIALS}

