@@ -350,7 +350,7 @@ TRIALS = {
             f"{PARITY}, 3 windows": partial(newsgroups, "parity", student="scratch", windows=3),
         },
         TRANSFER,
-        3,
+        1,
     ),
 }
 PARTS = {**SUITE, **TRIALS}
