@@ -89,7 +89,7 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "ShieldGemma2ForImageClassification": {"yes_token_index": 10, "no_token_index": 11},
     "SwinForImageClassification": {"window_size": 2},
     "T5ForSequenceClassification": {"decoder_start_token_id": 0},
-    "TextNetForImageClassification": {"hidden_sizes": [64, 64, 128, 256, 512]},
+    "TextNetForImageClassification": {"hidden_sizes": [64, 64, 128, 256, 512], "image_size": [64, 64]},
     "TimmWrapperForImageClassification": {"architecture": "resnet18"},
     "XmodForSequenceClassification": {"default_language": "en_XX"},
     "Zamba2ForSequenceClassification": {"layers_block_type": ["linear_attention", "hybrid"]},
