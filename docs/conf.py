@@ -24,8 +24,6 @@ extensions = [
 exclude_patterns = ["_build", "README.md"]
 html_theme = "furo"
 html_title = f"hf-lelp {release}"
-html_static_path = ["_static"]
-html_css_files = ["site.css"]
 html_show_sphinx = False
 highlight_language = "none"  # of blocks that name no language
 

@@ -19,7 +19,6 @@ from transformers import TrainingArguments
 import hf_lelp
 from hf_lelp.__main__ import COMMANDS
 from hf_lelp.config import LELPConfig
-from hf_lelp.markdown import markdown_table
 from site_parts import figures
 
 PACKAGE = Path(hf_lelp.__file__).parent
@@ -45,7 +44,7 @@ def write(docs: Path) -> None:
     """Write every file that differs from what is there: Sphinx reads pages again that are newer."""
     folder = docs / "reference" / "generated"
     pages = {folder / f"{name}.md": module_page(name) for name in parts()}
-    pages |= {folder / "settings.txt": settings_table(), folder / "commands.txt": commands()}
+    pages |= {folder / "settings.txt": settings(), folder / "commands.txt": commands()}
     pages |= {path.with_suffix(".md"): notebook_page(path) for path in docs.glob("tutorials/*.ipynb")}
     folder.mkdir(parents=True, exist_ok=True)
     figures.draw(folder)
@@ -79,22 +78,19 @@ def _modules_below(part: Any) -> list[str]:
     return found
 
 
-def settings_table() -> str:
+def settings() -> str:
     """Every setting of LELP with its default, what it is, what it changes, and which modules read it."""
     inherited = {item.name for item in fields(TrainingArguments)}
     readers = _readers()
-    body = [
-        [
-            f"`{item.name}`",
-            f"`{item.default!r}`",
-            item.metadata["help"],
-            CHANGES[item.metadata["changes"]],
-            ", ".join(f"`{module}`" for module in sorted(readers.get(item.name, ()))) or "–",
-        ]
-        for item in fields(LELPConfig)
-        if item.name not in inherited
-    ]
-    return markdown_table(["setting", "default", "what it is", "changes", "read by"], body)
+    found = []
+    for item in fields(LELPConfig):
+        if item.name not in inherited:
+            read = ", ".join(f"`{module}`" for module in sorted(readers.get(item.name, ()))) or "–"
+            found.append(
+                f"## {item.name}\n\n{item.metadata['help']}\n\n- Default: `{item.default!r}`\n"
+                f"- Changes: {CHANGES[item.metadata['changes']]}\n- Read by: {read}"
+            )
+    return "\n\n".join(found) + "\n"
 
 
 def _readers() -> dict[str, set[str]]:

@@ -1,14 +1,17 @@
 """Every Python and shell block of README, Start and How to runs, on the tiny models and data of tests/helpers/stage.py.
 
 The blocks of a page run in their order, in one folder and one namespace, as a reader would type them. Programs of this
-package run in this process. `make` and `pip` are looked up, not run: a target or an extra that is not there fails.
+package run in this process. `make`, `pip` and `python -m` are looked up, not run: a
+target, an extra or a module that is not there fails.
 """
 
 import re
 import shlex
 import shutil
 import tomllib
+from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,7 @@ import pytest
 import stage
 from markdown_it import MarkdownIt
 from places import ROOT
+from transformers import trainer
 
 from hf_lelp.__main__ import COMMANDS, main
 
@@ -29,7 +33,7 @@ EXEMPT = {
     "torchvision": "is not among the locked packages",
     "run_on_ray(": "needs Ray and an object store; tests/teacher/test_ray_pass.py runs it on one machine",
     "--share 2/4": "shares are of 2,048 rows, and the tiny data has fewer; tests/test_teacher_pass.py has shares",
-    "columns/*.parquet": "reads what the Ray block writes",
+    "push_to_hub": "needs the Hub and a token; tests/project/test_hub.py pushes to one of its own",
 }
 
 
@@ -70,13 +74,14 @@ def test_few_blocks_are_exempt_and_each_is_there() -> None:
 
 
 @pytest.fixture(scope="module")
-def staged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def staged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("stage")
     stage.build(folder)
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainer, "DEFAULT_CALLBACKS", [*trainer.DEFAULT_CALLBACKS, stage.FewSteps])
         patch.chdir(folder)
         main(["distill", "--config", "my.yaml", "--report_to", "none"])
-    return folder
+        yield folder
 
 
 @pytest.mark.surroundings
@@ -109,6 +114,8 @@ def _run(words: list[str]) -> None:
         ]
         asked = re.findall(r"\[([\w,]+)\]", " ".join(words))
         assert {extra for group in asked for extra in group.split(",")} <= {*extras}, words
+    elif words[0] == "python":
+        assert words[1] == "-m" and find_spec(words[2]) is not None, words
     else:
         assert words[0] == "hf-lelp" and (words[1] in COMMANDS or words[1].startswith("--")), words
         if words[1] in COMMANDS and "--help" not in words:

@@ -2,7 +2,7 @@
 
 A block is run as it stands, in a folder of its page. `load_dataset("stanfordnlp/imdb")` or `--teacher_model T` name an
 id of the Hub or a file of the reader's; transformers and datasets take a folder of that name first. A new page that
-needs another name gets it here, in one line.
+needs another name gets it here, in one line. Trainings end after a few steps (`FewSteps`).
 """
 
 import shutil
@@ -23,16 +23,33 @@ from tiny_media import (
     wav2vec2,
     wave_extractor,
 )
-from transformers import BertConfig, BertForSequenceClassification, PreTrainedModel
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    PreTrainedModel,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+)
 
-TEACHERS = ("T", "lvwerra/distilbert-imdb")
+TEACHERS = ("T", "A", "B", "lvwerra/distilbert-imdb")
 STUDENTS = ("S", "google/bert_uncased_L-2_H-128_A-2", "microsoft/MiniLM-L12-H384-uncased")
-ROWS = 120
+ROWS = 200
+LONG = {"max_position_embeddings": 512, "num_hidden_layers": 6}
+MOST_STEPS = 4  # of every training
+
+
+class FewSteps(TrainerCallback):
+    """Ends every training after a few steps: `transformers.trainer.DEFAULT_CALLBACKS` holds it while blocks run."""
+
+    def on_step_end(self, args: object, state: TrainerState, control: TrainerControl, **kwargs: object) -> None:
+        control.should_training_stop |= state.global_step >= MOST_STEPS
 
 
 def build(stage: Path) -> None:
     """Write all that blocks name: files of rows, datasets, teachers and students."""
     teacher = balanced(_long_bert(1), tiny.tokenizer(), tiny.texts(200, seed=9))
+    ranker = _long_bert(2, num_labels=1)
     for name, model in [*((name, teacher) for name in TEACHERS), *((name, _long_bert(0)) for name in STUDENTS)]:
         _save(model, tiny.tokenizer(), stage / name)
     rows = {name: tiny.dataset(teacher, ROWS, seed=seed) for seed, name in enumerate(("mine", "test", "new"))}
@@ -40,7 +57,16 @@ def build(stage: Path) -> None:
         (data.remove_columns("label") if name == "new" else data).to_csv(stage / f"{name}.csv")
     tiny.dataset(teacher, ROWS, seed=7).remove_columns("label").to_csv(stage / "unlabelled.csv")
     mine = rows["mine"]
-    pairs = {"question": mine["text"], "passage": tiny.texts(ROWS, seed=5), "label": mine["label"]}
+    questions, passages = mine["text"], tiny.texts(ROWS, seed=5)
+    pairs = {"question": questions, "query": questions, "passage": passages}
+    pairs["label"] = _outputs(teacher, questions, passages).argmax(-1).tolist()
+    scores = _outputs(ranker, questions, passages)[:, 0]
+    pairs["relevant"] = (scores > scores.median()).int().tolist()
+    ranker.classifier.bias.data -= scores.median()
+    _save(ranker, tiny.tokenizer(), stage / "R")
+    positive = [0.2 + 0.6 * label for label in mine["label"]]
+    votes = {"text": mine["text"], "p_negative": [1 - share for share in positive], "p_positive": positive}
+    Dataset.from_dict(votes).to_csv(stage / "votes.csv")
     Dataset.from_dict(pairs).to_csv(stage / "pairs.csv")
     for split in ("train", "test"):
         path = stage / "stanfordnlp/imdb" / f"{split}.csv"
@@ -54,11 +80,17 @@ def build(stage: Path) -> None:
     _sounds(stage)
 
 
-def _long_bert(seed: int) -> PreTrainedModel:
-    """The tiny BERT, for texts as long as the pages have them."""
+def _long_bert(seed: int, num_labels: int = 2) -> PreTrainedModel:
+    """The tiny BERT, for texts as long as the pages have them, with layers to choose from."""
     torch.manual_seed(seed)
-    short = tiny.classifier().config.to_dict()
-    return tiny.named(BertForSequenceClassification(BertConfig(**{**short, "max_position_embeddings": 512})))
+    config = BertConfig(**{**tiny.classifier(num_labels=num_labels).config.to_dict(), **LONG})
+    model = BertForSequenceClassification(config)
+    return tiny.named(model) if num_labels > 1 else model
+
+
+@torch.no_grad()
+def _outputs(model: PreTrainedModel, questions: list[str], passages: list[str]) -> torch.Tensor:
+    return model.eval()(**tiny.tokenizer()(list(questions), passages, padding=True, return_tensors="pt")).logits
 
 
 def _images(stage: Path) -> None:
