@@ -174,7 +174,9 @@ def _with_chosen(
 
 def _final_settings(settings: dict[str, Any], args: LELPConfig) -> dict[str, Any]:
     """Return the settings in force, with the numbers chosen in place of "auto"."""
-    return {name: getattr(args, name, value) for name, value in settings.items() if name not in RUN_SETTINGS}
+    return {
+        name: getattr(args, name, value) for name, value in settings.items() if name not in {*RUN_SETTINGS, "budget"}
+    }
 
 
 def _read(file: Path, method: str, seed: int) -> Run:

@@ -141,7 +141,8 @@ def prepare_run(
     model, teacher_model = _as_name(model), _as_name(teacher_model)
     # An example to inspect, where `model_init` has yet to make the student.
     example: Any = model if model_init is None else student_maker(model, model_init)()
-    teachers = partial(processor_of_teacher, teacher_model or args.embedding_model, teacher_processing_class)
+    named = args.embedding_model if teacher_model is None else teacher_model  # a compiled model has no truth value
+    teachers = partial(processor_of_teacher, named, teacher_processing_class)
     processing_class = _own_processor(example, processing_class, teachers)
     evaluated = eval_dataset if isinstance(eval_dataset, dict) else {"": eval_dataset}
     train, evaluated = rows_of(train_dataset), {name: rows_of(dataset) for name, dataset in evaluated.items()}
