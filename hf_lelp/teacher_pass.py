@@ -69,6 +69,11 @@ def run_share(arguments: PassArguments, config: LELPConfig) -> None:
     if config.alpha == 1:
         raise ValueError("alpha=1 leaves nothing to distil: no teacher is run.")
     train, evaluation = load_data(arguments, config.seed)
+    if arguments.unlabelled_file is not None or config.windows > 1 or config.views:
+        logger.warning(
+            "Windows, views and unlabelled rows are not part of this pass: the run that trains a student makes them,"
+            " and runs the teacher over them."
+        )
     for name in as_list(arguments.teacher_model):  # of several, each one's columns are kept by themselves
         _run_share_of(expand(name), arguments, config, train, evaluation)
 
@@ -77,11 +82,6 @@ def _run_share_of(name: str, arguments: PassArguments, config: LELPConfig, train
     """Run one teacher over a share of the rows, or merge its shares."""
     teacher, classes = load_aligned_teacher(name, None, config, train, None, [evaluation])
     assert teacher is not None
-    if arguments.unlabelled_file is not None or config.windows > 1 or config.views:
-        logger.warning(
-            "Windows, views and unlabelled rows are not part of this pass: the run that trains a student makes them,"
-            " and runs the teacher over them."
-        )
     if fitted_rows(len(train), config.fit_rows) is not None:
         if arguments.merge is not None or arguments.share != "1/1":
             raise ValueError(

@@ -38,7 +38,7 @@ from hf_lelp.student.inputs import StudentInputs
 from hf_lelp.student.learning_rate import starting_rate, tell_of_rate
 from hf_lelp.teacher.class_order import AlignedTeacher
 from hf_lelp.teacher.protocol import TeacherLike
-from hf_lelp.training.auto_settings import choose_settings
+from hf_lelp.training.auto_settings import choose_settings, reads_tokens
 from hf_lelp.training.launch import check_launch, common_settings
 from hf_lelp.training.outside import check_pushed_folder, check_reporting
 from hf_lelp.training.prepared_run import PreparedRun, prepare_run
@@ -251,11 +251,8 @@ class LELPTrainer(DataloadingMixin, SavingMixin):
 
         fitted = run.projections.fingerprint if run.projections is not None else ""
         fit = partial(fit_student, make_trainer)
-        reads_tokens = (
-            isinstance(run.processing_class, PreTrainedTokenizerBase)
-            or getattr(run.student, "main_input_name", "") == "input_ids"
-        )
-        return choose_settings(run.args, run.train, fit, student, fitted, run.origins, reads_tokens)
+        tokens = reads_tokens(run.processing_class, run.student)
+        return choose_settings(run.args, run.train, fit, student, fitted, run.origins, tokens)
 
     def _set_signature_columns_if_needed(self) -> None:
         first = self._signature_columns is None

@@ -1,9 +1,9 @@
-"""Which rule should choose a method on validation rows? Measured as regret, on runs that are kept.
+"""Which rule should choose a method on validation rows? Measured as regret, on the runs of parts of the evidence.
 
     python -m benchmarks.evidence.criteria [PART ...] [--draws 200]
 
-Nothing is trained here: the parts must have run before. Of each run's evaluation rows some are drawn to choose on, and
-the others judge the choice. Regret is the accuracy that the best method in hindsight has beyond the chosen one's there.
+Runs that are not kept are trained first. Of each run's evaluation rows some are drawn to choose on, and the others
+judge the choice. Regret is the accuracy that the best method in hindsight has beyond the chosen one's there.
 The students were trained on all training rows. In a real search they are not, so what is measured is the rule alone.
 """
 
@@ -23,6 +23,7 @@ from hf_lelp.compare.runs import run_all
 from hf_lelp.data.columns import LOGITS_COLUMN
 from hf_lelp.data.rows import column_values
 from hf_lelp.storage.files import write_json
+from hf_lelp.training.trials import is_ahead
 
 SIZES = (400, 2000, 5000)
 KD = "KD, τ = 1"
@@ -40,15 +41,12 @@ ERRORS = (0.0, 1.0, 2.0)
 
 
 def pairs_of(part: Part, pool: tuple[str, str], name: str) -> dict[str, list[dict[str, NDArray[np.floating]]]]:
-    """Read the kept runs of a part's tasks: for each seed the scores of every row, (2, N), by criterion.
+    """Read the runs of a part's tasks, or do them: for each seed the scores of every row, (2, N), by criterion.
 
     Args:
         part: whose tasks and seeds are read.
         pool: the two methods, plain distillation first.
-        name: of the part, for the message.
-
-    Raises:
-        SystemExit: if a run is not there.
+        name: of the part, which goes before the names of its tasks.
     """
     found: dict[str, list[dict[str, NDArray[np.floating]]]] = {}
     runs = run_all(part.tasks, [CORE[method] for method in pool], range(part.seeds), CACHE / "runs")
@@ -76,8 +74,7 @@ def choose(scores: NDArray[np.floating], prior: int, errors: float) -> int:
         prior: its index, 0 or 1.
         errors: standard errors of the paired difference that the other must be ahead by.
     """
-    gain = scores[1 - prior] - scores[prior]
-    return 1 - prior if gain.mean() > errors * gain.std() / np.sqrt(len(gain)) else prior
+    return 1 - prior if is_ahead(scores[1 - prior] - scores[prior], errors) else prior
 
 
 def regrets(of_seeds: list[dict[str, NDArray[np.floating]]], size: int, draws: int) -> dict[str, list[float]]:
@@ -115,11 +112,13 @@ def main() -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("parts", nargs="*", default=[*POOL], choices=[*POOL, []], metavar="PART")
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(POOL)} (default: all of them)")
     parser.add_argument("--draws", type=int, default=200, help="of validation rows, for each run (default: 200)")
     options = parser.parse_args()
+    if unknown := [name for name in options.parts if name not in POOL]:
+        parser.error(f"no part {', '.join(unknown)}; there are {', '.join(POOL)}")
     tasks: dict[str, list[dict[str, NDArray[np.floating]]]] = {}
-    for name in options.parts:
+    for name in options.parts or POOL:
         tasks |= pairs_of(PARTS[name], POOL[name], name)
     table = {task: {size: regrets(of_seeds, size, options.draws) for size in SIZES} for task, of_seeds in tasks.items()}
     write_json(RESULTS / "criteria.json", table)

@@ -19,8 +19,8 @@ from datasets import Dataset
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerBase
 
-from examples.related.common import OutputOf, compare, settings, trained_accuracy
-from examples.vader import MAX_LENGTH, build_demo, load_split, quiet
+from examples.related.common import OutputOf, compare, demo_rows, settings, trained_accuracy
+from examples.vader import MAX_LENGTH, quiet
 from hf_lelp import LELPTrainer, Teacher
 from hf_lelp.data.columns import LOGITS_COLUMN
 
@@ -139,10 +139,7 @@ class AttributionTrainer(LELPTrainer):
 @quiet()
 def main(seeds: int = 1) -> None:
     """Print accuracies of plain distillation and AD-KD on the demo's data."""
-    cache = build_demo()
-    train, test = (load_split(cache / f"{part}.parquet") for part in ("train", "test"))
-    train, test = train.shuffle(0).select(range(ROWS)), test.shuffle(0).select(range(TEST_ROWS))
-    teacher = Teacher.from_pretrained(str(cache / "teacher"), max_length=MAX_LENGTH)
+    cache, train, test, teacher = demo_rows(ROWS, TEST_ROWS)
     tokenizer: Any = teacher.processing_class
     check_same_tokens(teacher, tokenizer, train, MAX_LENGTH)  # the student reads the same
     # Texts of like length make batches with little padding.

@@ -1,13 +1,15 @@
-"""What the programs of this folder share: settings of a short run, a module's output, and figures over seeds."""
+"""What the programs of this folder share: the demo's rows, settings, the output of a module, and figures over seeds."""
 
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from datasets import Dataset
 from torch import Tensor, nn
 
-from hf_lelp import LELPConfig, LELPTrainer
+from examples.vader import MAX_LENGTH, build_demo, load_split
+from hf_lelp import LELPConfig, LELPTrainer, Teacher
 
 
 class OutputOf:
@@ -27,6 +29,14 @@ class OutputOf:
     def __call__(self) -> Tensor:
         """Return the output, and forget it, so that its graph is freed after the step."""
         return self._outputs.pop()
+
+
+def demo_rows(rows: int, test_rows: int) -> tuple[Path, Dataset, Dataset, Teacher]:
+    """Return the demo's folder of assets, so many of its training and of its test rows, and its teacher."""
+    cache = build_demo()
+    train, test = (load_split(cache / f"{part}.parquet").shuffle(0) for part in ("train", "test"))
+    teacher = Teacher.from_pretrained(str(cache / "teacher"), max_length=MAX_LENGTH)
+    return cache, train.select(range(rows)), test.select(range(test_rows)), teacher
 
 
 def settings(folder: str | Path, seed: int, **given: Any) -> LELPConfig:

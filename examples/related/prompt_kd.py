@@ -22,8 +22,8 @@ from peft import PeftModel, PromptTuningConfig, TaskType, get_peft_model
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
-from examples.related.common import compare, settings, trained_accuracy
-from examples.vader import MAX_LENGTH, build_demo, load_split, quiet
+from examples.related.common import compare, demo_rows, settings, trained_accuracy
+from examples.vader import MAX_LENGTH, quiet
 from hf_lelp import LELPTrainer, Teacher
 from hf_lelp.data.columns import LOGITS_COLUMN
 from hf_lelp.losses import distillation_loss
@@ -159,10 +159,7 @@ def friendly_teacher(teacher: Teacher, data: Dataset, student: LELPTrainer, **tu
 @quiet()
 def main(seeds: int = 1) -> None:
     """Print accuracies of students of the plain teacher and of the prompted one, on the demo's data."""
-    cache = build_demo()
-    train, test = (load_split(cache / f"{part}.parquet") for part in ("train", "test"))
-    raw, test = train.shuffle(0).select(range(ROWS)), test.shuffle(0).select(range(TEST_ROWS))
-    teacher = Teacher.from_pretrained(str(cache / "teacher"), max_length=MAX_LENGTH)
+    cache, raw, test, teacher = demo_rows(ROWS, TEST_ROWS)
     tokenizer: Any = teacher.processing_class
 
     def trainer(data: Dataset, seed: int, folder: str | Path, epochs: int) -> LELPTrainer:

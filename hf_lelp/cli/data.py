@@ -14,12 +14,12 @@ from hf_lelp.data.rows import split_at_random
 logger = logging.getLogger(__name__)
 
 FILE_FORMATS = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet", ".txt": "text"}
+SEPARATORS = (";", "\t", "|", ",")  # of columns, when another one was expected
+
 if TYPE_CHECKING:
     Names: TypeAlias = str | list[str]
 else:
     Names = list[str]  # HfArgumentParser reads no union: `one_or_several` makes one name of a list of one
-
-SEPARATORS = (";", "\t", "|", ",")  # of columns, when another one was expected
 
 
 @dataclass(kw_only=True)

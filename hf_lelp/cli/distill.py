@@ -11,7 +11,6 @@ import numpy as np
 from accelerate import PartialState
 from datasets import Dataset
 from huggingface_hub import upload_file
-from transformers import PreTrainedTokenizerBase
 
 from hf_lelp.calibration.settled import (
     HELD_BACK,
@@ -54,7 +53,7 @@ from hf_lelp.teacher.class_order import AlignedTeacher, load_aligned_teacher, pr
 from hf_lelp.teacher.columns import teacher_columns
 from hf_lelp.teacher.kinds.combined import answers_rows
 from hf_lelp.trainer import LELPTrainer
-from hf_lelp.training.auto_settings import best_settings
+from hf_lelp.training.auto_settings import best_settings, reads_tokens
 from hf_lelp.training.launch import common_settings
 
 METHODS = ("direct", "kd", "lelp", "best")
@@ -264,7 +263,7 @@ def _load(arguments: DistillArguments, config: LELPConfig) -> _Inputs:
     return _Inputs(train, held, record, evaluation, columns, student, processing_class, aligned, unlabelled)
 
 
-def _settings_for(method: str, config: LELPConfig, output_dir: Path, several: bool, reads_tokens: bool) -> LELPConfig:
+def _settings_for(method: str, config: LELPConfig, output_dir: Path, several: bool, tokens: bool) -> LELPConfig:
     """Return the settings of one method's run; of several, each has its own folder and repository."""
     settings = copy.deepcopy(config)
     settings.output_dir = str(output_dir / method if several else output_dir)
@@ -277,7 +276,7 @@ def _settings_for(method: str, config: LELPConfig, output_dir: Path, several: bo
         if config.fit_rows is not None:  # what this pass keeps must do for the other methods
             settings.num_directions = config.directions
     elif method == "best":
-        for name, value in best_settings(reads_tokens).items():
+        for name, value in best_settings(tokens).items():
             setattr(settings, name, value)
     return settings
 
@@ -285,8 +284,7 @@ def _settings_for(method: str, config: LELPConfig, output_dir: Path, several: bo
 def _train(method: str, arguments: DistillArguments, config: LELPConfig, inputs: _Inputs, output_dir: Path) -> _Student:
     """Train a student by one method, or resume it; save it; predict the evaluation rows."""
     several = len(arguments.method) > 1
-    reads_tokens = isinstance(inputs.processing_class, PreTrainedTokenizerBase)
-    settings = _settings_for(method, config, output_dir, several, reads_tokens)
+    settings = _settings_for(method, config, output_dir, several, reads_tokens(inputs.processing_class))
     trainer = LELPTrainer(
         model=inputs.student,
         args=settings,

@@ -5,11 +5,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from datasets import Dataset
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from hf_lelp.classifiers import LinearHead
 from hf_lelp.data.encoding import Processor
 from hf_lelp.projections.class_projections import ClassProjections
+from hf_lelp.training.auto_settings import reads_tokens
 
 
 @dataclass(frozen=True)
@@ -46,4 +47,4 @@ class Task:
     @property
     def reads_tokens(self) -> bool:
         """Whether the student reads tokens; a search starts from plain distillation then."""
-        return isinstance(self.processing_class, PreTrainedTokenizerBase)
+        return reads_tokens(self.processing_class)

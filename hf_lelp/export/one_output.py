@@ -8,6 +8,7 @@ from transformers import PreTrainedModel
 
 from hf_lelp.classifiers import find_heads, replace_module
 from hf_lelp.student.heads import student_head
+from hf_lelp.teacher.kinds.one_output import with_first_class
 
 SIGMOID = "torch.nn.modules.activation.Sigmoid"  # as sentence-transformers names it in a configuration
 
@@ -25,7 +26,7 @@ def with_two_outputs(model: PreTrainedModel) -> PreTrainedModel:
     if model.config.num_labels != 1:
         raise ValueError(f"This {type(model).__name__} has {model.config.num_labels} outputs; one is expected.")
     for name, layer in find_heads(model, 1).items():
-        _replace(model, name, layer, *(torch.cat([torch.zeros_like(part), part]) for part in _parts(layer)))
+        _replace(model, name, layer, *map(with_first_class, _parts(layer)))
     _set_classes(model, 2)
     return model
 

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from accelerate import PartialState
 from numpy.typing import NDArray
-from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_lelp.classifiers import (
@@ -35,7 +34,7 @@ from hf_lelp.data.rows import check_batched
 from hf_lelp.data.text import check_vocabulary, set_pad_token, vocabulary_size
 from hf_lelp.padding import warn_once, with_fitting_side
 from hf_lelp.teacher.fingerprint import fingerprints, plain_parts
-from hf_lelp.teacher.kinds.one_output import has_one_output
+from hf_lelp.teacher.kinds.one_output import has_one_output, with_first_class
 from hf_lelp.teacher.pipeline import OnItsWay, ahead, halved_until_it_fits, in_parts
 
 CHECKED_ROWS = 2  # rows on which the captured embedding is compared with the model's logits
@@ -117,8 +116,8 @@ class Teacher:
         weight, shift = joint_layer(heads.values())
         weight = weight.detach().float().cpu()
         bias = torch.zeros(outputs) if shift is None else shift.detach().float().cpu()
-        if self.one_output:  # the first class's logit is 0
-            weight, bias = (nn.functional.pad(part, (0,) * (2 * part.dim() - 2) + (1, 0)) for part in (weight, bias))
+        if self.one_output:
+            weight, bias = with_first_class(weight), with_first_class(bias)
         model_hash, self.fingerprint = fingerprints(
             self.model, self.class_order, processor, self.input_columns, self.max_length
         )

@@ -25,6 +25,7 @@ from functools import partial
 from typing import Any
 
 from datasets import Dataset
+from transformers import PreTrainedTokenizerBase
 
 from hf_lelp.config import AUTO, MOST_SUBCLASSES, LELPConfig
 from hf_lelp.data.columns import PROJECTIONS_COLUMN
@@ -37,6 +38,18 @@ TEMPERATURES = (1.0, 2.0, 4.0)
 SUBCLASS_TEMPERATURE, WHITENING = 0.5, 0.5
 SUBCLASSES_OF_TOKENS = 8  # the paper's form: with it β is 1, and γ 0
 MOST_PARTS = 5  # with a fifth of the rows held back in each, all rows are by then
+
+
+def reads_tokens(processing_class: Any, student: Any = None) -> bool:
+    """Whether a student reads tokens: a search for such a one starts from plain distillation.
+
+    Args:
+        processing_class: the student's.
+        student: its model, which tells where the rows come prepared.
+    """
+    return (
+        isinstance(processing_class, PreTrainedTokenizerBase) or getattr(student, "main_input_name", "") == "input_ids"
+    )
 
 
 def best_settings(reads_tokens: bool) -> dict[str, Any]:

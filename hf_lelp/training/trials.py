@@ -80,12 +80,11 @@ class Trials:
         """Whether a trial has more rows right; with `beyond_noise` by more than `ERRORS` standard errors."""
         before, after = self.run(other), self.run(challenger)
         gain = after.astype(int) - before
-        if not self.beyond_noise or gain.sum() <= 0:
-            return bool(gain.sum() > 0)
-        beyond = bool(gain.mean() > ERRORS * gain.std() / np.sqrt(len(gain)))
-        if not beyond:
+        if is_ahead(gain, ERRORS if self.beyond_noise else 0):
+            return True
+        if is_ahead(gain, 0):
             self.tried[self._key(challenger, 0)]["within_noise"] = True
-        return beyond
+        return False
 
     def run(self, settings: dict[str, Any]) -> NDArray[np.bool_]:
         """Train with these settings on every part unless it was done before; return which rows were right, (n,)."""
@@ -116,6 +115,11 @@ class Trials:
     def _key(self, settings: dict[str, Any], part: int) -> str:
         # All processes take the main one's key: `local_rank` is one of the settings.
         return str(broadcast_object_list([self.key(_trial(self.args, settings), part)])[0])
+
+
+def is_ahead(gain: NDArray[Any], errors: float) -> bool:
+    """Whether the mean of paired differences, (n,), is above 0, and by more than so many of its standard errors."""
+    return bool(gain.mean() > errors * gain.std() / np.sqrt(len(gain)))
 
 
 def validation_parts(dataset: Dataset, origins: Origins | None, seed: int, parts: int) -> list[Part]:

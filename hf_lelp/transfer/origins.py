@@ -121,11 +121,13 @@ def tell_of_unknown_tokens(
         tokenizer: of the student.
     """
     unknown = tokenizer.unk_token_id
+    if unknown is None:
+        return
     shares = {}
     for kind in (ROW, UNLABELLED):
         rows = np.flatnonzero(origins.kinds == kind)[:LOOKED_AT]
         texts = [value for name in columns for value in column_values(dataset.select(rows), name)]
-        if unknown is None or not texts or not all(isinstance(text, str) for text in texts):
+        if not texts or not all(isinstance(text, str) for text in texts):
             return
         tokens = [token for ids in tokenizer(texts, add_special_tokens=False)["input_ids"] for token in ids]
         shares[KINDS[kind]] = tokens.count(unknown) / max(len(tokens), 1)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from datasets import Dataset
+from scipy.special import softmax
 
 from hf_lelp.data.columns import EMBEDDING_COLUMN, LOGITS_COLUMN
 from hf_lelp.data.labels import match_names
@@ -14,7 +15,7 @@ from hf_lelp.teacher.columns import teacher_columns
 from hf_lelp.teacher.kinds.combined import CombinedTeacher, mean_of, soft_labels_beside
 from hf_lelp.teacher.kinds.encoder import Encoder
 from hf_lelp.teacher.kinds.linear_probe import fit_linear
-from hf_lelp.teacher.kinds.soft_labels import SoftLabels, probabilities_of
+from hf_lelp.teacher.kinds.soft_labels import SoftLabels
 from hf_lelp.teacher.protocol import TeacherLike
 
 READ_ROWS = 4096  # of embeddings at a time
@@ -77,7 +78,7 @@ def with_encoder(
         column_values(teacher_columns(dataset, part, cache_dir, dtype=dtype).with_format("numpy"), name)
         for part, name in ((soft, LOGITS_COLUMN), (encoder, EMBEDDING_COLUMN))
     )
-    weight, bias = fit_linear(embedding, probabilities_of(logits))
+    weight, bias = fit_linear(embedding, softmax(logits.astype(np.float64), axis=1))
     return soft_labels_beside(soft, encoder, weight, bias)
 
 

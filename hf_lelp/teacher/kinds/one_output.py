@@ -2,6 +2,9 @@
 
 from typing import Any
 
+import torch
+from torch import Tensor
+
 
 def has_one_output(config: Any, activation: str | None) -> bool:
     """Whether a classifier gives one logit z, of two classes with the logits (0, z).
@@ -37,6 +40,11 @@ def has_one_output(config: Any, activation: str | None) -> bool:
             " that choose one of two or more classes; if this one does, set problem_type and num_labels so."
         )
     return False
+
+
+def with_first_class(part: Tensor) -> Tensor:
+    """Put a row of zeros, of the class whose logit is 0, before the weight, (1, D), or bias, (1,), of one output."""
+    return torch.cat([torch.zeros_like(part), part])
 
 
 def activation_of(config: Any) -> str | None:

@@ -10,7 +10,6 @@ import torch
 import xxhash
 from datasets import Dataset
 from numpy.typing import NDArray
-from scipy.special import logsumexp
 
 from hf_lelp.classifiers import LinearHead
 from hf_lelp.data.columns import EMBEDDING_COLUMN, LOGITS_COLUMN
@@ -81,8 +80,8 @@ class SoftLabels:
                 " column for each class, or one of lists. Of a single score z or p, make both: the other class has 0"
                 " or 1 − p."
             )
-        if not isinstance(classes, int) and classes == [str(index) for index in range(len(classes))]:
-            classes = len(classes) if len(columns) > 1 else classes
+        if len(columns) > 1 and classes == [str(index) for index in range(len(columns))]:
+            classes = len(columns)
         return cls(columns, scores or "", classes)
 
     @property
@@ -131,12 +130,6 @@ class SoftLabels:
             by_name = isinstance(row, Mapping)
             rows.append([row.get(name) for name in self._classes] if by_name else [] if row is None else row)
         return rows
-
-
-def probabilities_of(logits: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Return softmax(z), (N, C), in float64."""
-    values = logits.astype(np.float64)
-    return np.asarray(np.exp(values - logsumexp(values, axis=1, keepdims=True)))
 
 
 def _refuse(row: int, found: Any, what: str, scores: str) -> NoReturn:
