@@ -40,6 +40,11 @@ MOST_VALIDATION_ROWS = 5000
 SEARCH_VERSION = 5  # raise it whenever the search changes: earlier trials and runs are then not read
 
 TRIALS_NAME = "auto.json"
+# Where these are not set, a trial of a version that had no such setting is found.
+NEWER = (
+    *("fit_rows", "class_weights", "soft_label_columns", "teacher_scores", "embedding_model"),
+    *("teacher_activation", "teacher_weights"),
+)
 RIGHT = "right"  # in a trial: which validation rows were, as bits
 # Takes settings, rows to train on and rows to predict; returns the logits of the latter, (n, C).
 Fit = Callable[[LELPConfig, Dataset, Dataset], NDArray[np.floating]]
@@ -197,7 +202,7 @@ def key_of(trial: LELPConfig, part: int, data: str, student: str, projections: s
     settings = effective_settings(trial.to_dict())
     kept = {name: value for name, value in settings.items() if what_changes(name) != "nothing"}
     kept.pop("budget", None)  # says how many trials there are, not what one finds
-    for name in ("fit_rows", "class_weights"):  # trials of versions that had no such setting are found
+    for name in NEWER:
         if kept.get(name) is None:
             kept.pop(name, None)
     of: list[Any] = [SEARCH_VERSION, kept, data, student, projections if trial.num_subclasses != 1 else ""]

@@ -15,7 +15,7 @@ from hf_lelp.data.labels import Classes
 from hf_lelp.teacher.columns import run_teacher
 from hf_lelp.training.sampled_fit import fitted_rows
 from hf_lelp.training.targets import Targets, make_targets
-from hf_lelp.training.trials import key_of
+from hf_lelp.training.trials import NEWER, key_of
 
 ROWS, SAMPLE = 120, 50
 CLASSES = Classes(2, tiny.LABEL_NAMES, [0, 1])
@@ -180,3 +180,13 @@ def test_trials_of_versions_without_the_setting_are_found(tmp_path: Path) -> Non
         == key_of(earlier, 0, "", "", "")
         != key_of(runs.config(tmp_path, fit_rows=9), 0, "", "", "")
     )
+
+
+def test_trials_are_found_that_know_none_of_the_newer_settings(tmp_path: Path) -> None:
+    class Older(LELPConfig):
+        def to_dict(self) -> dict[str, Any]:
+            return {name: value for name, value in super().to_dict().items() if name not in NEWER}
+
+    args, older = runs.config(tmp_path), Older(output_dir="x")
+    vars(older).update(vars(args))
+    assert key_of(args, 0, "", "", "") == key_of(older, 0, "", "", "")
