@@ -73,7 +73,8 @@ def run_on_ray(
         **settings: of `Teacher.from_pretrained`, such as `max_length` and `class_order`.
 
     Raises:
-        ValueError: if a finished pass is in the target, the source has no such row id, or ids that are alike.
+        ValueError: if a finished pass is in the target, the source has no such row id, or the target ends with fewer or
+            more rows than the source.
     """
     target = target if "://" in target else str(Path(target).absolute())
     checkpoint = f"{target}-checkpoint"
@@ -86,7 +87,8 @@ def run_on_ray(
     names, count = rows.schema().names, rows.count()
     if row_id not in names:
         raise ValueError(f"row_id={row_id!r} is no column of {source}, which has {', '.join(names)}. Name one of them.")
-    rows.context.checkpoint_config = CheckpointConfig(row_id, checkpoint)
+    # Ray would remove its notes before the rows are counted.
+    rows.context.checkpoint_config = CheckpointConfig(row_id, checkpoint, delete_checkpoint_on_success=False)
     smallest, largest = (actors, actors) if isinstance(actors, int) else actors
     rows.map_batches(
         RayTeacher,
@@ -98,11 +100,19 @@ def run_on_ray(
         num_gpus=num_gpus,
     ).write_parquet(target)
     written = ray.data.read_parquet(target).count()
-    if written != count:
+    if written < count:
         raise ValueError(
-            f"{target} has {written} rows, and {source} has {count}: rows share a {row_id}, or other files lie there."
-            " Remove the target, and run again."
+            f"{target} has {written} of the {count} rows of {source}: Ray left rows out, as it may where an actor dies,"
+            f" or rows share a {row_id}. Make the same call again: it goes on with what is missing. If that adds none,"
+            " choose a row_id without repetitions."
         )
+    if written > count:
+        raise ValueError(
+            f"{target} has {written} rows, and {source} has {count}: other files lie there, or rows were removed from"
+            f" the source. Remove the target and {checkpoint}, and make the call again."
+        )
+    filesystem, name = FileSystem.from_uri(checkpoint)
+    filesystem.delete_dir(name)
 
 
 def _exists(path: str) -> bool:

@@ -35,7 +35,6 @@ from transformers import (
 TEACHERS = ("T", "A", "B", "lvwerra/distilbert-imdb")
 STUDENTS = ("S", "google/bert_uncased_L-2_H-128_A-2", "microsoft/MiniLM-L12-H384-uncased")
 ROWS = 200
-LONG = {"max_position_embeddings": 512, "num_hidden_layers": 6}
 MOST_STEPS = 4  # of every training
 
 
@@ -50,7 +49,8 @@ def build(stage: Path) -> None:
     """Write all that blocks name: files of rows, datasets, teachers and students."""
     teacher = balanced(_long_bert(1), tiny.tokenizer(), tiny.texts(200, seed=9))
     ranker = _long_bert(2, num_labels=1)
-    for name, model in [*((name, teacher) for name in TEACHERS), *((name, _long_bert(0)) for name in STUDENTS)]:
+    student = _long_bert(0, layers=1)
+    for name, model in [*((name, teacher) for name in TEACHERS), *((name, student) for name in STUDENTS)]:
         _save(model, tiny.tokenizer(), stage / name)
     rows = {name: tiny.dataset(teacher, ROWS, seed=seed) for seed, name in enumerate(("mine", "test", "new"))}
     for name, data in rows.items():
@@ -80,10 +80,11 @@ def build(stage: Path) -> None:
     _sounds(stage)
 
 
-def _long_bert(seed: int, num_labels: int = 2) -> PreTrainedModel:
-    """The tiny BERT, for texts as long as the pages have them, with layers to choose from."""
+def _long_bert(seed: int, num_labels: int = 2, layers: int = 6) -> PreTrainedModel:
+    """The tiny BERT, for texts as long as the pages have them; a teacher's layers are there to choose from."""
     torch.manual_seed(seed)
-    config = BertConfig(**{**tiny.classifier(num_labels=num_labels).config.to_dict(), **LONG})
+    longer = {"max_position_embeddings": 512, "num_hidden_layers": layers}
+    config = BertConfig(**{**tiny.classifier(num_labels=num_labels).config.to_dict(), **longer})
     model = BertForSequenceClassification(config)
     return tiny.named(model) if num_labels > 1 else model
 
