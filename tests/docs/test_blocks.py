@@ -1,9 +1,8 @@
 """Every Python and shell block of README and of the pages runs, on the tiny models and data of tests/helpers/stage.py.
 
 The blocks of a page run in their order, in one folder and one namespace, as a reader would type them. Programs of this
-package run in this process. `make`, `pip` and `python -m` are looked up, not run: a target, an extra or a module that is
-not there fails. `run_distill.py` trains for long, or is launched on several GPUs: its options and files are read, and
-nothing runs.
+package run in this process. `make`, `pip` and `python -m` are looked up, not run: what is not there fails.
+`run_distill.py` trains for long, or is launched on several GPUs: its options and files are read, and nothing runs.
 """
 
 import re
