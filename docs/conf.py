@@ -25,6 +25,8 @@ exclude_patterns = ["_build", "README.md"]
 html_theme = "furo"
 html_title = f"hf-lelp {release}"
 html_show_sphinx = False
+html_static_path = ["static"]
+html_css_files = ["tables.css"]
 highlight_language = "none"  # of blocks that name no language
 
 # ---- Pages ----

@@ -84,6 +84,8 @@ def main() -> None:
         sections += ["![Gain over KD by task](evidence/gains.png)", without_search(results)]
     for name, summaries in results.items():
         sections.append(f"## {TITLES[name]}")
+        if len(summaries) > 1:
+            sections.append(gains_table(summaries))
         for task, summary in summaries.items():
             sections.append(f"### {task}\n\n{comparison_table(summary)}")
         if shows := _picture(name, summaries):
@@ -132,6 +134,22 @@ def summary_table(tasks: dict[str, dict[str, Any]]) -> str:
         f" {findings.count('better')} are ▲, {findings.count('worse')} ▼. {LELP_WHITENED}, without a search: mean gain"
         f" {np.mean(fixed):+.2f}. Closed: share of the oracle's gain, where that is at least 2 points."
     )
+
+
+def gains_table(summaries: dict[str, dict[str, Any]]) -> str:
+    """The differences of a part's methods on each task, and their mean, of the methods that are on all of them."""
+    found = {
+        method: [summary["methods"].get(method, {}).get("difference") for summary in summaries.values()]
+        for method in next(iter(summaries.values()))["methods"]
+    }
+    body = []
+    for method, differences in found.items():
+        if all(differences):
+            means = [difference["mean"] for difference in differences]
+            cells = [difference_cells(difference)[0] for difference in differences]
+            body.append([method, *cells, f"{np.mean(means):+.2f}"])
+    references = " or ".join(sorted({summary["reference"] for summary in summaries.values()}))
+    return f"Points above {references}:\n\n{markdown_table(['', *summaries, 'mean'], body)}"
 
 
 def without_search(results: dict[str, dict[str, Any]]) -> str:

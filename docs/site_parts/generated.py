@@ -119,11 +119,15 @@ def commands() -> str:
 
 
 def notebook_page(path: Path) -> str:
-    """The cells of a notebook as a page, with a link to the file."""
+    """The cells of a notebook as a page, with a link to the file, and its figure behind the cell that draws it."""
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    figure = path.with_suffix(".png").name
     blocks = []
     for cell in cells:
         text = "".join(cell["source"])
         blocks.append(text if cell["cell_type"] == "markdown" else f"```python\n{text}\n```")
+        if f'savefig("{figure}"' in text:
+            blocks.append(f"![What this run drew]({figure})")
+            blocks.append("`python docs/site_parts/tutorials.py` ran the notebook and kept this figure.")
     blocks.insert(1, f"{{download}}`Take the notebook <{path.name}>`")
     return "\n\n".join(blocks) + "\n"

@@ -1,8 +1,8 @@
-"""Every Python and shell block of README, Start and How to runs, on the tiny models and data of tests/helpers/stage.py.
+"""Every Python and shell block of README and of the pages runs, on the tiny models and data of tests/helpers/stage.py.
 
 The blocks of a page run in their order, in one folder and one namespace, as a reader would type them. Programs of this
-package run in this process. `make`, `pip` and `python -m` are looked up, not run: a
-target, an extra or a module that is not there fails.
+package run in this process. `make`, `pip` and `python -m` are looked up, not run: what is not there fails.
+`run_distill.py` trains for long, or is launched on several GPUs: its options and files are read, and nothing runs.
 """
 
 import re
@@ -11,7 +11,9 @@ import shutil
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +26,11 @@ from transformers import trainer
 from hf_lelp.__main__ import COMMANDS, main
 
 PAGES = [
-    ROOT / "README.md",
-    *(page for folder in ("start", "how_to") for page in sorted(ROOT.glob(f"docs/{folder}/*.md"))),
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")),
+    *sorted({*ROOT.glob("docs/**/*.md")} - {*ROOT.glob("docs/tutorials/*.md"), *ROOT.glob("docs/**/generated/*")}),
 ]
 # At most five, by a piece of the block: why it does not run.
 EXEMPT = {
-    "accelerate launch": "needs several GPUs or machines; tests/distributed launches two processes",
     "torchvision": "is not among the locked packages",
     "run_on_ray(": "needs Ray and an object store; tests/teacher/test_ray_pass.py runs it on one machine",
     "--share 2/4": "shares are of 2,048 rows, and the tiny data has fewer; tests/test_teacher_pass.py has shares",
@@ -80,6 +81,7 @@ def staged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(trainer, "DEFAULT_CALLBACKS", [*trainer.DEFAULT_CALLBACKS, stage.FewSteps])
         patch.chdir(folder)
+        (folder / "examples").symlink_to(ROOT / "examples")
         main(["distill", "--config", "my.yaml", "--report_to", "none"])
         yield folder
 
@@ -88,7 +90,7 @@ def staged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.mark.parametrize("page", WITH_BLOCKS, ids=lambda page: str(page.relative_to(ROOT)))
 def test_the_blocks_of_a_page_run(page: Path, staged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "page"
-    shutil.copytree(staged, folder)
+    shutil.copytree(staged, folder, symlinks=True)
     monkeypatch.chdir(folder)
     names: dict[str, Any] = {"__name__": "__main__"}
     for block in blocks(page):
@@ -114,6 +116,11 @@ def _run(words: list[str]) -> None:
         ]
         asked = re.findall(r"\[([\w,]+)\]", " ".join(words))
         assert {extra for group in asked for extra in group.split(",")} <= {*extras}, words
+    elif "run_distill.py" in words:
+        place = words.index("run_distill.py")
+        files = [file for option, file in pairwise(words[:place]) if option == "--config_file"]
+        assert [file for file in files if not Path(file).is_file()] == []
+        import_module(COMMANDS["distill"][0]).PROGRAM.parse(words[place + 1 :], words[place])
     elif words[0] == "python":
         assert words[1] == "-m" and find_spec(words[2]) is not None, words
     else:

@@ -1,4 +1,4 @@
-"""Every message of the library's errors, read from its source; and what the tests say of messages."""
+"""Every message of the library's errors and of its log, read from its source; and what the tests say of messages."""
 
 import ast
 import re
@@ -10,6 +10,7 @@ import hf_lelp
 
 PACKAGE = Path(hf_lelp.__file__).parent
 TABLE = PACKAGE.parent / "docs" / "reference" / "errors.md"
+LOGS = re.compile(r"logger\.(info|warning)|_?warn_once")
 VALUE = "…"  # stands for what is filled in
 
 
@@ -20,6 +21,16 @@ def raised() -> dict[str, str]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call) and node.exc.args:
                 found[f"{path.relative_to(PACKAGE.parent).as_posix()}:{node.lineno}"] = _template(node.exc.args[0])
+    return found
+
+
+def logged() -> dict[str, str]:
+    """Of every line that the library logs: its place, and the line with … for values."""
+    found = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and LOGS.fullmatch(ast.unparse(node.func)):
+                found[f"{path.relative_to(PACKAGE.parent).as_posix()}:{node.lineno}"] = _template(node.args[0])
     return found
 
 

@@ -7,9 +7,9 @@ import sys
 import pytest
 from places import ROOT
 
-from benchmarks.evidence.page import TITLES
+from benchmarks.evidence.page import TITLES, gains_table
 from benchmarks.evidence.parts import PARTS, SUITE, TRIALS, Part
-from benchmarks.places import RESULTS
+from benchmarks.places import RESULTS, UNDERSTAND
 from hf_lelp.compare.methods import Method
 
 
@@ -32,6 +32,13 @@ def test_the_results_that_are_kept_are_of_the_part_as_it_is(name: str) -> None:
     for summary in kept.values():
         assert summary["methods"].keys() == part.methods.keys()
         assert summary["seeds"] == [*range(part.seeds)] and summary["reference"] == part.reference
+
+
+def test_the_page_of_tables_is_that_of_the_results_that_are_kept() -> None:
+    page = (UNDERSTAND / "evidence_tables.md").read_text(encoding="utf-8")
+    kept = [json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8")) for name in PARTS]
+    tables = [gains_table(summaries) for summaries in kept if len(summaries) > 1]
+    assert len(tables) > 15 and [table for table in tables if table not in page] == []
 
 
 def test_an_unknown_part_is_refused_before_anything_runs() -> None:
