@@ -2,7 +2,7 @@
 
 The blocks of a page run in their order, in one folder and one namespace, as a reader would type them. Programs of this
 package run in this process. `make`, `pip` and `python -m` are looked up, not run: what is not there fails.
-`run_distill.py` trains for long, or is launched on several GPUs: its options and files are read, and nothing runs.
+What trains for long, or is launched on several GPUs, has its options and files read, and nothing runs.
 """
 
 import re
@@ -36,6 +36,9 @@ EXEMPT = {
     "--share 2/4": "shares are of 2,048 rows, and the tiny data has fewer; tests/test_teacher_pass.py has shares",
     "push_to_hub": "needs the Hub and a token; tests/project/test_hub.py pushes to one of its own",
 }
+
+# Programs that `python` or `accelerate launch` starts, and the modules of their options.
+READ_ONLY = {"run_distill.py": COMMANDS["distill"][0], "hf_lelp.teacher_pass": COMMANDS["teacher-pass"][0]}
 
 
 @dataclass(frozen=True)
@@ -116,11 +119,11 @@ def _run(words: list[str]) -> None:
         ]
         asked = re.findall(r"\[([\w,]+)\]", " ".join(words))
         assert {extra for group in asked for extra in group.split(",")} <= {*extras}, words
-    elif "run_distill.py" in words:
-        place = words.index("run_distill.py")
+    elif words[0] == "accelerate" or "run_distill.py" in words[:2]:
+        place = next(place for place, word in enumerate(words) if word in READ_ONLY)
         files = [file for option, file in pairwise(words[:place]) if option == "--config_file"]
         assert [file for file in files if not Path(file).is_file()] == []
-        import_module(COMMANDS["distill"][0]).PROGRAM.parse(words[place + 1 :], words[place])
+        import_module(READ_ONLY[words[place]]).PROGRAM.parse(words[place + 1 :], words[place])
     elif words[0] == "python":
         assert words[1] == "-m" and find_spec(words[2]) is not None, words
     else:
