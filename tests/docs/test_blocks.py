@@ -38,7 +38,11 @@ EXEMPT = {
 }
 
 # Programs that `python` or `accelerate launch` starts, and the modules of their options.
-READ_ONLY = {"run_distill.py": COMMANDS["distill"][0], "hf_lelp.teacher_pass": COMMANDS["teacher-pass"][0]}
+READ_ONLY = {
+    "run_distill.py": COMMANDS["distill"][0],
+    "hf_lelp": COMMANDS["distill"][0],
+    "hf_lelp.teacher_pass": COMMANDS["teacher-pass"][0],
+}
 
 
 @dataclass(frozen=True)
