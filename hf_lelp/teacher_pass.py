@@ -11,6 +11,7 @@ Then gather the folders of all machines in one place. Merge them into the cache 
 """
 
 import logging
+import math
 import re
 import sys
 from dataclasses import dataclass, field
@@ -22,7 +23,7 @@ from hf_lelp.cli.distill import DistillArguments
 from hf_lelp.cli.options import Program
 from hf_lelp.config import LELPConfig, as_list
 from hf_lelp.teacher.class_order import load_aligned_teacher
-from hf_lelp.teacher.columns import merge_shares, run_teacher
+from hf_lelp.teacher.columns import merge_shares, run_teacher, shard_rows
 from hf_lelp.training.sampled_fit import fitted_rows
 from hf_lelp.training.targets import make_targets
 
@@ -63,8 +64,8 @@ def run_share(arguments: PassArguments, config: LELPConfig) -> None:
         config: the run's own settings; `columns_cache_dir` is where the columns go.
 
     Raises:
-        ValueError: if `alpha` is 1, or `fit_rows` is given with shares; see also `merge_shares`, `teacher_columns` and
-            `load_aligned_teacher`.
+        ValueError: if `alpha` is 1, `fit_rows` is given with shares, or a share would be empty; see also
+            `merge_shares`, `teacher_columns` and `load_aligned_teacher`.
     """
     if config.alpha == 1:
         raise ValueError("alpha=1 leaves nothing to distil: no teacher is run.")
@@ -95,6 +96,12 @@ def _run_share_of(name: str, arguments: PassArguments, config: LELPConfig, train
         merge_shares([train, evaluation], teacher, arguments.merge, config.columns_cache_dir, config.columns_dtype)
         return
     number, count = map(int, arguments.share.split("/"))
+    most = max(math.ceil(len(dataset) / shard_rows(len(dataset))) for dataset in (train, evaluation))
+    if count > most:
+        raise ValueError(
+            f"share={arguments.share}: {len(train):,} training and {len(evaluation):,} evaluation rows fill {most} shards"
+            f" at most, so that a share would be empty. Take {most} shares or fewer."
+        )
     for dataset in (train, evaluation):
         run_teacher(dataset, teacher, config.columns_cache_dir, dtype=config.columns_dtype, share=(number - 1, count))
 
