@@ -99,8 +99,8 @@ def _run_share_of(name: str, arguments: PassArguments, config: LELPConfig, train
     most = max(math.ceil(len(dataset) / shard_rows(len(dataset))) for dataset in (train, evaluation))
     if count > most:
         raise ValueError(
-            f"share={arguments.share}: {len(train):,} training and {len(evaluation):,} evaluation rows fill {most} shards"
-            f" at most, so that a share would be empty. Take {most} shares or fewer."
+            f"share={arguments.share}: {len(train):,} training and {len(evaluation):,} evaluation rows fill {most}"
+            f" shards at most, so that a share would be empty. Take {most} shares or fewer."
         )
     for dataset in (train, evaluation):
         run_teacher(dataset, teacher, config.columns_cache_dir, dtype=config.columns_dtype, share=(number - 1, count))

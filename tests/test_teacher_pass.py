@@ -56,7 +56,7 @@ def test_shares_are_merged_and_a_run_finds_them_all(assets: Path, caplog: pytest
         run("--share", share, "--columns_cache_dir", share[0])
         counts.append(rows_run(caplog))
     assert counts == [[40, 20], [30, 10], [20, 0]]  # 5 and 2 shards of 20 rows, the last ones of 10
-    with pytest.raises(SystemExit, match="fill 5 shards at most, so that a share would be empty. Take 5 shares"):
+    with pytest.raises(SystemExit, match=r"fill 5 shards at most, so that a share would be empty\. Take 5 shares"):
         run("--share", "1/6", "--columns_cache_dir", "1")
     run("--merge", "1", "2", "3")
     assert rows_run(caplog) == []
