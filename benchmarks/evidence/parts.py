@@ -76,6 +76,17 @@ BASELINES = {
     "Annealing-KD": "annealing",
     "Comparative KD": "comparative:temperature=4",
 }
+# Later methods of compare, beside LELP, CRD, and the two together.
+RELATED = {
+    **core("labels alone", "KD, τ = 1", KD_4, LELP_WHITENED),
+    "CRD": BASELINES["CRD"],
+    "LELP, S = 32, γ = 0.5, with CRD": f"lelp_crd:{RECOMMENDED}",
+    "SRD": "srd:temperature=4",
+    "PKT": "pkt:temperature=4",
+    "SP": "sp:temperature=4",
+    "Procrustes": "procrustes:temperature=4",
+    "DIST, over the batch": "dist:temperature=4",
+}
 MORE_MAKERS = {
     "agglomerative": f"agglomerative:{HEAD},temperature=4,num_subclasses=8",
     "t-SNE + K-means": f"tsne_kmeans:{HEAD},temperature=4,num_subclasses=8",
@@ -254,6 +265,7 @@ SUITE = {
         5,
     ),
     "reuters": Part({f"R8 mod {n}": partial(reuters, n) for n in (2, 4, 8)}, SHORT, 5),
+    "related": Part({f"{PARITY}, 3,000 rows": partial(newsgroups, "parity", rows=3000)}, RELATED, 3),
 }
 # Where the settings of the suite come from, and what was tried where LELP gains little.
 TRIALS = {

@@ -236,10 +236,11 @@ def sp_loss(student_embedding: Tensor, teacher_embedding: Tensor) -> Tensor:
 def procrustes_loss(student_embedding: Tensor, teacher_embedding: Tensor) -> Tensor:
     """Squared Procrustes distance of two batches of embeddings: min_Q ‖X^S Q − X^T‖² = 2 − 2 ‖X^Sᵀ X^T‖_*.
 
-    Bhattarai et al. 2025 (arXiv 2509.25253) take this distance as a loss between hidden layers; here it is the last
-    embedding. X is centred over the batch, and of Frobenius norm 1. ‖·‖_* is the sum of the singular values. The loss
-    is 0 where one batch is a rotation of the other, and at most 2. It belongs to the batch, so each example has the
-    same value. Sizes of the embeddings may differ. A batch of one has loss 0.
+    It is the standard one: squared, with Q any orthogonal map. Bhattarai et al. 2025 (arXiv 2509.25253) take this
+    distance as a loss between hidden layers; here it is the last embedding. X is centred over the batch, and of
+    Frobenius norm 1. ‖·‖_* is the sum of the singular values. The loss is 0 where one batch is a rotation of the other,
+    and at most 2. It belongs to the batch, so each example has the same value. Sizes of the embeddings may differ. A
+    batch of one has loss 0.
 
     Args:
         student_embedding: (N, D of the student).
