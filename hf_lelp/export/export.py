@@ -16,23 +16,34 @@ from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import CONFIG_NAME
 
-from hf_lelp.classifiers import auto_class
+from hf_lelp.classifiers import auto_class, shown_names
 from hf_lelp.cli.data import DataArguments, load_data
 from hf_lelp.cli.options import Program
 from hf_lelp.data.encoding import Processor, batches
+from hf_lelp.export.fidelity import class_logits, fidelity
 from hf_lelp.export.measure import measure, runtimes_table
 from hf_lelp.export.plain import plain_config, plain_student
 from hf_lelp.export.runtimes import Batch, Runtime, save_int8, save_onnx, save_torch_export, torch_runtime
+from hf_lelp.making.one_output import check_two_classes, with_one_output
 from hf_lelp.markdown import template
 from hf_lelp.saved.saved_student import SavedStudent, open_student
 from hf_lelp.storage.checksums import WEIGHTS, checksum, write_checksums
 from hf_lelp.storage.files import check_writable, new_files, read_json, write_json, write_text
-from hf_lelp.student.card import CARD_NAME, EvaluationData, StudentCard, add_runtimes, how_made, hub_id, is_own_card
+from hf_lelp.student.card import (
+    CARD_NAME,
+    EvaluationData,
+    StudentCard,
+    add_runtimes,
+    card_of_one_output,
+    how_made,
+    hub_id,
+    is_own_card,
+)
 from hf_lelp.student.heads import student_head
 from hf_lelp.student.inputs import StudentInputs
 from hf_lelp.student.modeling_lelp import StaticForSequenceClassification, SubclassHead
 
-FORMS = ("plain", "onnx", "int8", "torch")
+FORMS = ("plain", "one_output", "onnx", "int8", "torch")
 BATCH_SIZE = 32
 RESULTS_NAME = "export.json"
 # The latency of one text is a median over so many texts.
@@ -52,7 +63,10 @@ class ExportArguments(DataArguments):
     student: str | None = field(default=None, metadata={"help": "The student: folder or Hub id."})
     to: list[str] = field(
         default_factory=list,
-        metadata={"help": "One or more of plain (a linear final layer), onnx, int8 (quantised ONNX), torch (.pt2)."},
+        metadata={
+            "help": "One or more of plain (a linear final layer), one_output (of two classes one logit, for a sigmoid),"
+            " onnx, int8 (quantised ONNX), torch (.pt2)."
+        },
     )
     output_dir: str = field(default="exported", metadata={"help": "Folder for the files and export.json."})
     input_columns: list[str] | None = field(
@@ -86,8 +100,8 @@ def export(arguments: ExportArguments) -> dict[str, Any]:
         arguments: the student, of either kind, or any other classifier; the forms; the folder; and the data.
 
     Returns:
-        The results as in `export.json`: "plain", see `plain_student`; "runtimes", see `measure`; and "sha256" of the
-        files.
+        The results as in `export.json`: "plain", see `plain_student`; "one_output", see `fidelity`; "runtimes",
+        see `measure`; and "sha256" of the files.
 
     Raises:
         ValueError: if data and student do not fit together, the plain form agrees too seldom, or the folder cannot be
@@ -112,20 +126,19 @@ def export(arguments: ExportArguments) -> dict[str, Any]:
     inputs = [batch for _, batch in by_length]
     labels = None if labels is None else labels[np.concatenate([places for places, _ in by_length])]
     results: dict[str, Any] = {}
+    plain, card = model, Path(student).expanduser() / CARD_NAME
     if "plain" in arguments.to:
         if isinstance(student_head(model), SubclassHead):
-            plain, report = plain_student(
-                model,
-                (batch for _, batch in inputs_of(train)),
-                inputs,
-                labels,
-                min_agreement=arguments.min_agreement,
-            )
-            _save(plain, processing_class, _plain_card(student, model, plain, report), output_dir / "plain")
+            to_fit = (batch for _, batch in inputs_of(train))
+            plain, report = plain_student(model, to_fit, inputs, labels, min_agreement=arguments.min_agreement)
+            card = output_dir / "plain" / CARD_NAME
+            _save(plain, processing_class, str(_plain_card(student, model, plain, report).render()), card.parent)
             results["plain"] = report
-            print(f"plain: {_summary(report)}; saved in {output_dir / 'plain'}")
+            print(f"plain: {_summary(report)}; saved in {card.parent}")
         else:
             print(f"plain: {student} is a plain model already, and can be used as it is")
+    if "one_output" in arguments.to:
+        results["one_output"] = _save_one_output(plain, processing_class, inputs, card, output_dir / "one_output")
     runtimes = [torch_runtime(model), *_saved_runtimes(arguments, opened, inputs)]
     if len(runtimes) > 1:
         processing_class.save_pretrained(output_dir)
@@ -161,8 +174,8 @@ def check_exportable(student: str, model: PreTrainedModel, forms: Sequence[str])
         forms: that were asked for.
 
     Raises:
-        ValueError: if it classifies videos or gives several labels a row; or if it is an encoder with a decoder that
-            reads texts, and a runtime was asked for.
+        ValueError: if it classifies videos or gives several labels a row; if it is an encoder with a decoder that
+            reads texts, and a runtime was asked for; or if it cannot have the one output that was asked for.
     """
     kind = auto_class(model.config).__name__
     if kind == "AutoModelForVideoClassification":
@@ -171,8 +184,10 @@ def check_exportable(student: str, model: PreTrainedModel, forms: Sequence[str])
         raise ValueError(
             f"{student} has problem_type={model.config.problem_type}: the export knows classifiers of one class a row."
         )
+    if "one_output" in forms:
+        check_two_classes(model, plain="plain" in forms or not isinstance(student_head(model), SubclassHead))
     reads_tokens = kind == "AutoModelForSequenceClassification"
-    if reads_tokens and model.config.is_encoder_decoder and {*forms} - {"plain"}:
+    if reads_tokens and model.config.is_encoder_decoder and {*forms} - {"plain", "one_output"}:
         raise ValueError(
             f"{student} is a {type(model).__name__}, which looks for the end token in each text: torch.export cannot"
             " follow that, nor can ONNX, which is made by it. Distil it into an encoder (new:2x128) to export that."
@@ -226,9 +241,27 @@ def _saved_runtimes(arguments: ExportArguments, opened: SavedStudent, inputs: Se
     return runtimes
 
 
-def _save(model: PreTrainedModel, processing_class: Processor, card: StudentCard, folder: Path) -> None:
+def _save_one_output(
+    plain: PreTrainedModel, processing_class: Processor, inputs: Sequence[Batch], card: Path, folder: Path
+) -> dict[str, float]:
+    """Save a plain student of two classes with one output; print and return how far its probabilities are apart."""
+    model = with_one_output(plain)
+    z = class_logits(model, inputs)
+    report = fidelity(class_logits(plain, inputs), np.concatenate([np.zeros_like(z), z], axis=1))
+    yes = shown_names(plain.config)[1]
+    about = card_of_one_output(card.read_text(encoding="utf-8", errors="replace"), yes) if is_own_card(card) else None
+    _save(model, processing_class, about, folder)
+    print(
+        f"one_output: its sigmoid is the student's probability of {yes}, to"
+        f" {report['max_difference']:.0e} on {report['rows']:,} held-out rows; saved in {folder}"
+    )
+    return report
+
+
+def _save(model: PreTrainedModel, processing_class: Processor, card: str | None, folder: Path) -> None:
     with new_files(folder, last=CONFIG_NAME) as temporary:
-        card.save(temporary / CARD_NAME)
+        if card is not None:
+            write_text(temporary / CARD_NAME, card)
         model.save_pretrained(temporary)
         processing_class.save_pretrained(temporary)
         write_checksums(temporary, WEIGHTS)

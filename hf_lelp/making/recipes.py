@@ -4,18 +4,19 @@
     layers:2        the teacher, with 2 of its layers, evenly chosen; layers:0,3,5 names them
     static          a mean of token vectors and an MLP; static:128 has vectors of that size
 
-A recipe is KIND or KIND:ARGUMENT, and `KINDS` holds one function for each kind.
+A recipe is KIND or KIND:ARGUMENT, and `KINDS` holds a function for each kind, and words for the card.
 """
 
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_lelp.data.encoding import Processor
 from hf_lelp.data.text import NO_LIMIT
 from hf_lelp.making.layers import chosen_layers, cut_model, number_of_layers
+from hf_lelp.making.one_output import with_two_outputs
 from hf_lelp.making.static import static_model
 from hf_lelp.student.heads import reorder_classes
 from hf_lelp.teacher.class_order import TeacherModel
@@ -36,13 +37,8 @@ def is_recipe(name: object) -> bool:
 
 def described(recipe: str) -> str:
     """Say what a student was made of, for its card."""
-    said = {
-        "new": "a BERT of layers × size with random weights and the teacher's tokenizer",
-        "layers": "these of the teacher's layers, or so many, with its embeddings, pooler and final layer",
-        "static": "a vector for each token, from the teacher's encoder, and an MLP",
-    }
-    kind = recipe.partition(":")[0]
-    return f"{recipe}, {said[kind]}" if kind in said else recipe
+    kind = KINDS.get(recipe.partition(":")[0])
+    return f"{recipe}, {kind.made_of}" if kind is not None else recipe
 
 
 def make_student(
@@ -60,7 +56,7 @@ def make_student(
         ValueError: if the recipe cannot be read or fits the teacher badly, or there is no tokenizer or teacher.
     """
     kind, _, argument = recipe.partition(":")
-    return KINDS[kind](argument, num_labels, shared_processor(recipe, processing_class), source)
+    return KINDS[kind].make(argument, num_labels, shared_processor(recipe, processing_class), source)
 
 
 def shared_processor(recipe: str, processing_class: Processor | None) -> Processor:
@@ -115,9 +111,14 @@ def _new(argument: str, num_labels: int, tokenizer: Any, source: SourceMaker) ->
 
 
 def _layers(argument: str, num_labels: int, processing_class: Any, source: SourceMaker) -> PreTrainedModel:
-    """Cut the teacher by its layers; the final layer is the teacher's, in the data's order of classes."""
+    """Cut the teacher by its layers; the final layer is the teacher's, in the data's order of classes.
+
+    Of a teacher of one output z it has the two class logits (0, z).
+    """
     teacher, order = _source(f"layers:{argument}", source)
     model = cut_model(teacher, chosen_layers(argument, number_of_layers(teacher)))
+    if model.config.num_labels == 1:
+        with_two_outputs(model)
     reorder_classes(model, order)
     return model
 
@@ -130,8 +131,26 @@ def _static(argument: str, num_labels: int, tokenizer: Any, source: SourceMaker)
     return static_model(teacher, tokenizer, num_labels, int(argument or STATIC_SIZE))
 
 
-KINDS: dict[str, Callable[[str, int, Any, SourceMaker], PreTrainedModel]] = {
-    "new": _new,
-    "layers": _layers,
-    "static": _static,
+class Kind(NamedTuple):
+    """A kind of recipe.
+
+    Attributes:
+        make: makes the student from the recipe's argument, the number of classes, the processor and the source.
+        made_of: words for its card.
+    """
+
+    make: Callable[[str, int, Any, SourceMaker], PreTrainedModel]
+    made_of: str
+
+
+KINDS = {
+    "new": Kind(_new, "a BERT of layers × size with random weights and the teacher's tokenizer"),
+    "layers": Kind(
+        _layers,
+        "these of the teacher's layers (of several, the first one's), or so many, with its embeddings, pooler and final"
+        " layer",
+    ),
+    "static": Kind(
+        _static, "a vector for each token, from the encoder of the teacher (of several, the first one), and an MLP"
+    ),
 }

@@ -106,10 +106,15 @@ def open_student(
         max_length: likewise.
 
     Raises:
-        ValueError: see `load_student` and `longest`.
+        ValueError: if it has one output; see also `load_student` and `longest`.
     """
     name = os.path.expanduser(name)
     model = load_student(name, dtype=torch.float32).eval()
+    if model.config.num_labels == 1:  # a softmax over it would be 1 for every row
+        raise ValueError(
+            f"{name} has one output, and students of two classes or more are read here. Give the student that it was"
+            " made of: its probabilities are the same."
+        )
     processing_class = load_processor(name)
     if isinstance(processing_class, PreTrainedTokenizerBase):
         set_pad_token(processing_class, model)

@@ -324,6 +324,21 @@ def add_runtimes(path: Path, table: str) -> None:
     write_text(path, _with_section(path.read_text(encoding="utf-8"), "Other runtimes", table))
 
 
+def card_of_one_output(text: str, yes: str) -> str:
+    """Return a student's card for its copy with one output.
+
+    Args:
+        text: of a card that this library made.
+        yes: name of the class whose logit the output is.
+    """
+    body = (
+        "This copy has one output, z, where the student has two logits: their difference. sigmoid(z) is the"
+        f" probability of {escape(yes)}. `pipeline` gives that as the score, and so does `CrossEncoder` of"
+        " sentence-transformers."
+    )
+    return _with_section(text.replace("It gives one logit per class.", "It gives one output."), "One output", body)
+
+
 def add_calibration(path: Path, lines: str, ece: float | None) -> None:
     """Say on a saved card that its student was calibrated, and replace its calibration error, which has changed.
 

@@ -180,10 +180,7 @@ def processor_of_teacher(teacher_model: Any, processing_class: Any) -> Processor
     """
     if processing_class is not None:
         return processing_class[0] if isinstance(processing_class, list | tuple) else processing_class
-    if isinstance(teacher_model, AlignedTeacher):
-        teacher_model = teacher_model.teacher
-    parts = teacher_model.parts if isinstance(teacher_model, CombinedTeacher) else teacher_model
-    for each in parts if isinstance(parts, list | tuple) else [parts]:
+    for each in _each(teacher_model):
         if isinstance(each, str):
             return load_processor(each)
         if isinstance(each, Teacher | Encoder):
@@ -191,17 +188,32 @@ def processor_of_teacher(teacher_model: Any, processing_class: Any) -> Processor
     return None
 
 
-def model_of_teacher(teacher_model: Any) -> TeacherModel | None:
-    """Return a teacher's model, given what `load_aligned_teacher` takes; `None` where it is none of transformers."""
+def model_of_teacher(teacher_model: Any, activation: str | None = None) -> TeacherModel | None:
+    """Return a teacher's model, given what `load_aligned_teacher` takes; `None` where it is none of transformers.
+
+    Of several teachers it is the first one's.
+
+    Args:
+        teacher_model: see `load_aligned_teacher`.
+        activation: of its output, see `Teacher`.
+    """
+    for each in _each(teacher_model):
+        if isinstance(each, str):
+            each = Teacher.from_pretrained(each, activation=activation)
+        if isinstance(each, Teacher):
+            return TeacherModel(each.model, each.class_order)
+        if isinstance(each, PreTrainedModel):
+            return TeacherModel(each, range(int(each.config.num_labels or 0)))
+    return None
+
+
+def _each(teacher_model: Any) -> Sequence[Any]:
+    """Return each of the teachers that `load_aligned_teacher` takes; mostly it is one."""
     if isinstance(teacher_model, AlignedTeacher):
         teacher_model = teacher_model.teacher
-    if isinstance(teacher_model, str):
-        teacher_model = Teacher.from_pretrained(teacher_model)
-    if isinstance(teacher_model, Teacher):
-        return TeacherModel(teacher_model.model, teacher_model.class_order)
-    if isinstance(teacher_model, PreTrainedModel):
-        return TeacherModel(teacher_model, range(int(teacher_model.config.num_labels or 0)))
-    return None
+    if isinstance(teacher_model, CombinedTeacher):
+        return teacher_model.parts
+    return teacher_model if isinstance(teacher_model, list | tuple) else [teacher_model]
 
 
 def _check_stream(dataset: IterableDataset, args: LELPConfig) -> None:

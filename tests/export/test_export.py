@@ -18,13 +18,14 @@ import torch
 from datasets import ClassLabel, Dataset
 from huggingface_hub import ModelCard
 from scipy.special import softmax
-from transformers import AutoModelForSequenceClassification, BertForSequenceClassification, PreTrainedModel
+from transformers import AutoModelForSequenceClassification, BertForSequenceClassification, PreTrainedModel, pipeline
 
 from hf_lelp.export.export import PROGRAM, ExportArguments, export
 from hf_lelp.export.fidelity import class_logits, fidelity
 from hf_lelp.export.measure import measure, runtimes_table
 from hf_lelp.export.plain import plain_student
 from hf_lelp.export.runtimes import load_onnx, load_torch_export, save_int8, save_onnx, save_torch_export, torch_runtime
+from hf_lelp.saved.saved_student import open_student
 from hf_lelp.student.card import StudentCard
 from hf_lelp.student.heads import place_student_head, student_head
 from hf_lelp.student.inputs import StudentInputs
@@ -346,10 +347,49 @@ class TestCommand:
         assert "is a plain model already" in capsys.readouterr().out
         assert not (tmp_path / "out").exists()
 
+    @pytest.mark.parametrize("form", ["subclass", "auxiliary"])
+    def test_one_output_gives_the_student_s_probabilities(
+        self, form: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        model, texts, out = student(form=form, spread=0.02), tiny.texts(40), tmp_path / "out"
+        folder = self.saved(model, tmp_path)
+        names = {"auto_class": "AutoModelForSequenceClassification", "classes": ["no", "yes"]}
+        StudentCard("small", "kd", "kd", **names).save(Path(folder) / "README.md")
+        Dataset.from_dict({"text": texts, "label": [0, 1] * 20}).to_csv(tmp_path / "data.csv")
+        files = ["--train_file", f"{tmp_path}/data.csv", "--eval_file", f"{tmp_path}/data.csv"]
+        forms, files = (["plain", "one_output"], files) if form == "subclass" else (["one_output"], files[2:])
+        PROGRAM.main([folder, "--to", *forms, *files, "--output_dir", str(out)])
+        one = AutoModelForSequenceClassification.from_pretrained(out / "one_output")
+        plain = AutoModelForSequenceClassification.from_pretrained(out / "plain" if form == "subclass" else folder)
+        z = class_logits(one, batches(texts))
+        expected = softmax(class_logits(plain, batches(texts)), axis=1)[:, 1:]
+        np.testing.assert_allclose(1 / (1 + np.exp(-z)), expected, atol=1e-5)
+        assert json.loads((out / "export.json").read_text())["one_output"]["max_difference"] < 1e-5
+        assert (
+            f"one_output: its sigmoid is the student's probability of {tiny.LABEL_NAMES[1]}" in capsys.readouterr().out
+        )
+        card = (out / "one_output" / "README.md").read_text()
+        assert "## One output" in card and "one logit per class" not in card and "trust_remote_code" not in card
+        answer = pipeline("text-classification", str(out / "one_output"), device="cpu")(texts[0])[0]
+        assert answer == {"label": tiny.LABEL_NAMES[1], "score": pytest.approx(expected[0, 0], abs=1e-5)}
+        with pytest.raises(ValueError, match="has one output, and students of two classes or more are read here"):
+            open_student(str(out / "one_output"), None, None, None)
+
+    def test_what_cannot_have_one_output_is_refused_first(self, tmp_path: Path) -> None:
+        folder = self.saved(student(), tmp_path)
+        arguments: dict[str, Any] = {"to": ["one_output"], "eval_file": "none.csv", "output_dir": str(tmp_path / "out")}
+        with pytest.raises(ValueError, match=r"a head of pseudo-subclasses: .* \(--to plain one_output does both\)"):
+            export(ExportArguments(student=folder, **arguments))
+        three = self.saved(tiny.classifier(num_labels=3), tmp_path / "three")
+        with pytest.raises(ValueError, match="has 3 classes: a plain student of two classes can have one output"):
+            export(
+                ExportArguments(student=three, **{**arguments, "to": ["plain", "one_output"], "train_file": "n.csv"})
+            )
+
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            (["--to", "tflite", "--train_file", "data.csv"], "to=tflite: one or more of plain, onnx, int8, torch"),
+            (["--to", "tflite", "--train_file", "data.csv"], "to=tflite: one or more of plain, one_output, onnx, int8"),
             (["--train_file", "data.csv"], "to=: one or more of"),
             (["--to", "plain"], "either dataset_name or train_file"),
         ],

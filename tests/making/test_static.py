@@ -6,12 +6,17 @@ import numpy as np
 import pytest
 import runs
 import tiny
+import tiny_media
 import torch
+from datasets import Dataset
 
+from hf_lelp import load_student
 from hf_lelp.export.fidelity import class_logits
+from hf_lelp.export.plain import plain_student
 from hf_lelp.export.runtimes import save_int8, save_onnx, save_torch_export
 from hf_lelp.making.static import COMMON, static_model, token_vectors
-from hf_lelp.student.heads import place_student_head
+from hf_lelp.saved.saved_student import open_student
+from hf_lelp.student.heads import place_student_head, student_head
 from hf_lelp.student.modeling_lelp import StaticForSequenceClassification
 
 
@@ -73,3 +78,26 @@ def test_exports_to_every_runtime(subclasses: int, tmp_path: Path) -> None:
     ):
         np.testing.assert_allclose(runtime.run(inputs), class_logits(model, inputs), atol=1e-5)
     assert save_int8(tmp_path / "model.onnx", tmp_path / "int8.onnx").run(inputs).shape == (9, 2)
+
+
+def test_its_plain_form_answers_alike_and_loads_again(tmp_path: Path) -> None:
+    model, tokenizer = student(subclasses=3), tiny.tokenizer()
+    with torch.no_grad():
+        model.classifier.weight += 0.02 * torch.randn(model.classifier.weight.shape)
+    train, held_out = (
+        [dict(tokenizer(tiny.texts(rows, seed=rows), padding=True, return_tensors="pt"))] for rows in (200, 80)
+    )
+    plain, report = plain_student(model, train, held_out)
+    assert report["agreement"] >= 0.98 and report["max_difference"] < 0.05
+    plain.save_pretrained(tmp_path)
+    loaded = load_student(tmp_path).eval()
+    assert isinstance(loaded, StaticForSequenceClassification) and student_head(loaded) is None
+    np.testing.assert_array_equal(class_logits(loaded, held_out), class_logits(plain, held_out))
+
+
+def test_a_saved_one_is_not_given_images(tmp_path: Path) -> None:
+    student().save_pretrained(tmp_path)
+    tiny.tokenizer().save_pretrained(tmp_path)
+    images = Dataset.from_dict({"text": tiny_media.pictures(3)})
+    with pytest.raises(ValueError, match="in the text column 'text' where a string was expected"):
+        open_student(str(tmp_path), ["text"], None, None).logits(images)

@@ -11,9 +11,13 @@ from datasets import Dataset
 
 from hf_lelp import Teacher, TeacherLike
 from hf_lelp.cli.distill import DistillArguments, distill
-from hf_lelp.teacher.class_order import load_aligned_teacher
+from hf_lelp.making.start import new_student
+from hf_lelp.making.static import token_vectors
+from hf_lelp.teacher.class_order import load_aligned_teacher, model_of_teacher
 from hf_lelp.teacher.columns import teacher_columns
+from hf_lelp.teacher.kinds.combined import CombinedTeacher
 from hf_lelp.teacher.kinds.fitting import mean_of_teachers
+from hf_lelp.teacher.kinds.soft_labels import SoftLabels
 from hf_lelp.teacher_pass import PassArguments, run_share
 
 WEIGHTS = [3.0, 1.0]
@@ -104,3 +108,24 @@ def test_the_programs_take_several_teachers(tmp_path: Path) -> None:
     parameters = [sum(map(torch.numel, each.model.parameters())) for each in teachers()]
     assert results["teacher"]["parameters"] == sum(parameters)
     assert DistillArguments(**{**files, "teacher_model": names[:1]}).teacher_model == names[0]
+
+
+@pytest.mark.parametrize("recipe", ["layers:1", "static"])
+def test_a_student_is_made_of_the_first_teacher(tmp_path: Path, recipe: str) -> None:
+    data, both = runs.data(40), teachers()
+    arguments = {"model": recipe, "processing_class": None, "train_dataset": data, "teacher_processing_class": None}
+    run = runs.trainer(runs.config(tmp_path, check_teacher=False), teacher_model=[*both], **arguments)
+    student = run.model
+    if recipe == "layers:1":
+        assert student.config.hidden_size == 16
+        runs.assert_same(
+            *({k: v for k, v in runs.weights(each).items() if "bert" in k} for each in (student, both[0].model))
+        )
+    else:
+        expected = token_vectors(both[0].model, tiny.tokenizer(), 256)
+        torch.testing.assert_close(student.vectors.weight.detach(), expected)
+    assert "of several, the first one" in str(run.student_card().render())
+    answers = {"teacher_logits": [[0.0, 1.0]], "teacher_embedding": [[0.0, 1.0]]}
+    soft = CombinedTeacher((SoftLabels(["scores"], "logits", 2),), lambda _: answers, both[0].head, tiny.LABEL_NAMES)
+    with pytest.raises(ValueError, match="such a student is made of the teacher's own model, and no teacher"):
+        new_student(recipe, 2, tiny.tokenizer(), lambda: model_of_teacher(soft))

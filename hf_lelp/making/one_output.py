@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from hf_lelp.classifiers import find_heads, replace_module
+from hf_lelp.classifiers import find_heads, replace_module, shown_names
 from hf_lelp.student.heads import student_head
 from hf_lelp.teacher.kinds.one_output import with_first_class
 
@@ -28,6 +28,9 @@ def with_two_outputs(model: PreTrainedModel) -> PreTrainedModel:
     for name, layer in find_heads(model, 1).items():
         _replace(model, name, layer, *map(with_first_class, _parts(layer)))
     _set_classes(model, 2)
+    for name in ("sentence_transformers", "sbert_ce_default_activation_function"):  # of the one output
+        if hasattr(model.config, name):
+            delattr(model.config, name)
     return model
 
 
@@ -35,26 +38,42 @@ def with_two_outputs(model: PreTrainedModel) -> PreTrainedModel:
 def with_one_output(model: PreTrainedModel) -> PreTrainedModel:
     """Copy a student of two classes with one output z, the difference of their logits: sigmoid(z) is the second class.
 
-    Its configuration names the sigmoid as sentence-transformers does, so that a cross-encoder reads it so.
+    Its configuration names that class, and the sigmoid as sentence-transformers does, so that a cross-encoder reads it
+    so.
 
     Args:
         model: plain, or of the auxiliary form as it is saved.
 
     Raises:
-        ValueError: if it has another number of classes, or pseudo-subclasses in its final layer.
+        ValueError: see `check_two_classes`.
     """
-    if model.config.num_labels != 2 or student_head(model) is not None:
-        raise ValueError(
-            f"This {type(model).__name__} has {model.config.num_labels} classes"
-            f"{'' if student_head(model) is None else ' and a head of pseudo-subclasses'}: a plain student of two"
-            " classes can have one output. Export it as plain first, or distil with student_head='auxiliary'."
-        )
-    model = copy.deepcopy(model)
+    check_two_classes(model, plain=student_head(model) is None)
+    model, yes = copy.deepcopy(model), shown_names(model.config)[1]
     for name, layer in find_heads(model, 2).items():
         _replace(model, name, layer, *(part[1:] - part[:1] for part in _parts(layer)))
     _set_classes(model, 1)
+    model.config.id2label, model.config.label2id = {0: yes}, {yes: 0}  # `pipeline` gives its probability as the score
     model.config.sentence_transformers = {"activation_fn": SIGMOID}
     return model
+
+
+def check_two_classes(model: PreTrainedModel, *, plain: bool) -> None:
+    """Check that a student can have one output.
+
+    Args:
+        model: the student.
+        plain: whether its final layer is an ordinary one, or will be made so.
+
+    Raises:
+        ValueError: if it has another number of classes, or pseudo-subclasses in its final layer.
+    """
+    if model.config.num_labels != 2 or not plain:
+        raise ValueError(
+            f"This {type(model).__name__} has {model.config.num_labels} classes"
+            f"{'' if plain else ' and a head of pseudo-subclasses'}: a plain student of two classes can have one"
+            " output. Export it as plain first (--to plain one_output does both), or distil with"
+            " student_head='auxiliary'."
+        )
 
 
 def _parts(layer: nn.Linear) -> list[torch.Tensor]:

@@ -10,7 +10,7 @@ from scipy.special import expit, softmax
 from transformers import AutoModelForSequenceClassification
 
 from hf_lelp import Teacher
-from hf_lelp.export.one_output import with_one_output, with_two_outputs
+from hf_lelp.making.one_output import SIGMOID, with_one_output, with_two_outputs
 
 
 def test_a_student_of_two_classes_is_saved_with_one_output(tmp_path: Path) -> None:
@@ -30,11 +30,13 @@ def test_a_student_of_two_classes_is_saved_with_one_output(tmp_path: Path) -> No
 
 def test_a_model_of_one_output_can_start_a_student(tmp_path: Path) -> None:
     rows, model = tiny.texts(20), tiny.classifier(num_labels=1)
+    model.config.sentence_transformers = {"activation_fn": SIGMOID}
     z = runs.class_logits(model, rows, tiny.tokenizer())
     two = with_two_outputs(model)
     expected = np.concatenate([np.zeros_like(z), z], axis=1)
     np.testing.assert_allclose(runs.class_logits(two, rows, tiny.tokenizer()), expected, atol=1e-5)
     np.testing.assert_allclose(runs.class_logits(with_one_output(two), rows, tiny.tokenizer()), z, atol=1e-5)
+    assert "sentence_transformers" not in two.config.to_dict()
     run = runs.trained(tmp_path, arguments={"model": two})
     assert np.isfinite(runs.losses(run)).all()
     with pytest.raises(
@@ -44,3 +46,18 @@ def test_a_model_of_one_output_can_start_a_student(tmp_path: Path) -> None:
         with_one_output(run.model)
     with pytest.raises(ValueError, match="has 3 outputs; one is expected"):
         with_two_outputs(tiny.classifier(num_labels=3))
+
+
+@pytest.mark.parametrize("name", ["layers:1", "static"])
+def test_a_student_is_made_of_a_teacher_of_one_output(name: str, tmp_path: Path) -> None:
+    teacher = tiny.classifier(num_labels=1)
+    teacher.save_pretrained(tmp_path / "teacher")
+    tiny.tokenizer().save_pretrained(tmp_path / "teacher")
+    named = {"model": name, "processing_class": None, "teacher_model": str(tmp_path / "teacher")}
+    args = runs.config(tmp_path, alpha=1.0, teacher_activation="sigmoid")  # nothing else says what its output is
+    student = runs.trainer(args, teacher_processing_class=None, **named).model
+    assert student.config.num_labels == 2
+    if name == "layers:1":  # of one layer: the teacher itself
+        z = runs.class_logits(teacher, tiny.texts(5), tiny.tokenizer())
+        found = runs.class_logits(student, tiny.texts(5), tiny.tokenizer())
+        np.testing.assert_allclose(found, np.concatenate([np.zeros_like(z), z], axis=1), atol=1e-6)
