@@ -8,11 +8,13 @@ Each class gets random weights and inputs, and these checks. *exact*: the model'
 layer on the captured embedding, also in bfloat16. For both forms of student, *trained*: one step of `LELPTrainer`
 lowers the loss on the same batch; *loaded*: saved and loaded, by hf_lelp and by the Auto class, it gives the same
 logits. *cut*: a student of its layers but the first, or but the last, loads again so too, and one of all of them has
-its logits; what `layers:` refuses by name is no problem, but a "no". Each class runs in a process of its own, so that
-one that crashes or hangs is a row and not the end.
+its logits; what `layers:` refuses by name is no problem, but a "no". *one output*: with one output z the embedding is
+exact too; it becomes two classes with the logits 0 and z, and one output again, which loads. Each class runs in a
+process of its own, so that one that crashes or hangs is a row and not the end.
 """
 
 import argparse
+import copy
 import json
 import multiprocessing
 import tempfile
@@ -39,6 +41,7 @@ from hf_lelp.classifiers import LinearHead, check_embedding, find_heads, headles
 from hf_lelp.config import LELPConfig
 from hf_lelp.data.columns import EMBEDDING_COLUMN, LOGITS_COLUMN, PROJECTIONS_COLUMN
 from hf_lelp.making.layers import cut_model, number_of_layers
+from hf_lelp.making.one_output import with_one_output, with_two_outputs
 from hf_lelp.projections.class_projections import ClassProjections
 from hf_lelp.student.loading import load_student
 from hf_lelp.trainer import LELPTrainer
@@ -76,6 +79,7 @@ class Row:
         trained: forms of student that a step made better.
         loaded: forms of student that came back the same.
         cut: a student of some of its layers can be made.
+        one_output: with one output it is a teacher of two classes, and a student of them has one output again.
         problem: why a check failed, in the words of the error.
         ended: all checks were tried.
     """
@@ -90,6 +94,7 @@ class Row:
     trained: tuple[str, ...] = ()
     loaded: tuple[str, ...] = ()
     cut: bool = False
+    one_output: bool = False
     problem: str = ""
     ended: bool = False
 
@@ -164,6 +169,12 @@ def check(modality: str, name: str) -> Iterator[Row]:
             raise ValueError(f"loaded again, its logits differ by {worst:.1g}")
         row.cut = True
 
+    def have_one_output() -> None:
+        model = tiny_model(getattr(transformers, name), num_labels=1).eval()
+        if not (worst := one_output_error(model, random_inputs(model), modality)) <= TOLERANCE:
+            raise ValueError(f"its logits differ by {worst:.1g}")
+        row.one_output = True
+
     attempt("", build)
     if row.runs:
         attempt("teacher: ", teach)
@@ -175,6 +186,8 @@ def check(modality: str, name: str) -> Iterator[Row]:
         if row.head:
             yield row
             attempt("cut: ", cut)
+            yield row
+            attempt("one output: ", have_one_output)
     row.ended = True
     yield row
 
@@ -186,7 +199,7 @@ def embedding_error(model: PreTrainedModel, inputs: dict[str, Tensor]) -> tuple[
     Raises:
         ValueError: if hf_lelp refuses the model as a teacher, or the embedding does not tell rows apart.
     """
-    heads = find_heads(model, NUM_LABELS)
+    heads = find_heads(model, int(model.config.num_labels or 0))
     logits = logits_of(model(**inputs))
     with headless(model, heads):
         embedding = logits_of(model(**inputs))
@@ -196,6 +209,20 @@ def embedding_error(model: PreTrainedModel, inputs: dict[str, Tensor]) -> tuple[
     rebuilt = torch.nn.functional.linear(embedding, *joint_layer(heads.values()))
     difference = (rebuilt - logits).abs().max() / logits.abs().max().clamp(min=1)
     return ", ".join(heads), difference.item()
+
+
+@torch.inference_mode()
+def one_output_error(model: PreTrainedModel, inputs: dict[str, Tensor], modality: str) -> float:
+    """Largest difference of a model's one output z from the embedding, as two classes, and as one output again.
+
+    It is relative to the largest z (at least 1).
+    """
+    z = _logits(model, inputs)
+    two = with_two_outputs(copy.deepcopy(model))
+    again = with_one_output(two)
+    differences = [_logits(two, inputs) - torch.cat([torch.zeros_like(z), z], dim=-1), _logits(again, inputs) - z]
+    worst = max(difference.abs().max().item() for difference in differences) / max(1.0, z.abs().max().item())
+    return max(worst, embedding_error(model, inputs)[1], loading_error(again, inputs, modality))
 
 
 def train_step(student: PreTrainedModel, inputs: dict[str, Tensor], form: str) -> tuple[float, float]:
@@ -304,6 +331,7 @@ def table(rows: list[Row]) -> str:
         "`subclass` student trained": lambda row: "subclass" in row.trained,
         "`subclass` student loaded again": lambda row: "subclass" in row.loaded,
         "cut by its layers": lambda row: row.cut,
+        "one output": lambda row: row.one_output,
     }
     kinds = [kind for kind in MAPPINGS if any(row.modality == kind for row in rows)]
     lines = [
@@ -316,7 +344,8 @@ def table(rows: list[Row]) -> str:
         " lowers the loss on the same batch. *Loaded again*: saved and loaded, by `load_student` and by the Auto class"
         " with `trust_remote_code=True`, the student gives the same logits. *Cut*: `layers:` makes a student of"
         " it without its first or last layer, which loads again so too, and with all layers gives the class's own"
-        " logits; the others are refused by name.",
+        " logits; the others are refused by name. *One output*: with one output z its embedding is exact too; it"
+        " becomes two classes with the logits 0 and z, and a model of one output again, which loads.",
         "",
         "The embedding is the input of the final linear layer, whatever comes before it: where the head is an MLP (as"
         " in RoBERTa or ELECTRA), it is the hidden layer's output; where the model averages two final layers, it is the"
@@ -331,13 +360,19 @@ def table(rows: list[Row]) -> str:
         lines.append(f"| {what} | {' | '.join(map(str, counts))} | {sum(counts)}{share} |")
     lines += ["", "## Exceptions", ""]
     lines += [f"- **{row.name}** ({row.modality}): {row.problem}." for row in rows if row.problem]
-    lines += ["", "## Every class", "", "| | class | final layer | error | bfloat16 | auxiliary | subclass | cut |"]
-    lines += ["|---|---|---|---:|---|---|---|---|"]
+    lines += [
+        "",
+        "## Every class",
+        "",
+        "| | class | final layer | error | bfloat16 | auxiliary | subclass | cut | one output |",
+    ]
+    lines += ["|---|---|---|---:|---|---|---|---|---|"]
     for row in rows:
         error = "" if row.error is None else f"{row.error:.0e}"
         forms = ["yes" if form in row.loaded else "no" for form in ("auxiliary", "subclass")]
-        half, cut = ("yes" if passed else "no" for passed in (row.half, row.cut))
-        lines.append(f"| {row.modality} | {row.name} | {row.head} | {error} | {half} | {' | '.join(forms)} | {cut} |")
+        half, *rest = ("yes" if passed else "no" for passed in (row.half, row.cut, row.one_output))
+        cells = [row.modality, row.name, row.head, error, half, *forms, *rest]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 

@@ -120,14 +120,19 @@ def tiny_config(config_class: type[PreTrainedConfig], special: dict[str, Any]) -
     return config_class(**{"num_labels": NUM_LABELS, "pad_token_id": PAD, "eos_token_id": EOS, **changes})
 
 
-def tiny_model(model_class: type[PreTrainedModel]) -> PreTrainedModel:
+def tiny_model(model_class: type[PreTrainedModel], num_labels: int = NUM_LABELS) -> PreTrainedModel:
     """The classifier with random weights, its final layer's large enough that a wrong embedding shows.
+
+    Args:
+        model_class: of transformers.
+        num_labels: outputs of its final layer.
 
     Raises:
         ValueError: if its configuration is not made small.
     """
     assert model_class.config_class is not None
     config = tiny_config(model_class.config_class, SPECIAL.get(model_class.__name__, {}))
+    config.num_labels = num_labels
     with torch.device("meta"):
         size = model_class(config).num_parameters()
     if size > MOST_PARAMETERS:
@@ -138,7 +143,7 @@ def tiny_model(model_class: type[PreTrainedModel]) -> PreTrainedModel:
         if parameter.ndim > 1 and not parameter.any():
             nn.init.normal_(parameter, std=0.2)  # a class token of zeros: layer norm is not continuous there
     for module in model.modules():
-        if isinstance(module, nn.Linear) and module.out_features == NUM_LABELS:
+        if isinstance(module, nn.Linear) and module.out_features == num_labels:
             for parameter in module.parameters():
                 nn.init.normal_(parameter, std=module.in_features**-0.5)
     return model

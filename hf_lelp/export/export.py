@@ -248,7 +248,7 @@ def _save_one_output(
     model = with_one_output(plain)
     z = class_logits(model, inputs)
     report = fidelity(class_logits(plain, inputs), np.concatenate([np.zeros_like(z), z], axis=1))
-    yes = shown_names(plain.config)[1]
+    (yes,) = shown_names(model.config)
     about = card_of_one_output(card.read_text(encoding="utf-8", errors="replace"), yes) if is_own_card(card) else None
     _save(model, processing_class, about, folder)
     print(

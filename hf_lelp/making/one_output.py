@@ -48,7 +48,8 @@ def with_one_output(model: PreTrainedModel) -> PreTrainedModel:
         ValueError: see `check_two_classes`.
     """
     check_two_classes(model, plain=student_head(model) is None)
-    model, yes = copy.deepcopy(model), shown_names(model.config)[1]
+    model = copy.deepcopy(model)
+    yes = (shown_names(model.config) or ["LABEL_0", "LABEL_1"])[1]  # a few configurations name no classes
     for name, layer in find_heads(model, 2).items():
         _replace(model, name, layer, *(part[1:] - part[:1] for part in _parts(layer)))
     _set_classes(model, 1)
