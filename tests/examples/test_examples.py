@@ -8,11 +8,11 @@ import pytest
 import runs
 import tiny
 import torch
-from datasets import Image
+from datasets import Dataset, Image
 from places import ROOT
 from transformers import AutoModelForSequenceClassification
 
-from examples import architectures, fashion_mnist, imbalance
+from examples import architectures, fashion_mnist, imbalance, ranking, several_teachers
 from examples.frozen_embeddings import EmbeddingClassifier, EmbeddingConfig, SentenceEmbedder
 from hf_lelp import LELPTrainer
 from hf_lelp.cli.distill import PROGRAM
@@ -120,3 +120,37 @@ def test_every_architecture_is_made(name: str, tmp_path: Path) -> None:
     inputs = tiny.tokenizer()(tiny.texts(3), padding=True, return_tensors="pt")
     del inputs["token_type_ids"]
     assert model(**inputs).logits.shape == (3, 2)
+
+
+# ---- Pairs to rank, and several teachers ----
+
+
+def test_a_ranker_of_one_output_has_a_student_of_one_output(tmp_path: Path) -> None:
+    texts, groups = tiny.texts(40), np.arange(40) % 4
+    drawn = ranking.pairs(texts, groups, 20, np.array([True, False]))
+    group_of = dict(zip((" ".join(text.split()[: ranking.WORDS]) for text in texts), groups, strict=True))
+    same = [group_of[row["query"]] == group_of[row["passage"]] for row in drawn]
+    assert [int(alike) for alike in same] == drawn["label"][:] == [1, 0] * 20
+    base, tokenizer = tmp_path / "base", tiny.tokenizer()
+    runs.teacher_model().bert.save_pretrained(base)
+    teacher = ranking.make_teacher(base, tokenizer, drawn)
+    assert teacher.one_output and teacher.head.weight.shape == (2, 32)
+    student = ranking.train_student("lelp", 0, base, teacher, drawn, tmp_path / "student")
+    assert student.config.num_labels == 1 and student.config.num_hidden_layers == 0
+    assert ranking.scores(student, tokenizer, drawn).shape == (40,)
+
+
+def test_the_reciprocal_rank_of_the_relevant_passage() -> None:
+    labels = [0, 1, *[0] * 8, 1, *[0] * 9]
+    found = np.array([*range(10), *range(10)], dtype=float)  # the second is 9th of ten, the first 10th
+    expected = 100 * np.mean([1 / 9, 1 / 10])
+    assert ranking.reciprocal_rank(found, Dataset.from_dict({"label": labels})) == pytest.approx(expected)
+
+
+def test_the_teacher_of_words_is_a_linear_map_of_its_directions() -> None:
+    data = runs.data(60)
+    teacher = several_teachers.teacher_of_words(data, directions=4)
+    answers = teacher(data[:10])
+    assert answers["teacher_embedding"].shape == (10, 4) and teacher.class_names == several_teachers.LABELS
+    linear = answers["teacher_embedding"] @ teacher.head.weight.numpy().T + teacher.head.bias.numpy()
+    np.testing.assert_allclose(answers["teacher_logits"], linear, atol=1e-6)
