@@ -28,7 +28,7 @@ from hf_lelp.training.trials import is_ahead
 SIZES = (400, 2000, 5000)
 KD = "KD, τ = 1"
 # What a search tries for each kind of student: plain distillation, and a form of LELP.
-POOL = {"mlp": (KD_4, LELP_WHITENED), "images": (KD_4, LELP_WHITENED), "transfer": (KD, PAPERS)}
+POOL = {"transfer": (KD, PAPERS), **dict.fromkeys(("mlp", "images", "related"), (KD_4, LELP_WHITENED))}
 # The score of each row, (N,), from a run's logits, labels and the teacher's logits: the higher, the better.
 SCORES: Mapping[str, Callable[..., NDArray[np.floating]]] = {
     "rows right": lambda logits, labels, teacher: (logits.argmax(-1) == labels).astype(float),

@@ -362,7 +362,7 @@ TRIALS = {
             f"{PARITY}, 3 windows": partial(newsgroups, "parity", student="scratch", windows=3),
         },
         TRANSFER,
-        1,
+        3,
     ),
 }
 PARTS = {**SUITE, **TRIALS}

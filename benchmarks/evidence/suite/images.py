@@ -5,19 +5,14 @@ Fashion-MNIST (Xiao, Rasul, Vollgraf, arXiv 1708.07747; MIT licence) comes from 
 """
 
 import gzip
-import hashlib
-import subprocess
-import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.evidence.suite.store import once
-from examples.vader import atomically
+from benchmarks.evidence.suite.debian import debian_files
 
-PACKAGE = "dataset-fashion-mnist"
 FILES = {
     "train-images-idx3-ubyte.gz": "b0564c3eedabfbf835052cff8503ea422014ce006caf5b757f851416ee8300c7",
     "train-labels-idx1-ubyte.gz": "0ae29f65d86684f32d1b9c85147786c547b9c6aebcaf235f0400a0cce308b056",
@@ -34,36 +29,9 @@ class Images(NamedTuple):
     classes: NDArray[np.int64]
 
 
-def fetch_fashion_mnist(folder: Path) -> None:
-    """Put the four files into `folder`, which then appears whole: by apt, without root and without installing.
-
-    Raises:
-        RuntimeError: if the package cannot be downloaded or unpacked.
-        ValueError: if a file is not the expected one.
-    """
-    with tempfile.TemporaryDirectory() as scratch, atomically(folder) as unfinished:
-        try:
-            subprocess.run(["apt-get", "download", "-qq", PACKAGE], cwd=scratch, check=True, capture_output=True)
-            (archive,) = Path(scratch).glob("*.deb")
-            subprocess.run(["dpkg", "-x", str(archive), f"{scratch}/files"], check=True, capture_output=True)
-        except (OSError, subprocess.CalledProcessError) as error:
-            detail = getattr(error, "stderr", b"") or str(error).encode()
-            raise RuntimeError(
-                f"Could not get the Debian package {PACKAGE}: {detail.decode().strip()}\nRun apt-get update and try"
-                f" again, or place the four files {', '.join(FILES)} of Fashion-MNIST in {folder}."
-            ) from error
-        unfinished.mkdir()
-        for name, sha256 in FILES.items():
-            content = (Path(scratch) / "files/usr/share/datasets/fashion-mnist" / name).read_bytes()
-            found = hashlib.sha256(content).hexdigest()
-            if found != sha256:
-                raise ValueError(f"{name} of {PACKAGE} has sha256 {found}, expected {sha256}.")
-            (unfinished / name).write_bytes(content)
-
-
 def fashion_mnist(folder: Path) -> tuple[Images, Images]:
     """The 60,000 training and 10,000 test images, fetched unless they lie in `folder`."""
-    once(folder, lambda: fetch_fashion_mnist(folder))
+    debian_files("dataset-fashion-mnist", "usr/share/datasets/fashion-mnist", FILES, folder)
     return _read(folder, "train"), _read(folder, "t10k")
 
 

