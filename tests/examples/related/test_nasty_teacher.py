@@ -22,7 +22,7 @@ def test_the_loss_equals_the_reference() -> None:
 
 
 def test_compare_finds_it_out(tmp_path: Path) -> None:
-    train_data, test_data = (data.select(range(300)) for data in digits())
+    train_data, test_data = (data.select(range(200)) for data in digits())
     torch.manual_seed(0)
     normal = train(mlp(64), train_data, epochs=12)
     nasty = train(copy.deepcopy(normal), train_data, epochs=12, normal=normal, omega=0.5)
