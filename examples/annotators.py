@@ -21,7 +21,7 @@ from datasets import ClassLabel, Dataset
 from transformers import set_seed
 
 from examples.frozen_embeddings import EmbeddingClassifier, EmbeddingConfig, minilm
-from examples.vader import DOMAINS, LABELS, MAX_LENGTH, VADER, build_demo, fetch, parse, quiet
+from examples.vader import DOMAINS, LABELS, MAX_LENGTH, SILENT, VADER, build_demo, fetch, parse, quiet
 from hf_lelp import LELPConfig, LELPTrainer
 from hf_lelp.data.columns import EMBEDDING_COLUMN
 from hf_lelp.teacher.columns import teacher_columns
@@ -71,11 +71,7 @@ def train(method: str, seed: int, encoder: Path, cache: Path, train_data: Datase
             per_device_train_batch_size=64,
             learning_rate=1e-3,
             teacher_max_length=MAX_LENGTH,
-            save_strategy="no",
-            logging_strategy="no",
-            report_to="none",
-            disable_tqdm=True,
-            dataloader_pin_memory=False,
+            **SILENT,
             student_head="auxiliary",
             seed=seed,
             **settings,

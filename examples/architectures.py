@@ -20,7 +20,7 @@ from transformers import (
     set_seed,
 )
 
-from examples.vader import LABELS, MAX_LENGTH, SEED, atomically, build_demo, quiet
+from examples.vader import LABELS, MAX_LENGTH, SEED, SILENT, atomically, build_demo, quiet
 from hf_lelp import LELPConfig
 from hf_lelp.cli.distill import DistillArguments, distill
 
@@ -81,11 +81,7 @@ def train_decoder(cache: Path) -> float:
             train_sampling_strategy="group_by_length",
             max_length=MAX_LENGTH,
             seed=SEED,
-            save_strategy="no",
-            logging_strategy="no",
-            report_to="none",
-            disable_tqdm=True,
-            dataloader_pin_memory=False,
+            **SILENT,
         )
         return float(distill(arguments, config)["results"]["direct"]["accuracy"])
 

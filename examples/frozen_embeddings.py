@@ -27,7 +27,18 @@ from transformers import (
 )
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-from examples.vader import LABELS, MAX_LENGTH, MINILM, atomically, build_demo, fetch, load_split, quiet, unpack_minilm
+from examples.vader import (
+    LABELS,
+    MAX_LENGTH,
+    MINILM,
+    SILENT,
+    atomically,
+    build_demo,
+    fetch,
+    load_split,
+    quiet,
+    unpack_minilm,
+)
 from hf_lelp import LELPConfig, LELPTrainer, Teacher
 from hf_lelp.data.columns import LOGITS_COLUMN
 
@@ -120,11 +131,7 @@ def train(method: str, seed: int, cache: Path, train_data: Dataset, test_data: D
             per_device_train_batch_size=64,
             learning_rate=1e-3,
             seed=seed,
-            save_strategy="no",
-            logging_strategy="no",
-            report_to="none",
-            disable_tqdm=True,
-            dataloader_pin_memory=False,
+            **SILENT,
             **METHODS[method],
         )
         torch.manual_seed(seed)

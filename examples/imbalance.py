@@ -23,7 +23,7 @@ from sklearn.preprocessing import StandardScaler
 from transformers import PrinterCallback
 
 from examples.frozen_embeddings import EmbeddingClassifier, EmbeddingConfig
-from examples.vader import LABELS, build_demo, load_split, quiet
+from examples.vader import LABELS, SILENT, build_demo, load_split, quiet
 from hf_lelp import LELPConfig, LELPTrainer
 from hf_lelp.calibration.settled import draw, hold_back, measured, settle
 from hf_lelp.markdown import markdown_table
@@ -55,11 +55,7 @@ def train(method: str, weights: Any, seed: int, cache: Path, train_data: Dataset
             per_device_train_batch_size=128,
             learning_rate=2e-3,
             seed=seed,
-            save_strategy="no",
-            logging_strategy="no",
-            report_to="none",
-            disable_tqdm=True,
-            dataloader_pin_memory=False,
+            **SILENT,
             check_teacher=False,  # always answering "negative" would have 95% right
             **METHODS[method],
         )

@@ -37,7 +37,7 @@ from transformers import (
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from examples.frozen_embeddings import minilm
-from examples.vader import build_demo, quiet
+from examples.vader import SILENT, build_demo, quiet
 from hf_lelp import LELPConfig, LELPTrainer, Teacher
 from hf_lelp.data.encoding import batches
 from hf_lelp.making.one_output import SIGMOID, with_one_output
@@ -124,10 +124,7 @@ def train_student(
         per_device_train_batch_size=32,
         warmup_steps=0.1,  # below 1: a share of all steps
         seed=seed,
-        save_strategy="no",
-        logging_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
+        **SILENT,
         use_cpu=True,
         **METHODS[method],
     )

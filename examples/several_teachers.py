@@ -23,7 +23,7 @@ from transformers import set_seed
 from examples.annotators import with_features
 from examples.frozen_embeddings import EmbeddingClassifier, EmbeddingConfig, minilm
 from examples.sklearn_teacher import SklearnTeacher
-from examples.vader import LABELS, MAX_LENGTH, SEED, build_demo, load_split, quiet
+from examples.vader import LABELS, MAX_LENGTH, SEED, SILENT, build_demo, load_split, quiet
 from hf_lelp import LELPConfig, LELPTrainer, Teacher, TeacherLike
 from hf_lelp.data.columns import LOGITS_COLUMN
 from hf_lelp.teacher.columns import teacher_columns
@@ -57,11 +57,7 @@ def train(
             per_device_train_batch_size=64,
             learning_rate=1e-3,
             seed=seed,
-            save_strategy="no",
-            logging_strategy="no",
-            report_to="none",
-            disable_tqdm=True,
-            dataloader_pin_memory=False,
+            **SILENT,
             **METHODS[method],
         )
         set_seed(seed)

@@ -17,7 +17,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 
 from examples.frozen_embeddings import SentenceEmbedder, minilm
-from examples.vader import LABELS, SEED, build_demo, load_split, quiet
+from examples.vader import LABELS, SEED, SILENT, build_demo, load_split, quiet
 from hf_lelp import LELPConfig, LELPTrainer
 from hf_lelp.classifiers import LinearHead
 from hf_lelp.data.columns import EMBEDDING_COLUMN, LOGITS_COLUMN
@@ -69,11 +69,7 @@ def main() -> None:
                 warmup_steps=0.1,
                 max_length=64,
                 train_sampling_strategy="group_by_length",
-                save_strategy="no",
-                logging_strategy="no",
-                report_to="none",
-                disable_tqdm=True,
-                dataloader_pin_memory=False,
+                **SILENT,
                 **settings,  # type: ignore[arg-type]
             )
             trainer = LELPTrainer(

@@ -65,6 +65,14 @@ MINILM: dict[str, Any] = {
     "sha256": "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
     "sdist": False,
 }
+# Settings of trainings of which the last figures alone are shown.
+SILENT: dict[str, Any] = {
+    "save_strategy": "no",
+    "logging_strategy": "no",
+    "report_to": "none",
+    "disable_tqdm": True,
+    "dataloader_pin_memory": False,
+}
 SEED = 0
 MAX_LENGTH = 64  # tokens; 99 of 100 texts have at most 56
 TEACHER_TEXTS = 8000

@@ -8,7 +8,7 @@ import numpy as np
 from datasets import Dataset
 from torch import Tensor, nn
 
-from examples.vader import MAX_LENGTH, build_demo, load_split
+from examples.vader import MAX_LENGTH, SILENT, build_demo, load_split
 from hf_lelp import LELPConfig, LELPTrainer, Teacher
 
 
@@ -46,11 +46,7 @@ def settings(folder: str | Path, seed: int, **given: Any) -> LELPConfig:
         num_subclasses=1,
         seed=seed,
         per_device_eval_batch_size=64,
-        save_strategy="no",
-        logging_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
-        dataloader_pin_memory=False,
+        **SILENT,
         **given,
     )
 
