@@ -26,7 +26,7 @@ os.environ |= {
 def pytest_runtest_setup(item: pytest.Item) -> None:
     # An option of pytest's (-m) would do, but ends the workers of xdist 3.8 at their first test.
     if item.get_closest_marker("surroundings") is not None and "ALL_TESTS" not in os.environ:
-        pytest.skip("needs a browser, Ray or notebooks: make test-all")
+        pytest.skip("runs in make test-all: needs a browser, Ray, or longer than other tests")
 
 
 def pytest_collection_finish() -> None:
