@@ -47,6 +47,7 @@ TITLES = {
     "transfer": "BERT 2 × 128 from scratch: further windows of the documents, at the same number of steps",
     "lookalikes": "Images: lookalikes on opposite sides, a CNN teacher, a tiny CNN student",
     "methods": "Other methods",
+    "with_crd": "LELP with CRD (MLP student)",
     "related": "Later methods, CRD, and LELP with CRD (MLP student)",
     "labels": "With labels",
     "learning_rate": "The student's learning rate",

@@ -76,11 +76,16 @@ BASELINES = {
     "Annealing-KD": "annealing",
     "Comparative KD": "comparative:temperature=4",
 }
-# Later methods of compare, beside LELP, CRD, and the two together.
-RELATED = {
-    **core("labels alone", "KD, τ = 1", KD_4, LELP_WHITENED),
+# Do LELP and CRD add up?
+WITH_CRD = {
+    **core(KD_4, LELP_WHITENED),
     "CRD": BASELINES["CRD"],
     "LELP, S = 32, γ = 0.5, with CRD": f"lelp_crd:{RECOMMENDED}",
+}
+# Later methods of compare beside them.
+RELATED = {
+    **core("labels alone", "KD, τ = 1"),
+    **WITH_CRD,
     "SRD": "srd:temperature=4",
     "PKT": "pkt:temperature=4",
     "SP": "sp:temperature=4",
@@ -266,6 +271,7 @@ SUITE = {
     ),
     "reuters": Part({f"R8 mod {n}": partial(reuters, n) for n in (2, 4, 8)}, SHORT, 5),
     "related": Part({f"{PARITY}, 3,000 rows": partial(newsgroups, "parity", rows=3000)}, RELATED, 3),
+    "with_crd": Part(texts_with("mlp", PARITY, VADER), WITH_CRD, 3),
 }
 # Where the settings of the suite come from, and what was tried where LELP gains little.
 TRIALS = {
