@@ -70,6 +70,13 @@ def run_share(arguments: PassArguments, config: LELPConfig) -> None:
     if config.alpha == 1:
         raise ValueError("alpha=1 leaves nothing to distil: no teacher is run.")
     train, evaluation = load_data(arguments, config.seed)
+    count = int(arguments.share.split("/")[1])
+    most = max(math.ceil(len(dataset) / shard_rows(len(dataset))) for dataset in (train, evaluation))
+    if count > most:
+        raise ValueError(
+            f"share={arguments.share}: {len(train):,} training and {len(evaluation):,} evaluation rows fill {most}"
+            f" shards at most, so that a share would be empty. Take {most} shares or fewer."
+        )
     if arguments.unlabelled_file is not None or config.windows > 1 or config.views:
         logger.warning(
             "Windows, views and unlabelled rows are not part of this pass: the run that trains a student makes them,"
@@ -96,12 +103,6 @@ def _run_share_of(name: str, arguments: PassArguments, config: LELPConfig, train
         merge_shares([train, evaluation], teacher, arguments.merge, config.columns_cache_dir, config.columns_dtype)
         return
     number, count = map(int, arguments.share.split("/"))
-    most = max(math.ceil(len(dataset) / shard_rows(len(dataset))) for dataset in (train, evaluation))
-    if count > most:
-        raise ValueError(
-            f"share={arguments.share}: {len(train):,} training and {len(evaluation):,} evaluation rows fill {most}"
-            f" shards at most, so that a share would be empty. Take {most} shares or fewer."
-        )
     for dataset in (train, evaluation):
         run_teacher(dataset, teacher, config.columns_cache_dir, dtype=config.columns_dtype, share=(number - 1, count))
 

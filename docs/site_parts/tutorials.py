@@ -1,6 +1,6 @@
 """Run the tutorials and keep their figures beside them, where their pages show them.
 
-PYTHONPATH=. python docs/site_parts/tutorials.py
+python docs/site_parts/tutorials.py
 """
 
 import json

@@ -12,15 +12,20 @@ import tiny
 
 from hf_lelp import Teacher
 
-# Batches that all actors have seen by then. The refusal is not in the block of the death: Ray does that block again,
-# and may drop what comes of it, an error too.
-DIES_AT, REFUSES_AT = 3, 8
+DIES_AT = 3  # batches that all actors have seen by then
+REFUSES_FIRST = 8  # not of the block of the death: Ray does that one again, and may drop what comes of it, an error too
 
 
 class MortalTeacher(Teacher):
-    """The teacher of `runs`; `seen` is a file with a line of texts for each of its calls, by any actor."""
+    """The teacher of `runs`.
+
+    Attributes:
+        seen: a file with a line of texts for each of its calls, by any actor.
+        refused: a file with the number of the call that is refused.
+    """
 
     seen: Path
+    refused: Path
 
     def __call__(self, batch: dict[str, list[Any]]) -> dict[str, Any]:
         with self.seen.open("a") as notes:
@@ -28,17 +33,17 @@ class MortalTeacher(Teacher):
         calls = len(self.seen.read_text().splitlines())
         if calls == DIES_AT:
             os.kill(os.getpid(), signal.SIGKILL)
-        if calls == REFUSES_AT:
+        if calls == int(self.refused.read_text()):
             raise ValueError("Row 3 is refused, this once.")
         return super().__call__(batch)
 
 
-def _make(seen: Path) -> MortalTeacher:
+def _make(seen: Path, refused: Path) -> MortalTeacher:
     teacher = MortalTeacher(runs.teacher_model(), tiny.tokenizer())
-    teacher.seen = seen
+    teacher.seen, teacher.refused = seen, refused
     return teacher
 
 
-def maker(seen: Path) -> Callable[[], MortalTeacher]:
+def maker(seen: Path, refused: Path) -> Callable[[], MortalTeacher]:
     """What makes the teacher on an actor."""
-    return partial(_make, seen)
+    return partial(_make, seen, refused)

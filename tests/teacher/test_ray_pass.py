@@ -1,6 +1,7 @@
 """The teacher's pass on a real local Ray: its columns are those of the pass here, whoever dies meanwhile."""
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from functools import partial
@@ -65,24 +66,36 @@ def source(tmp_path: Path) -> Path:
 def test_whoever_dies_or_stops_each_row_is_there_once(source: Path, tmp_path: Path) -> None:
     from hf_lelp.teacher.ray_pass import run_on_ray
 
-    target, seen, data = tmp_path / "columns", tmp_path / "seen", runs.data(ROWS)
+    target, seen, refused, data = tmp_path / "columns", tmp_path / "seen", tmp_path / "refused", runs.data(ROWS)
 
-    def run(rows: Path = source, **row_id: str) -> None:
-        run_on_ray(str(rows), str(target), mortal_teacher.maker(seen), num_gpus=0, batch_rows=BATCH, **row_id)
+    def run(**row_id: str) -> None:
+        maker = mortal_teacher.maker(seen, refused)
+        run_on_ray(str(source), str(target), maker, num_gpus=0, batch_rows=BATCH, **row_id)
 
     def rows_in(folder: Path) -> int:
         return sum(pq.read_metadata(file).num_rows for file in folder.glob("*.parquet"))
 
     with pytest.raises(ValueError, match=r"row_id='number' is no column of .*, which has text, label, id\. Name one"):
         run(row_id="number")
-    # An actor dies, another one takes its rows. Then Ray leaves rows out and ends without a word.
+    # An actor dies, another one takes its rows; then a row stops the whole.
+    refused.write_text(str(mortal_teacher.REFUSES_FIRST))
+    with pytest.raises(Exception, match="Row 3 is refused, this once"):
+        run()
+    stopped, calls = rows_in(target), len(seen.read_text().splitlines())
+    assert 0 < stopped < ROWS and calls >= mortal_teacher.REFUSES_FIRST
+    # The same call goes on. Ray leaves rows out, and ends without a word.
+    refused.write_text(str(calls + 2))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ray_context(), "max_errored_blocks", -1)
         with pytest.raises(ValueError, match=rf" of the {ROWS} rows of .* Make the same call again: it goes on"):
             run()
     kept, calls = rows_in(target), len(seen.read_text().splitlines())
-    assert 0 < kept < ROWS and calls > mortal_teacher.REFUSES_AT
-    # The same call goes on.
+    assert stopped < kept < ROWS
+    # What else lies in the target is noticed.
+    shutil.copy(source / "0.parquet", target / "other.parquet")
+    with pytest.raises(ValueError, match=r"has 120 rows, and .* has 96: other files lie there, or rows were removed"):
+        run()
+    (target / "other.parquet").unlink()
     run()
     batches = seen.read_text().splitlines()[calls:]
     assert sum(len(batch.split("|")) for batch in batches) == ROWS - kept
@@ -101,7 +114,3 @@ def test_whoever_dies_or_stops_each_row_is_there_once(source: Path, tmp_path: Pa
     np.testing.assert_allclose(runs.losses(one), runs.losses(other), atol=1e-5)
     with pytest.raises(ValueError, match="The prepared columns were made by the teacher of fingerprint"):
         runs.trainer(runs.config(tmp_path), train_dataset=columns, teacher_model=tiny.named(tiny.classifier(seed=1)))
-    # Rows that are not the source's are noticed.
-    Path(f"{target}-checkpoint").mkdir()
-    with pytest.raises(ValueError, match=r"has 120 rows, and .* has 24: other files lie there, or rows were removed"):
-        run(source / "0.parquet")
