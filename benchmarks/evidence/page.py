@@ -48,6 +48,7 @@ TITLES = {
     "lookalikes": "Images: lookalikes on opposite sides, a CNN teacher, a tiny CNN student",
     "methods": "Other methods",
     "with_crd": "LELP with CRD (MLP student)",
+    "robustness": "Wrong labels, and a rare class (students of embeddings and images)",
     "related": "Later methods, CRD, and LELP with CRD (MLP student)",
     "labels": "With labels",
     "learning_rate": "The student's learning rate",

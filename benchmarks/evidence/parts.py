@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
+from benchmarks.evidence.suite.damage import Damage, damaged_newsgroups, damaged_pairs
 from benchmarks.evidence.suite.tasks import (
     fashion_lookalikes,
     fashion_pairs,
@@ -219,6 +220,12 @@ def texts_with(student: str, *names: str) -> Loaders:
 
 SEVERAL: Loaders = {PAIRS_100: IMAGES[PAIRS_100], **texts_with("mlp")}
 
+DAMAGES = {
+    "20% wrong": Damage(wrong=0.2),
+    "40% wrong": Damage(wrong=0.4),
+    "100 to 1": Damage(rarity=100),
+}
+
 # Every kind of task with every kind of student, and the methods that LELP is compared with.
 SUITE = {
     "images": Part(IMAGES, KEY, 5),
@@ -272,6 +279,16 @@ SUITE = {
     "reuters": Part({f"R8 mod {n}": partial(reuters, n) for n in (2, 4, 8)}, SHORT, 5),
     "related": Part({f"{PARITY}, 3,000 rows": partial(newsgroups, "parity", rows=3000)}, RELATED, 3),
     "with_crd": Part(texts_with("mlp", PARITY, VADER), WITH_CRD, 3),
+    "robustness": Part(
+        {
+            f"{PARITY}, right labels": partial(damaged_newsgroups, Damage()),
+            **{f"{PARITY}, {what}": partial(damaged_newsgroups, damage) for what, damage in DAMAGES.items()},
+            # With right labels, this one is a task of "images".
+            **{f"{PAIRS_100}, {what}": partial(damaged_pairs, damage) for what, damage in DAMAGES.items()},
+        },
+        {**core("labels alone", KD_4, LELP_WHITENED), "CRD": BASELINES["CRD"]},
+        3,
+    ),
 }
 # Where the settings of the suite come from, and what was tried where LELP gains little.
 TRIALS = {

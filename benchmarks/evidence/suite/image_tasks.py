@@ -41,7 +41,7 @@ def fashion_pairs(
         dropout: of that embedding, in the teacher's training.
         subclasses: adds the column of a teacher retrained with so many of each class, for Subclass Distillation.
     """
-    corpus = kept(f"corpora/fashion_pairs_{classes}", partial(_pairs_corpus, classes))
+    corpus = kept(f"corpora/fashion_pairs_{classes}", partial(pairs_corpus, classes))
     labels = balanced_labels(classes**2, seed=0, num_labels=num_labels)
     make = partial(
         image_teacher,
@@ -64,7 +64,7 @@ def fashion_pairs(
         )
         retrained = kept(f"teachers/fashion_pairs_{classes}_subclasses_{subclasses}", make)
         teacher = teacher._replace(train=concatenate_datasets([teacher.train, retrained.train], axis=1))
-    return _image_task(corpus, teacher, student, rows, seed, epochs=8)
+    return image_task(corpus, teacher, student, rows, seed, epochs=8)
 
 
 def fashion_lookalikes(student: str = "tiny", rows: int | None = None, seed: int = 0) -> Task:
@@ -75,10 +75,10 @@ def fashion_lookalikes(student: str = "tiny", rows: int | None = None, seed: int
         "teachers/fashion_lookalikes",
         partial(image_teacher, corpus.train, corpus.evaluation, labels, parts=1, epochs=8),
     )
-    return _image_task(corpus, teacher, student, rows, seed, epochs=4)
+    return image_task(corpus, teacher, student, rows, seed, epochs=4)
 
 
-def _image_task(corpus: Part, teacher: Part, student: str, rows: int | None, seed: int, epochs: int) -> Task:
+def image_task(corpus: Part, teacher: Part, student: str, rows: int | None, seed: int, epochs: int) -> Task:
     """The task for a ResNet. With fewer rows it sees each more often: the steps fall as the root of the rows."""
     settings: dict[str, Any] = {
         "learning_rate": 1.2e-2,  # the best for plain distillation at τ = 4 of 1e-3 to 2.4e-2
@@ -93,7 +93,7 @@ def _image_task(corpus: Part, teacher: Part, student: str, rows: int | None, see
     return assemble(corpus, teacher, ["pixel_values"], rows=rows, seed=seed, **task)
 
 
-def _pairs_corpus(classes: int) -> Part:
+def pairs_corpus(classes: int) -> Part:
     train, test = fashion_mnist(DOWNLOADS / "fashion-mnist")
     return Part(
         _image_dataset(pairs(train, classes, PAIRS_ROWS["train"], seed=0)),

@@ -35,6 +35,7 @@ def image_teacher(
     stage: int | None = None,
     dropout: float = 0.0,
     seed: int = 0,
+    train_labels: NDArray[np.int64] | None = None,
 ) -> Part:
     """Train a ResNet on the images' labels and run it over all of them.
 
@@ -47,8 +48,10 @@ def image_teacher(
         stage: whose output, averaged over the image, is the embedding; `None` is what the final layer reads.
         dropout: share of what the final layer reads that is dropped in training.
         seed: of weights, order and mirroring.
+        train_labels: of each training row, where they are not those of its fine class.
     """
-    train_labels, evaluation_labels = labels[train["fine_label"]], labels[evaluation["fine_label"]]
+    train_labels = labels[train["fine_label"]] if train_labels is None else train_labels
+    evaluation_labels = labels[evaluation["fine_label"]]
     started = time.perf_counter()
     pixels = _pixels(train)
     num_labels = int(labels.max()) + 1
@@ -56,7 +59,7 @@ def image_teacher(
     seconds = time.perf_counter() - started
     train_columns = _columns(model, pixels, train_labels, stage)
     evaluation_columns = _columns(model, _pixels(evaluation), evaluation_labels, stage)
-    accuracies = _accuracy(train_columns), _accuracy(evaluation_columns)
+    accuracies = accuracy(train_columns), accuracy(evaluation_columns)
     head = head_of(model)
     if stage is not None:  # no linear layer reads this embedding
         size = train_columns.features[EMBEDDING_COLUMN].length
@@ -177,12 +180,18 @@ def _columns(model: PreTrainedModel, pixels: Tensor, labels: NDArray[np.int64], 
     if stage is not None:
         batches = (model(pixel_values=batch, output_hidden_states=True) for batch in pixels.split(500))
         embedding = torch.cat([outputs.hidden_states[stage].mean((2, 3)) for outputs in batches])
-    columns = {"labels": labels, LOGITS_COLUMN: logits.numpy(), EMBEDDING_COLUMN: embedding.numpy()}
+    return answers(labels, logits.numpy(), embedding.numpy())
+
+
+def answers(labels: NDArray[np.int64], logits: NDArray[np.float32], embedding: NDArray[np.float32]) -> Dataset:
+    """`labels`, (N,), and a teacher's logits, (N, C), and embeddings, (N, D), as columns."""
+    columns: dict[str, NDArray[Any]] = {"labels": labels, LOGITS_COLUMN: logits, EMBEDDING_COLUMN: embedding}
     wide = {name: List(Value("float32"), length=columns[name].shape[1]) for name in (LOGITS_COLUMN, EMBEDDING_COLUMN)}
     return Dataset.from_dict(columns, features=Features({"labels": Value("int64"), **wide}))
 
 
-def _accuracy(columns: Dataset) -> float:
+def accuracy(columns: Dataset) -> float:
+    """The teacher's, in such columns."""
     arrays = columns.with_format("numpy")
     return round(float((arrays[LOGITS_COLUMN][:].argmax(1) == arrays["labels"][:]).mean()), 4)
 

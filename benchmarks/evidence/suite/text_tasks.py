@@ -21,6 +21,7 @@ from hf_lelp.compare.task import Task
 from hf_lelp.data.rows import column_values, with_columns
 
 TEACHER_STEPS = {"newsgroups": 500, "vader": 500, "r8": 350, "r52": 500, "wordnet": 2000}
+SHARED_SETTINGS = {"per_device_eval_batch_size": 128, "warmup_steps": 0.1, "weight_decay": 0.01}
 LABELLED_STEPS = 150  # of a teacher that sees few labels
 
 STUDENTS: dict[str, dict[str, Any]] = {
@@ -89,9 +90,9 @@ def _text_task(
     windows: int = 1,
     views: int = 0,
 ) -> Task:
-    minilm = _minilm()
-    corpus = kept(f"corpora/{name}", partial(_text_corpus, name, minilm))
-    labels = labels_of(_fine_names(corpus.train), label)
+    minilm = minilm_folder()
+    corpus = kept(f"corpora/{name}", partial(text_corpus, name, minilm))
+    labels = labels_of(fine_names(corpus.train), label)
     few = "" if labelled is None else f"_{labelled}"
     teacher_name = f"{name}_{label.replace(' ', '_')}{few}"
     steps = TEACHER_STEPS[name] if labelled is None else LABELLED_STEPS
@@ -99,17 +100,14 @@ def _text_task(
     teacher = kept(f"teachers/{teacher_name}", lambda: teacher_part(fine_tuned()))
     num_labels = int(labels.max()) + 1
     all_rows = len(corpus.train)
-    settings = {"per_device_eval_batch_size": 128, "warmup_steps": 0.1, "weight_decay": 0.01, **STUDENTS[student]}
+    settings = {**SHARED_SETTINGS, **STUDENTS[student]}
     if student == "mlp":
         settings["num_train_epochs"] = MLP_EPOCHS.get(name, settings["num_train_epochs"])
     # Fewer rows are seen more often: the steps fall as the root of the rows.
     settings["num_train_epochs"] = math.ceil(settings["num_train_epochs"] * math.sqrt(all_rows / (rows or all_rows)))
     if student == "mlp":
         make = partial(embedding_mlp, num_labels)
-        embeddings = kept(f"embeddings/{name}", partial(_embeddings, corpus, minilm))
-        corpus = Part(
-            with_columns(corpus.train, embeddings.train), with_columns(corpus.evaluation, embeddings.evaluation)
-        )
+        corpus = with_frozen_embeddings(name, corpus, minilm)
         return assemble(corpus, teacher, ["pixel_values"], rows=rows, seed=seed, student=make, settings=settings)
     tokenizer, on_cpu = AutoTokenizer.from_pretrained(minilm), not torch.accelerator.is_available()
     if student == "scratch":
@@ -139,11 +137,11 @@ def _text_task(
     )
 
 
-def _fine_names(texts: Dataset) -> list[str]:
+def fine_names(texts: Dataset) -> list[str]:
     return texts.features["fine_label"].names
 
 
-def _minilm() -> Path:
+def minilm_folder() -> Path:
     """Folder of all-MiniLM-L6-v2 with its tokenizer."""
     folder = CACHE / "minilm"
 
@@ -156,9 +154,15 @@ def _minilm() -> Path:
     return folder
 
 
-def _text_corpus(name: str, minilm: Path) -> Part:
+def text_corpus(name: str, minilm: Path) -> Part:
     train, test, names = read_corpus(name, DOWNLOADS)
     return Part(_text_dataset(train, names, minilm), _text_dataset(test, names, minilm))
+
+
+def with_frozen_embeddings(name: str, corpus: Part, minilm: Path) -> Part:
+    """The corpus called `name` with the frozen sentence embeddings of its texts, as `pixel_values`."""
+    embeddings = kept(f"embeddings/{name}", partial(_embeddings, corpus, minilm))
+    return Part(with_columns(corpus.train, embeddings.train), with_columns(corpus.evaluation, embeddings.evaluation))
 
 
 def _embeddings(corpus: Part, minilm: Path) -> Part:

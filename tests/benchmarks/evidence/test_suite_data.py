@@ -10,6 +10,7 @@ from datasets import Dataset
 from transformers import set_seed
 
 from benchmarks.evidence.suite import models, store
+from benchmarks.evidence.suite.damage import Damage, words_teacher
 from benchmarks.evidence.suite.image_tasks import _image_dataset
 from benchmarks.evidence.suite.image_teacher import image_teacher, mirrored
 from benchmarks.evidence.suite.images import Images, balanced_labels, normalised, pairs
@@ -254,3 +255,28 @@ class TestTask:
         assert "SVM" not in line
         svm = {"tfidf_svm_test_accuracy": 0.9, "tfidf_svm_test_accuracy_first_words": 0.8}
         assert summary({**parts[1].report, **svm}).endswith("SVM 0.8 on the words that the teacher reads, 0.9 on all")
+
+
+class TestDamage:
+    LABELS = np.random.default_rng(1).permutation(np.arange(1000) % 2)
+
+    def test_so_many_labels_are_wrong_and_the_same_for_a_seed(self) -> None:
+        rows, labels = Damage(wrong=0.2).of(self.LABELS)
+        np.testing.assert_array_equal(rows, np.arange(1000))
+        assert (labels != self.LABELS).sum() == 200 and set(labels) == {0, 1}
+        np.testing.assert_array_equal(labels, Damage(wrong=0.2).of(self.LABELS)[1])
+
+    def test_the_second_class_becomes_rare(self) -> None:
+        rows, labels = Damage(rarity=100).of(self.LABELS)
+        np.testing.assert_array_equal(labels, self.LABELS[rows])
+        assert np.bincount(labels).tolist() == [500, 5] and (np.diff(rows) > 0).all()
+
+    def test_a_teacher_of_words_has_a_linear_layer_over_its_embedding(self) -> None:
+        fine = np.arange(2000) % 2
+        texts = Dataset.from_dict({"text": [f"{['tea', 'coffee'][kind]} number {i}" for i, kind in enumerate(fine)]})
+        made = words_teacher(Part(texts, texts.select(range(20))), fine, fine[:20])
+        assert made.head is not None and made.report is not None and made.report["test_accuracy"] == 1
+        columns = made.train.with_format("numpy")
+        logits = columns["teacher_embedding"][:] @ made.head.weight.numpy().T + made.head.bias.numpy()
+        np.testing.assert_allclose(columns["teacher_logits"][:], logits, atol=1e-6)
+        np.testing.assert_array_equal(logits.argmax(1), fine)
