@@ -286,8 +286,23 @@ def auto_class(config: Any) -> Any:
     )
 
 
+def model_class(config: Any) -> type[PreTrainedModel] | None:
+    """Find the class named in a classifier's configuration; `None` if no Auto class loads one of this name.
+
+    A class of one's own counts once it is registered with its Auto class.
+    """
+    architecture = (config.architectures or [""])[0]
+    mappings = [getattr(transformers, name)._model_mapping for name in AUTO_CLASSES]
+    candidates = [model for mapping in mappings if type(config) in mapping for model in _classes(mapping[type(config)])]
+    return next((model for model in candidates if model.__name__ == architecture), None)
+
+
 def _names(classes: Any) -> list[str]:
-    return [model.__name__ for model in (classes if isinstance(classes, tuple) else (classes,))]
+    return [model.__name__ for model in _classes(classes)]
+
+
+def _classes(classes: Any) -> tuple[Any, ...]:
+    return classes if isinstance(classes, tuple) else (classes,)
 
 
 def check_weights(name_or_path: str, loading: Mapping[str, Any], advice: str = "") -> None:

@@ -4,11 +4,10 @@ import os
 from pathlib import Path
 from typing import Any, cast
 
-import transformers
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel
 from transformers.utils import ADAPTER_CONFIG_NAME, CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME
 
-from hf_lelp.classifiers import AUTO_CLASSES, check_weights, load_config
+from hf_lelp.classifiers import check_weights, load_config, model_class
 from hf_lelp.storage.checksums import check_checksums
 from hf_lelp.storage.files import read_json
 from hf_lelp.student.heads import subclass_model
@@ -78,14 +77,11 @@ def _load_student(name_or_path: str, **kwargs: Any) -> PreTrainedModel:
         key: kwargs[key] for key in ("revision", "token", "cache_dir", "subfolder", "local_files_only") if key in kwargs
     }
     config = load_config(name_or_path, **hub)
-    architecture = (config.architectures or ["none"])[0]
-    base: Any = getattr(transformers, architecture, None)
-    if architecture == StaticForSequenceClassification.__name__:
-        base = StaticForSequenceClassification
-    elif base is None or not any(architecture in names for names in AUTO_CLASSES.values()):
+    base: Any = model_class(config)
+    if base is None:
         raise ValueError(
-            f"{name_or_path}: config.json names the architecture {architecture!r}, which is no classifier of the"
-            " installed transformers."
+            f"{name_or_path}: config.json names the architecture {(config.architectures or ['none'])[0]!r}, which is no"
+            " classifier of the installed transformers. Register one of your own with its Auto class first."
         )
     num_subclasses = getattr(config, "num_subclasses", 1)
     if num_subclasses > 1:

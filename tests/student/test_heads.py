@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import (
+    AutoConfig,
     AutoModelForSequenceClassification,
     BertConfig,
     BertForMaskedLM,
@@ -366,6 +367,18 @@ class TestDamage:
         (folder / "config.json").write_text(json.dumps({**config, "architectures": [name]}))
         with pytest.raises(ValueError, match=f"names the architecture '{name}', which is no classifier"):
             load_student(str(folder))
+
+
+def test_a_class_of_ones_own_loads_once_it_is_registered(tmp_path: Path) -> None:
+    own = type("OwnConfig", (BertConfig,), {"model_type": "own"})
+    model = type("OwnForSequenceClassification", (BertForSequenceClassification,), {"config_class": own})
+    AutoConfig.register("own", own)
+    folder = tmp_path / "own"
+    model(own(**tiny.classifier().config.to_diff_dict())).save_pretrained(folder)
+    with pytest.raises(ValueError, match=r"'OwnForSequenceClassification', .* Register one of your own"):
+        load_student(folder)
+    AutoModelForSequenceClassification.register(own, model)
+    assert type(load_student(folder)) is model
 
 
 @pytest.mark.parametrize("given", [["no", "yes"], {"0": "no", "1": "yes"}, {0: "LABEL_0", 1: "LABEL_1"}, {0: 1, 1: 2}])
