@@ -36,6 +36,7 @@ from hf_lelp.data.columns import LOGITS_COLUMN
 QUERIES, DOCUMENTS = "teacher_query", "teacher_document"
 NAMES = ["other", "same"]
 LENGTH = 32
+LAYERS = 2  # of the teacher's, from the first on, that the student starts from
 WEIGHT = 1.0  # of the embeddings' distance; chosen, not searched for
 TRAIN_PAIRS, TEST_PAIRS = 2000, 1000
 
@@ -194,12 +195,12 @@ def prepared(dataset: Dataset, tokenizer: Any, *, asymmetric: bool, length: int 
     return dataset.map(inputs, batched=True, remove_columns=["query", "document"]).with_format("torch")
 
 
-def student(size: int, **changes: Any) -> DualEncoder:
-    """Make an untrained student whose embeddings have `size` numbers; of 2 layers × 128 but for `changes`."""
-    shape = {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 512}
-    config = BertConfig(**{**shape, "max_position_embeddings": 128, **changes})
-    config.embedding_size = size
-    return DualEncoder(config)
+def student(bert: BertModel, size: int) -> DualEncoder:
+    """Make a student whose tower is this model, with new weights behind it; its embeddings have `size` numbers."""
+    bert.config.embedding_size = size
+    model = DualEncoder(bert.config)
+    model.tower.bert = bert
+    return model
 
 
 @quiet()
@@ -213,16 +214,17 @@ def main(seeds: int = 1) -> None:
     taught, asked = (rows.map(teacher, batched=True) for rows in (raw_train, raw_test))
     answers = np.asarray(asked[:][LOGITS_COLUMN]).argmax(-1)
     print(f"teacher: accuracy {100 * np.mean(answers == np.asarray(asked['label'])):.1f} on {len(asked):,} pairs")
-    tokenizer = AutoTokenizer.from_pretrained(cache / "student")
+    tokenizer = AutoTokenizer.from_pretrained(minilm(cache))
     # The test rows keep the teacher's document, which an asymmetric student reads, and none of what it learns from.
     asked = asked.remove_columns([LOGITS_COLUMN, QUERIES])
 
     def run(kind: type[LELPTrainer], asymmetric: bool, seed: int) -> float:
         with tempfile.TemporaryDirectory() as folder:
             torch.manual_seed(seed)
+            bert = BertModel.from_pretrained(minilm(cache), num_hidden_layers=LAYERS, add_pooling_layer=False)
             trainer = kind(
-                model=student(len(taught[0][QUERIES]), vocab_size=len(tokenizer)),
-                args=settings(folder, seed, num_train_epochs=6, learning_rate=5e-4, per_device_train_batch_size=32),
+                model=student(bert, len(taught[0][QUERIES])),
+                args=settings(folder, seed, num_train_epochs=4, learning_rate=2e-4, per_device_train_batch_size=32),
                 train_dataset=prepared(taught, tokenizer, asymmetric=asymmetric),
             )
             return trained_accuracy(trainer, prepared(asked, tokenizer, asymmetric=asymmetric))

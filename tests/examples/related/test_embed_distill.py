@@ -9,6 +9,7 @@ import runs
 import tiny
 import torch
 from datasets import Dataset
+from transformers import BertConfig, BertModel
 
 from examples.related.embed_distill import DOCUMENTS, QUERIES, DualTeacher, EmbedTrainer, pairs, prepared, student
 from examples.vader import Snippet
@@ -41,7 +42,8 @@ def trained(folder: Path, kind: type[LELPTrainer], asymmetric: bool, size: int =
     )
     torch.manual_seed(0)
     shape = {"hidden_size": 16, "num_hidden_layers": 1, "intermediate_size": 32}
-    model = student(size, vocab_size=len(tiny.tokenizer()), **shape)
+    config = BertConfig(vocab_size=len(tiny.tokenizer()), num_attention_heads=2, **shape)
+    model = student(BertModel(config, add_pooling_layer=False), size)
     run = kind(model=model, args=args, train_dataset=rows)
     run.train()
     return run, rows
