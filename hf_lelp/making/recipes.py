@@ -1,6 +1,6 @@
 """Makes a student that is named by a recipe in place of a model.
 
-    new:2x128       a BERT of 2 layers × 128, untrained
+    new:2x128       a BERT of 2 layers × 128, untrained; its token vectors start as the teacher's
     layers:2        the teacher, with 2 of its layers, evenly chosen; layers:0,3,5 names them
     static          a mean of token vectors and an MLP; static:128 has vectors of that size
 
@@ -11,18 +11,16 @@ import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from transformers import BertConfig, BertForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_lelp.data.encoding import Processor
-from hf_lelp.data.text import NO_LIMIT
 from hf_lelp.making.layers import chosen_layers, cut_model, number_of_layers
+from hf_lelp.making.new import new_model
 from hf_lelp.making.one_output import with_two_outputs
 from hf_lelp.making.static import static_model
 from hf_lelp.student.heads import reorder_classes
 from hf_lelp.teacher.class_order import TeacherModel
 
-HEAD_SIZE = 64  # of attention, as in BERT
-POSITIONS = 512  # tokens that a new student can read, unless its tokenizer ends before
 STATIC_SIZE = 256  # of the vectors
 
 
@@ -53,7 +51,8 @@ def make_student(
         source: the teacher's model.
 
     Raises:
-        ValueError: if the recipe cannot be read or fits the teacher badly, or there is no tokenizer or teacher.
+        ValueError: if the recipe cannot be read or fits the teacher badly, or there is no tokenizer or teacher, or one
+            with other tokens.
     """
     kind, _, argument = recipe.partition(":")
     return KINDS[kind].make(argument, num_labels, shared_processor(recipe, processing_class), source)
@@ -87,27 +86,16 @@ def _source(recipe: str, source: SourceMaker) -> TeacherModel:
 
 
 def _new(argument: str, num_labels: int, tokenizer: Any, source: SourceMaker) -> PreTrainedModel:
-    """Make a BERT of random weights: `2x128` is 2 layers of size 128."""
+    """Make a BERT whose token vectors start as the teacher's: `2x128` is 2 layers of size 128."""
     found = re.fullmatch(r"([1-9]\d*)[x×]([1-9]\d*)", argument)
     if found is None or int(found[2]) % 2:
         raise ValueError(
             f"student_model=new:{argument}: layers and an even size are expected, as in new:2x128, a BERT of 2 layers ×"
             " 128."
         )
-    layers, size = int(found[1]), int(found[2])
-    heads = max(heads for heads in range(1, max(size // HEAD_SIZE, 1) + 1) if size % heads == 0)
-    limit = tokenizer.model_max_length
-    config = BertConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=size,
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        intermediate_size=4 * size,
-        max_position_embeddings=limit if POSITIONS < limit < NO_LIMIT else POSITIONS,
-        pad_token_id=tokenizer.pad_token_id,
-        num_labels=num_labels,  # type: ignore[call-arg]  # of every configuration
-    )
-    return BertForSequenceClassification(config)
+    teacher = source()
+    start = teacher.model if teacher is not None and _same_tokens(tokenizer, teacher.processing_class) else None
+    return new_model(start, tokenizer, num_labels, int(found[1]), int(found[2]))
 
 
 def _layers(argument: str, num_labels: int, processing_class: Any, source: SourceMaker) -> PreTrainedModel:
@@ -115,7 +103,7 @@ def _layers(argument: str, num_labels: int, processing_class: Any, source: Sourc
 
     Of a teacher of one output z it has the two class logits (0, z).
     """
-    teacher, order = _source(f"layers:{argument}", source)
+    teacher, order, _ = _source(f"layers:{argument}", source)
     model = cut_model(teacher, chosen_layers(argument, number_of_layers(teacher)))
     if model.config.num_labels == 1:
         with_two_outputs(model)
@@ -127,8 +115,20 @@ def _static(argument: str, num_labels: int, tokenizer: Any, source: SourceMaker)
     """Make a mean of token vectors and an MLP; the vectors are the teacher's."""
     if re.fullmatch(r"([1-9]\d*)?", argument) is None:
         raise ValueError(f"student_model=static:{argument}: the size of the vectors is expected, as in static:128.")
-    teacher, _ = _source("static", source)
-    return static_model(teacher, tokenizer, num_labels, int(argument or STATIC_SIZE))
+    teacher = _source("static", source)
+    if not _same_tokens(tokenizer, teacher.processing_class):
+        raise ValueError(
+            "student_model=static: its vectors are those of the teacher's tokens, and processing_class has others."
+            " Leave processing_class out, or take new:2x128, which reads those of any tokenizer."
+        )
+    return static_model(teacher.model, tokenizer, num_labels, int(argument or STATIC_SIZE))
+
+
+def _same_tokens(tokenizer: Any, other: Processor | None) -> bool:
+    """Whether two tokenizers give their tokens the same numbers; one that is not known is taken to be the same."""
+    if other is None or other is tokenizer:
+        return True
+    return isinstance(other, PreTrainedTokenizerBase) and bool(other.get_vocab() == tokenizer.get_vocab())
 
 
 class Kind(NamedTuple):
@@ -144,7 +144,11 @@ class Kind(NamedTuple):
 
 
 KINDS = {
-    "new": Kind(_new, "a BERT of layers × size with random weights and the teacher's tokenizer"),
+    "new": Kind(
+        _new,
+        "a BERT of layers × size with the teacher's tokenizer; its token vectors started as those of the teacher (of"
+        " several, the first one; of one without any, at random), all else at random",
+    ),
     "layers": Kind(
         _layers,
         "these of the teacher's layers (of several, the first one's), or so many, with its embeddings, pooler and final"

@@ -16,6 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_lelp.data.text import vocabulary_size
+from hf_lelp.making.new import shortened
 from hf_lelp.student.modeling_lelp import StaticConfig, StaticForSequenceClassification
 
 COMMON = 1e-4  # a of SIF: tokens commoner than this weigh less than half
@@ -68,15 +69,11 @@ def token_vectors(teacher: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, 
     """
     known = min(len(tokenizer), vocabulary_size(teacher) or len(tokenizer))
     hidden = torch.cat(list(_hidden_states(teacher, tokenizer, known))).double()
-    hidden = hidden - hidden.mean(0)
-    size = min(size, hidden.shape[1])
-    _, directions = torch.linalg.eigh(hidden.T @ hidden)  # the largest last
-    vectors = hidden @ directions.flip(1)[:, :size]
-    vectors *= _weights(known)[:, None]
+    vectors = shortened(hidden, size) * _weights(known)[:, None]
     special = [token for token in tokenizer.all_special_ids if token < known]
     vectors[special] = 0
     vectors /= vectors.square().mean().sqrt()
-    return torch.cat([vectors, vectors.new_zeros(len(tokenizer) - known, size)]).float()
+    return torch.cat([vectors, vectors.new_zeros(len(tokenizer) - known, vectors.shape[1])]).float()
 
 
 def _weights(count: int) -> Tensor:

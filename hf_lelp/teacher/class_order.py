@@ -46,10 +46,12 @@ class TeacherModel(NamedTuple):
     Attributes:
         model: any classifier of transformers; it is not to be changed.
         class_order: class i of the data is its class `class_order[i]`.
+        processing_class: its tokenizer or the like, if it is known.
     """
 
     model: PreTrainedModel
     class_order: Sequence[int]
+    processing_class: Processor | None = None
 
 
 def load_aligned_teacher(
@@ -201,7 +203,7 @@ def model_of_teacher(teacher_model: Any, activation: str | None = None) -> Teach
         if isinstance(each, str):
             each = Teacher.from_pretrained(each, activation=activation)
         if isinstance(each, Teacher):
-            return TeacherModel(each.model, each.class_order)
+            return TeacherModel(each.model, each.class_order, each.processing_class)
         if isinstance(each, PreTrainedModel):
             return TeacherModel(each, range(int(each.config.num_labels or 0)))
     return None

@@ -8,16 +8,19 @@ from pathlib import Path
 
 import torch
 from transformers import (
+    AutoModelForSequenceClassification,
     BertConfig,
     BertForSequenceClassification,
     ConvNextConfig,
     ConvNextForImageClassification,
     PreTrainedModel,
+    PreTrainedTokenizerBase,
     ResNetConfig,
     ResNetForImageClassification,
 )
 
 from examples.vader import quiet
+from hf_lelp.making.new import new_model
 
 # Channels of the stages; on 28 × 56 images and two classes these have 5,166, 19,866 and 308,322 parameters.
 RESNETS = {"tiny": (4, 8, 16), "small": (8, 16, 32), "teacher": (32, 64, 128)}
@@ -77,6 +80,12 @@ def small_bert(num_labels: int, vocab_size: int, pad_token_id: int) -> PreTraine
             num_labels=num_labels,  # type: ignore[call-arg]  # of every configuration
         )
     )
+
+
+def new_bert(teacher: Path, num_labels: int, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+    """The student of the recipe new:2x128: a BERT of 2 layers × 128 whose token vectors start as the teacher's."""
+    with quiet():
+        return new_model(AutoModelForSequenceClassification.from_pretrained(teacher), tokenizer, num_labels, 2, 128)
 
 
 def cut_minilm(folder: Path, num_labels: int, layers: int = 2) -> PreTrainedModel:

@@ -12,7 +12,7 @@ from datasets import Array3D, ClassLabel, Dataset, Features, List, Value
 from numpy.typing import NDArray
 from transformers import AutoModel, AutoTokenizer
 
-from benchmarks.evidence.suite.models import EMBEDDING_SHAPE, cut_minilm, embedding_mlp, small_bert
+from benchmarks.evidence.suite.models import EMBEDDING_SHAPE, cut_minilm, embedding_mlp, new_bert, small_bert
 from benchmarks.evidence.suite.store import CACHE, DOWNLOADS, Part, assemble, kept, once
 from benchmarks.evidence.suite.text_teacher import MAX_LENGTH, teacher_part, text_teacher, transfer_part
 from benchmarks.evidence.suite.texts import Texts, labels_of, read_corpus
@@ -24,9 +24,11 @@ TEACHER_STEPS = {"newsgroups": 500, "vader": 500, "r8": 350, "r52": 500, "wordne
 SHARED_SETTINGS = {"per_device_eval_batch_size": 128, "warmup_steps": 0.1, "weight_decay": 0.01}
 LABELLED_STEPS = 150  # of a teacher that sees few labels
 
+SCRATCH = {"learning_rate": 1e-3, "num_train_epochs": 3, "per_device_train_batch_size": 32}
 STUDENTS: dict[str, dict[str, Any]] = {
     "mlp": {"learning_rate": 2e-3, "num_train_epochs": 16, "per_device_train_batch_size": 128},
-    "scratch": {"learning_rate": 1e-3, "num_train_epochs": 3, "per_device_train_batch_size": 32},
+    "scratch": SCRATCH,
+    "new": SCRATCH,
     "pretrained": {"learning_rate": 5e-4, "num_train_epochs": 2, "per_device_train_batch_size": 32},
 }
 MLP_EPOCHS = {"vader": 8}  # where 16 are too many
@@ -45,7 +47,8 @@ def newsgroups(
 
     Args:
         label: "mod 2" ("parity"), "mod 4", "mod 5", "mod 10", "fine" (20 classes), "comp_sci" or "superclass".
-        student: "mlp" over frozen sentence embeddings; "scratch", a BERT of 2 × 128; "pretrained", MiniLM of 2 layers.
+        student: "mlp" over frozen sentence embeddings; "scratch", a BERT of 2 × 128; "new", the same with token vectors
+            that start as the teacher's; "pretrained", MiniLM of 2 layers.
         labelled: labels that teacher and student may see; all other rows have none. `None` is all.
         rows: training rows; `None` is all. The teacher has seen all in any case.
         seed: of the choice of rows.
@@ -112,6 +115,8 @@ def _text_task(
     tokenizer, on_cpu = AutoTokenizer.from_pretrained(minilm), not torch.accelerator.is_available()
     if student == "scratch":
         make = partial(small_bert, num_labels, len(tokenizer), tokenizer.pad_token_id)
+    elif student == "new":
+        make = partial(new_bert, fine_tuned().folder, num_labels, tokenizer)
     elif student == "pretrained":
         make = partial(cut_minilm, minilm, num_labels)
     if windows > 1 or views:
