@@ -222,6 +222,7 @@ def main(seeds: int = 1) -> None:
         with tempfile.TemporaryDirectory() as folder:
             torch.manual_seed(seed)
             bert = BertModel.from_pretrained(minilm(cache), num_hidden_layers=LAYERS, add_pooling_layer=False)
+            bert.embeddings.word_embeddings.requires_grad_(False)  # most of its parameters, and half of the time
             trainer = kind(
                 model=student(bert, len(taught[0][QUERIES])),
                 args=settings(folder, seed, num_train_epochs=4, learning_rate=2e-4, per_device_train_batch_size=32),
