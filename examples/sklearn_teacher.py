@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
+from transformers import AutoTokenizer
 
 from examples.frozen_embeddings import SentenceEmbedder, minilm
 from examples.vader import LABELS, SEED, SILENT, build_demo, load_split, quiet
@@ -51,7 +52,7 @@ class SklearnTeacher:
 
 @quiet()
 def main() -> None:
-    """Fit the teacher, and train the demo's student by direct, kd and lelp."""
+    """Fit the teacher, and train a new student by direct, kd and lelp."""
     cache = build_demo()
     train = load_split(cache / "train.parquet").shuffle(SEED).select(range(TRAIN_TEXTS))
     test = load_split(cache / "test.parquet").shuffle(SEED).select(range(TEST_TEXTS))
@@ -73,7 +74,12 @@ def main() -> None:
                 **settings,  # type: ignore[arg-type]
             )
             trainer = LELPTrainer(
-                str(cache / "student"), config, train_dataset=train, eval_dataset=test, teacher_model=teacher
+                "new:2x128",
+                config,
+                train_dataset=train,
+                eval_dataset=test,
+                teacher_model=teacher,
+                processing_class=AutoTokenizer.from_pretrained(minilm(cache)),
             )
             trainer.train()
             figures = trainer.evaluate()

@@ -1,4 +1,4 @@
-"""Builds the assets of the demo: sentiment data of four domains, a small teacher and a smaller student.
+"""Builds the assets of the demo: sentiment data of four domains, and a small teacher.
 
     python -m examples.vader
 
@@ -8,7 +8,6 @@ again.
 
     train.parquet, test.parquet   text, label (negative, positive), domain (movie, tweets, amazon, nyt)
     teacher/                      all-MiniLM-L6-v2 fine-tuned on a part of the train split; training.json says how
-    student/                      a BERT of 2 layers x 128 with the same tokenizer, not trained yet
 
 The texts are the human-rated ground truth of VADER:
 
@@ -44,7 +43,6 @@ from datasets import ClassLabel, Dataset, Features, Value
 from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
-    BertConfig,
     Trainer,
     TrainingArguments,
     set_seed,
@@ -315,27 +313,6 @@ def train_teacher(
     return report
 
 
-def make_student(teacher: Path, folder: Path) -> int:
-    """Save a small BERT with random, seeded weights and the teacher's tokenizer; return its number of parameters."""
-    tokenizer = AutoTokenizer.from_pretrained(teacher)
-    config = BertConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=512,
-        max_position_embeddings=128,
-        pad_token_id=tokenizer.pad_token_id,
-        id2label=dict(enumerate(LABELS)),
-        label2id={name: i for i, name in enumerate(LABELS)},
-    )
-    set_seed(SEED)
-    student = AutoModelForSequenceClassification.from_config(config)
-    student.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return student.num_parameters()
-
-
 # --- all of it -------------------------------------------------------------------------------------------------------
 
 
@@ -344,7 +321,7 @@ def build_demo(cache_dir: str | Path | None = None) -> Path:
     """Make the demo's missing assets and return their folder."""
     cache = Path(cache_dir or "~/.cache/hf_lelp/demo").expanduser()
     train_file, test_file = cache / "train.parquet", cache / "test.parquet"
-    teacher, student = cache / "teacher", cache / "student"
+    teacher = cache / "teacher"
 
     if not (train_file.exists() and test_file.exists()):
         train, test = split_by_document(read_snippets(fetch(**VADER, folder=cache / "downloads")))
@@ -362,11 +339,6 @@ def build_demo(cache_dir: str | Path | None = None) -> Path:
             f"teacher: {report['base']}, {report['train_texts']} texts, {report['seconds']:.0f} s, test accuracy "
             f"{report['test_accuracy']:.3f} (TF-IDF + linear SVM: {report['tfidf_svm_test_accuracy']:.3f})"
         )
-
-    if not student.exists():
-        with atomically(student) as unfinished:
-            parameters = make_student(teacher, unfinished)
-        print(f"student: BERT 2 x 128, {parameters / 1e6:.1f}M parameters, untrained")
 
     print(f"demo assets: {cache}")
     return cache

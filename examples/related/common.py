@@ -31,12 +31,12 @@ class OutputOf:
         return self._outputs.pop()
 
 
-def demo_rows(rows: int, test_rows: int) -> tuple[Path, Dataset, Dataset, Teacher]:
-    """Return the demo's folder of assets, so many of its training and of its test rows, and its teacher."""
+def demo_rows(rows: int, test_rows: int) -> tuple[Dataset, Dataset, Teacher]:
+    """Return so many of the demo's training and of its test rows, and its teacher."""
     cache = build_demo()
     train, test = (load_split(cache / f"{part}.parquet").shuffle(0) for part in ("train", "test"))
     teacher = Teacher.from_pretrained(str(cache / "teacher"), max_length=MAX_LENGTH)
-    return cache, train.select(range(rows)), test.select(range(test_rows)), teacher
+    return train.select(range(rows)), test.select(range(test_rows)), teacher
 
 
 def settings(folder: str | Path, seed: int, **given: Any) -> LELPConfig:

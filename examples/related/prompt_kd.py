@@ -20,7 +20,7 @@ import torch
 from datasets import Dataset
 from peft import PeftModel, PromptTuningConfig, TaskType, get_peft_model
 from torch import Tensor
-from transformers import AutoModelForSequenceClassification, PreTrainedModel
+from transformers import PreTrainedModel
 
 from examples.related.common import compare, demo_rows, settings, trained_accuracy
 from examples.vader import MAX_LENGTH, quiet
@@ -159,13 +159,11 @@ def friendly_teacher(teacher: Teacher, data: Dataset, student: LELPTrainer, **tu
 @quiet()
 def main(seeds: int = 1) -> None:
     """Print accuracies of students of the plain teacher and of the prompted one, on the demo's data."""
-    cache, raw, test, teacher = demo_rows(ROWS, TEST_ROWS)
-    tokenizer: Any = teacher.processing_class
+    raw, test, teacher = demo_rows(ROWS, TEST_ROWS)
 
     def trainer(data: Dataset, seed: int, folder: str | Path, epochs: int) -> LELPTrainer:
-        student = AutoModelForSequenceClassification.from_pretrained(cache / "student")
         args = settings(folder, seed, num_train_epochs=epochs, learning_rate=5e-4, max_length=MAX_LENGTH)
-        return LELPTrainer(student, args, train_dataset=data, processing_class=tokenizer)
+        return LELPTrainer("new:2x128", args, train_dataset=data, processing_class=teacher.processing_class)
 
     plain = raw.map(teacher, batched=True)
     with tempfile.TemporaryDirectory() as folder:

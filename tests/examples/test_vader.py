@@ -156,9 +156,8 @@ def test_build_demo_makes_only_what_is_missing(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(vader, "fetch", lambda **_: sdist)
     demo = tmp_path / "demo"
     (demo / "teacher").mkdir(parents=True)
-    (demo / "student").mkdir()
     assert vader.build_demo(demo) == demo
-    assert {path.name for path in demo.iterdir()} == {"train.parquet", "test.parquet", "teacher", "student"}
+    assert {path.name for path in demo.iterdir()} == {"train.parquet", "test.parquet", "teacher"}
     assert "32 training and 8 test texts" in capsys.readouterr().out
 
     monkeypatch.setattr(vader, "fetch", lambda **_: pytest.fail("fetched again"))
