@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_softmax
 
-from benchmarks.evidence.parts import CORE, KD_4, LELP_WHITENED, PAPERS, PARTS, Part
+from benchmarks.evidence.parts import CORE, KD_1, KD_4, LELP_WHITENED, PAPERS, PARTS, Part
 from benchmarks.evidence.suite.store import CACHE
 from benchmarks.places import RESULTS
 from hf_lelp.compare.run import Run
@@ -26,9 +26,8 @@ from hf_lelp.storage.files import write_json
 from hf_lelp.training.trials import is_ahead
 
 SIZES = (400, 2000, 5000)
-KD = "KD, τ = 1"
 # What a search tries for each kind of student: plain distillation, and a form of LELP.
-POOL = {"transfer": (KD, PAPERS), **dict.fromkeys(("mlp", "images", "related"), (KD_4, LELP_WHITENED))}
+POOL = {"transfer": (KD_1, PAPERS), **dict.fromkeys(("mlp", "images", "related"), (KD_4, LELP_WHITENED))}
 # The score of each row, (N,), from a run's logits, labels and the teacher's logits: the higher, the better.
 SCORES: Mapping[str, Callable[..., NDArray[np.floating]]] = {
     "rows right": lambda logits, labels, teacher: (logits.argmax(-1) == labels).astype(float),

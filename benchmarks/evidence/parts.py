@@ -25,14 +25,14 @@ BASE = f"{FORM},num_subclasses=8"
 MANY = f"{FORM},num_subclasses=32"
 RECOMMENDED = f"{MANY},whitening=0.5"
 AUTO = "num_subclasses=auto,temperature=auto,subclass_temperature=auto"
-KD_4, KD_AUTO = "KD, τ = 4", "KD, best τ"
+KD_1, KD_4, KD_AUTO = "KD, τ = 1", "KD, τ = 4", "KD, best τ"
 LELP_32, LELP_WHITENED = LELP = "LELP, S = 32", "LELP, S = 32, γ = 0.5"
 LELP_AUTO = "LELP, auto"
 PAPERS = "LELP, paper's head, τ = 1, β = 1, S = 8"
 
 CORE = {
     "labels alone": "direct",
-    "KD, τ = 1": "kd",
+    KD_1: "kd",
     KD_4: "kd:temperature=4",
     KD_AUTO: "kd:temperature=auto",
     LELP_AUTO: f"lelp:{HEAD},{AUTO}",
@@ -85,7 +85,7 @@ WITH_CRD = {
 }
 # Later methods of compare beside them.
 RELATED = {
-    **core("labels alone", "KD, τ = 1"),
+    **core("labels alone", KD_1),
     **WITH_CRD,
     "SRD": "srd:temperature=4",
     "PKT": "pkt:temperature=4",
@@ -161,20 +161,20 @@ EPOCHS = {
     f"{name}, {n} epochs": f"{method},num_train_epochs={n}"
     for n in (2, 4, 8, 16, 32)
     for name, method in (
-        ("KD, τ = 1", f"{CORE['KD, τ = 1']}:temperature=1"),
+        (KD_1, f"{CORE[KD_1]}:temperature=1"),
         (KD_4, CORE[KD_4]),
         *((name, CORE[name]) for name in LELP),
     )
 }
 # What a student that learns its own features needs: less of the subclasses, or more time?
 LIGHTER = {**core(KD_4, LELP_WHITENED, PAPERS), **lighter(0.0625, 0.25)}
-SHORT = core("labels alone", "KD, τ = 1", KD_AUTO, LELP_AUTO, *LELP)
+SHORT = core("labels alone", KD_1, KD_AUTO, LELP_AUTO, *LELP)
 # Without a search, where many tasks are to be trained on; the reference is then KD at τ = 4.
 FIXED = core("labels alone", KD_4, *LELP, "oracle")
 TRANSFORMER = {**FIXED, **core(PAPERS)}
 
 # More rows for the teacher to speak about.
-TRANSFER = core("KD, τ = 1", KD_4, PAPERS)
+TRANSFER = core(KD_1, KD_4, PAPERS)
 
 Loaders = Mapping[str, Callable[[], Task]]
 
@@ -196,7 +196,7 @@ class Part:
     @property
     def reference(self) -> str:
         """The method that the others are compared with."""
-        return KD_AUTO if KD_AUTO in self.methods else KD_4
+        return next(name for name in (KD_AUTO, KD_4, KD_1) if name in self.methods)
 
 
 PAIRS_100 = "pairs, 100 fine classes"
@@ -216,6 +216,11 @@ TEXTS: dict[str, Callable[..., Task]] = {
 def texts_with(student: str, *names: str) -> Loaders:
     """The text tasks with this kind of student: those of the names, or all."""
     return {name: partial(TEXTS[name], student=student) for name in names or TEXTS}
+
+
+def both_starts(name: str, task: Callable[..., Task]) -> Loaders:
+    """A text task with a BERT of 2 × 128 that is random, and with one whose token vectors start as the teacher's."""
+    return {name: partial(task, student="scratch"), f"{name}, token vectors": partial(task, student="new")}
 
 
 SEVERAL: Loaders = {PAIRS_100: IMAGES[PAIRS_100], **texts_with("mlp")}
@@ -379,6 +384,17 @@ TRIALS = {
     "pretrained_longer": Part(
         texts_with("pretrained", PARITY), {**core(KD_4, LELP_WHITENED), **longer(6, KD_4, LELP_WHITENED)}, 1
     ),
+    # The student of new:2x128 beside one that is random throughout.
+    "token_start": Part(
+        {
+            **both_starts(PARITY, TEXTS[PARITY]),
+            **both_starts(f"{PARITY}, 3 windows", partial(TEXTS[PARITY], windows=3)),
+            **both_starts(VADER, vader),
+        },
+        core(KD_1),
+        3,
+    ),
+    "token_start_lelp": Part(texts_with("new", PARITY), core(KD_1, PAPERS), 3),
     "transfer": Part(
         {
             PARITY: partial(newsgroups, "parity", student="scratch"),
