@@ -7,14 +7,13 @@ stays what it was. The teacher's says which tokens are alike.
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedModel
 
 from hf_lelp.data.text import NO_LIMIT
+from hf_lelp.making.token_vectors import made_once, shortened, token_table
 
 HEAD_SIZE = 64  # of attention, as in BERT
 POSITIONS = 512  # tokens that a new student can read, unless its tokenizer ends before
-ROWS = 65_536  # of a table whose products are summed at once
 
 
 def new_model(
@@ -42,29 +41,9 @@ def new_model(
         num_labels=num_labels,  # type: ignore[call-arg]  # of every configuration
     )
     model = BertForSequenceClassification(config)
-    vectors = None if teacher is None else token_table(teacher)
-    if vectors is not None:
-        known = shortened(vectors, size)[: len(tokenizer)]
+    table = None if teacher is None else token_table(teacher)
+    if teacher is not None and table is not None:
+        vectors = made_once(teacher, ("table", size), lambda: shortened(table, size))[: len(tokenizer)]
         with torch.no_grad():
-            model.bert.embeddings.word_embeddings.weight[: len(known), : known.shape[1]] = known
+            model.bert.embeddings.word_embeddings.weight[: len(vectors), : vectors.shape[1]] = vectors
     return model
-
-
-def token_table(model: PreTrainedModel) -> Tensor | None:
-    """Return the vectors that a model embeds tokens as, (V, D), float32, on the CPU; `None` if it has no such table."""
-    try:
-        table = model.get_input_embeddings()
-    except (AttributeError, NotImplementedError):
-        return None
-    return table.weight.detach().float().cpu() if isinstance(table, nn.Embedding) else None
-
-
-def shortened(vectors: Tensor, size: int) -> Tensor:
-    """Turn vectors, (N, D), to their principal components, and keep the first `size` of them, or all D: (N, size).
-
-    Their mean is taken away, and their scale stays.
-    """
-    centred = vectors - vectors.mean(0)
-    products = torch.stack([part.double().T @ part.double() for part in centred.split(ROWS)]).sum(0)
-    _, directions = torch.linalg.eigh(products)  # the largest last
-    return centred @ directions.flip(1)[:, :size].to(centred.dtype)

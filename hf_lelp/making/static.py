@@ -9,21 +9,17 @@ frequencies (SIF: Arora, Liang, Ma, "A Simple but Tough-to-Beat Baseline for Sen
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_lelp.data.text import vocabulary_size
-from hf_lelp.making.new import shortened
+from hf_lelp.making.token_vectors import made_once, shortened
 from hf_lelp.student.modeling_lelp import StaticConfig, StaticForSequenceClassification
 
 COMMON = 1e-4  # a of SIF: tokens commoner than this weigh less than half
 ROWS = 1024  # tokens in a forward pass of the teacher
-
-# Of each teacher: the vectors that it gave, by size. Methods and seeds of a comparison start from the same ones.
-_MADE: WeakKeyDictionary[PreTrainedModel, dict[tuple[int, int], Tensor]] = WeakKeyDictionary()
 
 
 def static_model(
@@ -37,11 +33,8 @@ def static_model(
         num_labels: C.
         size: of the vectors, E; at most that of the teacher's.
     """
-    made = _MADE.setdefault(teacher, {})
-    key = (len(tokenizer), size)
-    if key not in made:
-        made[key] = token_vectors(teacher, tokenizer, size)
-    vectors = made[key]
+    key = ("static", len(tokenizer), size)
+    vectors = made_once(teacher, key, lambda: token_vectors(teacher, tokenizer, size))
     config = StaticConfig(
         vocab_size=vectors.shape[0],
         embedding_size=vectors.shape[1],

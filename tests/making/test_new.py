@@ -9,8 +9,9 @@ import torch
 from sklearn.decomposition import PCA
 
 from hf_lelp import Teacher
-from hf_lelp.making.new import new_model, shortened, token_table
+from hf_lelp.making.new import new_model
 from hf_lelp.making.start import new_student
+from hf_lelp.making.token_vectors import shortened, token_table
 from hf_lelp.teacher.class_order import model_of_teacher
 
 SPREAD = 0.02  # of BERT's random weights
@@ -42,7 +43,7 @@ def test_vectors_are_cut_as_pca_cuts_them(size: int) -> None:
 def test_a_table_longer_than_a_piece_is_summed_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     vectors = torch.randn(100, 6, generator=torch.Generator().manual_seed(1))
     whole = shortened(vectors, 3)
-    monkeypatch.setattr("hf_lelp.making.new.ROWS", 7)
+    monkeypatch.setattr("hf_lelp.making.token_vectors.ROWS", 7)
     torch.testing.assert_close(shortened(vectors, 3).abs(), whole.abs())
 
 
