@@ -23,12 +23,17 @@ def made_once(teacher: PreTrainedModel, key: Any, make: Callable[[], Tensor]) ->
 
 
 def token_table(model: PreTrainedModel) -> Tensor | None:
-    """Return the vectors that a model embeds tokens as, (V, D), float32, on the CPU; `None` if it has no such table."""
+    """Return the vectors that a model embeds tokens as, (V, D), float32, on the CPU.
+
+    It is `None` if the model has no such table, or accelerate keeps it elsewhere (offloaded).
+    """
     try:
         table = model.get_input_embeddings()
     except (AttributeError, NotImplementedError):
         return None
-    return table.weight.detach().float().cpu() if isinstance(table, nn.Embedding) else None
+    if not isinstance(table, nn.Embedding) or table.weight.is_meta:
+        return None
+    return table.weight.detach().float().cpu()
 
 
 def shortened(vectors: Tensor, size: int) -> Tensor:

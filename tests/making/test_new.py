@@ -90,4 +90,4 @@ def test_a_model_without_a_table_of_tokens_has_none() -> None:
             raise NotImplementedError
 
     bare: Any = Bare()
-    assert token_table(bare) is None
+    assert token_table(bare) is None and token_table(tiny.classifier().to("meta")) is None
