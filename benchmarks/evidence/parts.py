@@ -225,6 +225,7 @@ def both_starts(name: str, task: Callable[..., Task]) -> Loaders:
 
 SEVERAL: Loaders = {PAIRS_100: IMAGES[PAIRS_100], **texts_with("mlp")}
 
+ROBUST = {**core("labels alone", KD_4, LELP_WHITENED), "CRD": BASELINES["CRD"]}
 DAMAGES = {
     "20% wrong": Damage(wrong=0.2),
     "40% wrong": Damage(wrong=0.4),
@@ -288,10 +289,8 @@ SUITE = {
         {
             f"{PARITY}, right labels": partial(damaged_newsgroups, Damage()),
             **{f"{PARITY}, {what}": partial(damaged_newsgroups, damage) for what, damage in DAMAGES.items()},
-            # With right labels, this one is a task of "images".
-            **{f"{PAIRS_100}, {what}": partial(damaged_pairs, damage) for what, damage in DAMAGES.items()},
         },
-        {**core("labels alone", KD_4, LELP_WHITENED), "CRD": BASELINES["CRD"]},
+        ROBUST,
         3,
     ),
 }
@@ -395,6 +394,10 @@ TRIALS = {
         3,
     ),
     "token_start_lelp": Part(texts_with("new", PARITY), core(KD_1, PAPERS), 3),
+    # With right labels these are images of the suite.
+    "robustness_images": Part(
+        {f"{PAIRS_100}, {what}": partial(damaged_pairs, damage) for what, damage in DAMAGES.items()}, ROBUST, 1
+    ),
     "transfer": Part(
         {
             PARITY: partial(newsgroups, "parity", student="scratch"),
