@@ -1,4 +1,4 @@
-"""A LELP run up to its targets: each process saves those of all training rows. Started by test_targets.py.
+"""LELP runs up to their targets, one in each folder: a process saves those of all training rows. For test_targets.py.
 
 Every process has a seed of its own. Several processes then try what each must have alike, and save what is said of it.
 """
@@ -28,8 +28,7 @@ def refused(run: Callable[[], object]) -> str:
     return "it was not refused"
 
 
-if __name__ == "__main__":
-    folder, seed = Path(sys.argv[1]), int(sys.argv[2])
+def save_targets(folder: Path, seed: int) -> None:
     run = runs.trainer(runs.config(folder, num_subclasses=4, seed=seed + RANK, max_steps=1))
     rows = run.train_dataset.with_format("torch")
     targets = subclass_targets(
@@ -37,6 +36,13 @@ if __name__ == "__main__":
     )
     assert targets.shape == (runs.ROWS, 2, 4) and targets.dtype == torch.float32
     np.save(folder / f"targets-{PartialState().process_index}.npy", targets.numpy())
+
+
+if __name__ == "__main__":
+    *names, last = sys.argv[1:]
+    for name in names:
+        save_targets(Path(name), int(last))
+    folder = Path(names[-1])
     if PartialState().num_processes > 1:
         each = {
             "settings": lambda: runs.trainer(runs.config(folder, temperature=1.0 + RANK)),

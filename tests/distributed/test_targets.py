@@ -19,26 +19,26 @@ LAUNCH = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--
 
 
 def found(
-    folder: Path, seed: int, launcher: list[str] | None = None, hash_seed: int | None = None
+    *folders: Path, seed: int, launcher: list[str] | None = None, hash_seed: int | None = None
 ) -> list[NDArray[np.float32]]:
-    """The targets that each process found."""
+    """The targets that each process found in each folder."""
     if hash_seed is None:
-        done = forked.run(SCRIPT, folder, str(seed))
+        done = forked.run(SCRIPT, *folders, str(seed))
     else:
-        command = [*(launcher or [sys.executable]), str(SCRIPT), str(folder), str(seed)]
+        command = [*(launcher or [sys.executable]), str(SCRIPT), *map(str, folders), str(seed)]
         environment = {**os.environ, "PYTHONHASHSEED": str(hash_seed)}
         done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
     assert done.returncode == 0, done.stderr
-    return [np.load(path) for path in sorted(folder.glob("targets-*.npy"))]
+    return [np.load(path) for folder in folders for path in sorted(folder.glob("targets-*.npy"))]
 
 
 def test_one_process_two_and_restarts_give_the_same_targets(tmp_path: Path) -> None:
     (first,) = found(tmp_path / "one", seed=3)
     # What is kept is read again; elsewhere all is made again, in an order of sets and dictionaries of its own.
-    (again,) = found(tmp_path / "one", seed=3, hash_seed=1)
-    (anew,) = found(tmp_path / "anew", seed=3, hash_seed=2)
+    again, anew = found(tmp_path / "one", tmp_path / "anew", seed=3, hash_seed=1)
     assert first.tobytes() == again.tobytes() == anew.tobytes()
-    one, other = found(tmp_path / "two", 3, [*LAUNCH, "--main_process_port", str(free_port())], hash_seed=3)
+    launcher = [*LAUNCH, "--main_process_port", str(free_port())]
+    one, other = found(tmp_path / "two", seed=3, launcher=launcher, hash_seed=3)
     assert one.tobytes() == other.tobytes()
     np.testing.assert_allclose(one, first, rtol=0, atol=1e-5)  # the sums of a fit, in two parts, are rounded otherwise
     said = [json.loads((tmp_path / "two" / f"said-{rank}.json").read_text()) for rank in (0, 1)]
