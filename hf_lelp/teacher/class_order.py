@@ -25,7 +25,8 @@ from hf_lelp.teacher.kinds.soft_labels import SoftLabels
 from hf_lelp.teacher.protocol import TeacherLike
 from hf_lelp.teacher.teacher import Teacher
 
-_warn_once = cache(logging.getLogger(__name__).warning)
+logger = logging.getLogger(__name__)
+_warn_once = cache(logger.warning)
 
 
 class AlignedTeacher(NamedTuple):
@@ -378,6 +379,8 @@ def _tell_nulls(dataset: Dataset, column: str, role: str) -> None:
 def check_teacher(teacher_logits: NDArray[np.floating], labels: NDArray[np.integer], classes: Classes) -> None:
     """Refuse a teacher that knows less than the labels' frequencies do, or knows more in another order of its classes.
 
+    One that gives all rows one answer is warned of.
+
     Args:
         teacher_logits: (N, C), in the order of `classes`.
         labels: (N,); −100 is no label.
@@ -400,6 +403,7 @@ def check_teacher(teacher_logits: NDArray[np.floating], labels: NDArray[np.integ
     confusion = confusion_matrix(labels, predicted, labels=identity)
     best = linear_sum_assignment(confusion, maximize=True)[1]
     if accuracy >= majority and not _in_each_others_place(confusion, best):
+        _warn_of_one_answer(labels, predicted, classes)
         return
     best_accuracy = float(confusion[identity, best].sum() / len(labels))
     advice = "Use a teacher fine-tuned on this task, or set check_teacher=False if it is meant to be this weak."
@@ -418,6 +422,17 @@ def check_teacher(teacher_logits: NDArray[np.floating], labels: NDArray[np.integ
         f"The teacher's accuracy on the {len(labels)} labelled examples is {accuracy:.3f}, {found}. Confusion (rows:"
         f" labels, columns: the teacher):\n{confusion}\n{advice}"
     )
+
+
+def _warn_of_one_answer(labels: NDArray[np.integer], predicted: NDArray[np.integer], classes: Classes) -> None:
+    """Warn where a teacher gives rows of several classes, (N,), one answer, as one of rare classes may."""
+    answers, known = np.unique(predicted), len(np.unique(labels))
+    if len(answers) == 1 < known:
+        name = answers[0] if classes.names is None else repr(classes.names[answers[0]])
+        logger.warning(
+            f"The teacher gives all {len(labels):,} labelled rows the class {name}, and they have {known} classes: it"
+            " has little to teach. Train it on rows with as many of each class, or weigh its classes."
+        )
 
 
 def _in_each_others_place(confusion: NDArray[np.integer], order: NDArray[np.integer]) -> bool:

@@ -239,8 +239,17 @@ class TestCheckTeacher:
     def test_a_good_teacher(self) -> None:
         check_teacher(logits_for(LABELS, 3), np.array(LABELS), Classes(3, None, [0, 1, 2]))
 
-    def test_as_good_as_the_majority_is_enough(self) -> None:
-        check_teacher(logits_for([0] * 8, 3), np.array(LABELS), Classes(3, None, [0, 1, 2]))
+    def test_as_good_as_the_majority_is_enough_but_one_answer_for_all_is_warned_of(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        check_teacher(logits_for([0] * 7 + [1], 3), np.array(LABELS), Classes(3, None, [0, 1, 2]))
+        check_teacher(logits_for([0] * 8, 3), np.zeros(8, dtype=int), Classes(3, None, [0, 1, 2]))  # one class of rows
+        assert not caplog.messages
+        for names, name in ((None, "0"), (["tea", "milk", "rum"], "'tea'")):
+            check_teacher(logits_for([0] * 8, 3), np.array(LABELS), Classes(3, names, [0, 1, 2]))
+            said = f"The teacher gives all 8 labelled rows the class {name}, and they have 3 classes: it has little to"
+            assert said in caplog.messages[-1]
+        assert len(caplog.messages) == 2
 
     def test_without_labels_there_is_nothing_to_check(self) -> None:
         check_teacher(logits_for([0, 1], 2), np.array([-100, -100]), Classes(2, None, [0, 1]))
