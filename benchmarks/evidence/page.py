@@ -45,6 +45,7 @@ TITLES = {
     "pretrained_lighter": "MiniLM cut to two layers: less weight of the subclasses",
     "pretrained_longer": "MiniLM cut to two layers: longer training",
     "token_start": "BERT 2 × 128: token vectors that start as the teacher's",
+    "token_start_rows": "The same, with 2,000 rows",
     "token_start_lelp": "BERT 2 × 128 with such token vectors: LELP's defaults",
     "transfer": "BERT 2 × 128 from scratch: further windows of the documents, at the same number of steps",
     "lookalikes": "Images: lookalikes on opposite sides, a CNN teacher, a tiny CNN student",
