@@ -91,7 +91,7 @@ def main() -> None:
         sections += ["![Gain over KD by task](evidence/gains.png)", without_search(results)]
     for name, summaries in results.items():
         sections.append(f"## {TITLES[name]}")
-        if len(summaries) > 1 < len(PARTS[name].methods):
+        if len(summaries) > 1 and len(PARTS[name].methods) > 1:
             sections.append(gains_table(summaries))
         for task, summary in summaries.items():
             sections.append(f"### {task}\n\n{comparison_table(summary)}")

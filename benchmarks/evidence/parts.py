@@ -393,14 +393,7 @@ TRIALS = {
         core(KD_1),
         3,
     ),
-    "token_start_rows": Part(
-        {
-            **both_starts(f"{VADER}, 2,000 rows", partial(vader, rows=2000)),
-            **both_starts(f"{PARITY}, 2,000 rows", partial(TEXTS[PARITY], rows=2000)),
-        },
-        core(KD_1),
-        3,
-    ),
+    "token_start_rows": Part(both_starts(f"{VADER}, 2,000 rows", partial(vader, rows=2000)), core(KD_1), 3),
     "token_start_lelp": Part(texts_with("new", PARITY), core(KD_1, PAPERS), 3),
     # With right labels these are images of the suite.
     "robustness_images": Part(

@@ -7,12 +7,14 @@ stays what it was. The teacher's says which tokens are alike.
 from typing import Any
 
 import torch
+from torch import Tensor
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedModel
 
 from hf_lelp.data.text import NO_LIMIT
 from hf_lelp.making.token_vectors import made_once, shortened, token_table
 
 HEAD_SIZE = 64  # of attention, as in BERT
+SPREAD = 0.1  # of token vectors at most; those of BERTs have 0.04 to 0.08, and a new one's positions 0.02
 POSITIONS = 512  # tokens that a new student can read, unless its tokenizer ends before
 
 
@@ -42,8 +44,17 @@ def new_model(
     )
     model = BertForSequenceClassification(config)
     table = None if teacher is None else token_table(teacher)
-    if teacher is not None and table is not None:
-        vectors = made_once(teacher, ("table", size), lambda: shortened(table, size))[: len(tokenizer)]
-        with torch.no_grad():
-            model.bert.embeddings.word_embeddings.weight[: len(vectors), : vectors.shape[1]] = vectors
+    if teacher is None or table is None:
+        return model
+    known = len(tokenizer)
+    vectors = made_once(teacher, ("new", known, size), lambda: _of_small_spread(shortened(table[:known], size)))
+    embeddings = model.bert.embeddings.word_embeddings
+    with torch.no_grad():
+        embeddings.weight[: len(vectors), : vectors.shape[1]] = vectors
+        embeddings.weight[embeddings.padding_idx] = 0
     return model
+
+
+def _of_small_spread(vectors: Tensor) -> Tensor:
+    """Scale vectors, (N, E), down to a spread of `SPREAD`: beside those of T5 the positions of a BERT would vanish."""
+    return vectors * (SPREAD / vectors.std()).clamp(max=1)

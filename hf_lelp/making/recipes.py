@@ -7,6 +7,7 @@
 A recipe is KIND or KIND:ARGUMENT, and `KINDS` holds a function for each kind, and words for the card.
 """
 
+import logging
 import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -18,8 +19,11 @@ from hf_lelp.making.layers import chosen_layers, cut_model, number_of_layers
 from hf_lelp.making.new import new_model
 from hf_lelp.making.one_output import with_two_outputs
 from hf_lelp.making.static import static_model
+from hf_lelp.making.token_vectors import token_table
 from hf_lelp.student.heads import reorder_classes
 from hf_lelp.teacher.class_order import TeacherModel
+
+logger = logging.getLogger(__name__)
 
 STATIC_SIZE = 256  # of the vectors
 
@@ -93,9 +97,24 @@ def _new(argument: str, num_labels: int, tokenizer: Any, source: SourceMaker) ->
             f"student_model=new:{argument}: layers and an even size are expected, as in new:2x128, a BERT of 2 layers ×"
             " 128."
         )
-    teacher = source()
-    start = teacher.model if teacher is not None and _same_tokens(tokenizer, teacher.processing_class) else None
-    return new_model(start, tokenizer, num_labels, int(found[1]), int(found[2]))
+    return new_model(_start(tokenizer, source), tokenizer, num_labels, int(found[1]), int(found[2]))
+
+
+def _start(tokenizer: Any, source: SourceMaker) -> PreTrainedModel | None:
+    """Return the teacher's model if it has vectors of these tokens; else say why all is random."""
+    reason = "there is no teacher that is a model of transformers"
+    try:
+        teacher = source()
+        if teacher is not None and not _same_tokens(tokenizer, teacher.processing_class):
+            reason = "the teacher has other tokens"
+        elif teacher is not None and token_table(teacher.model) is None:
+            reason = "the teacher has no table of token vectors at hand"
+        elif teacher is not None:
+            return teacher.model
+    except (OSError, ValueError) as error:  # of labels alone the teacher's tokenizer is enough
+        reason = f"the teacher cannot be loaded ({error})"
+    logger.info(f"student: random throughout, for {reason}")
+    return None
 
 
 def _layers(argument: str, num_labels: int, processing_class: Any, source: SourceMaker) -> PreTrainedModel:
@@ -125,10 +144,13 @@ def _static(argument: str, num_labels: int, tokenizer: Any, source: SourceMaker)
 
 
 def _same_tokens(tokenizer: Any, other: Processor | None) -> bool:
-    """Whether two tokenizers give their tokens the same numbers; one that is not known is taken to be the same."""
+    """Whether a tokenizer gives all tokens of another the same numbers; one that is not known is taken to be the same.
+
+    It may have more, as one with added tokens has.
+    """
     if other is None or other is tokenizer:
         return True
-    return isinstance(other, PreTrainedTokenizerBase) and bool(other.get_vocab() == tokenizer.get_vocab())
+    return isinstance(other, PreTrainedTokenizerBase) and other.get_vocab().items() <= tokenizer.get_vocab().items()
 
 
 class Kind(NamedTuple):
@@ -146,8 +168,8 @@ class Kind(NamedTuple):
 KINDS = {
     "new": Kind(
         _new,
-        "a BERT of layers × size with the teacher's tokenizer; its token vectors started as those of the teacher (of"
-        " several, the first one; of one without any, at random), all else at random",
+        "a BERT of layers × size. Its token vectors started as those of the teacher (of several, the first one), or at"
+        " random where that has none of these tokens; all else started at random",
     ),
     "layers": Kind(
         _layers,

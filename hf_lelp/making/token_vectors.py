@@ -1,6 +1,7 @@
 """The teacher's token vectors for a student to start from: read, cut to size by PCA, and made once for each teacher."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -8,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-ROWS = 65_536  # of a table whose products are summed at once
+ELEMENTS = 2**24  # of a table whose products are summed at once
 
 # Methods and seeds of a comparison start from the same vectors.
 _MADE: WeakKeyDictionary[PreTrainedModel, dict[Any, Tensor]] = WeakKeyDictionary()
@@ -41,7 +42,23 @@ def shortened(vectors: Tensor, size: int) -> Tensor:
 
     Their mean is taken away, and their scale stays.
     """
-    centred = vectors - vectors.mean(0)
-    products = torch.stack([part.double().T @ part.double() for part in centred.split(ROWS)]).sum(0)
-    _, directions = torch.linalg.eigh(products)  # the largest last
-    return centred @ directions.flip(1)[:, :size].to(centred.dtype)
+    mean = vectors.mean(0)
+    pieces = vectors.split(max(ELEMENTS // vectors.shape[1], 1))
+    with _one_thread():
+        products = torch.zeros(vectors.shape[1], vectors.shape[1], dtype=torch.float64)
+        for piece in pieces:
+            centred = (piece - mean).double()
+            products += centred.T @ centred
+        directions = torch.linalg.eigh(products)[1].flip(1)[:, :size].to(vectors.dtype)  # the largest were last
+        return torch.cat([(piece - mean) @ directions for piece in pieces])
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Sum in one order: with another number of threads a student would be another one, and its kept runs not found."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

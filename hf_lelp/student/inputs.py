@@ -19,7 +19,7 @@ class StudentInputs:
         input_columns: that it read.
         label_column: of its labels.
         max_length: tokens after which its inputs were cut.
-        recipe: that made it (`hf_lelp.student.making`), where one did.
+        recipe: that made it (`hf_lelp.making.recipes`), where one did.
     """
 
     input_columns: list[str] | None = None

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterable, Sequence
 from functools import cache
+from itertools import repeat
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -191,7 +192,9 @@ def processor_of_teacher(teacher_model: Any, processing_class: Any) -> Processor
     return None
 
 
-def model_of_teacher(teacher_model: Any, activation: str | None = None) -> TeacherModel | None:
+def model_of_teacher(
+    teacher_model: Any, activation: str | None = None, processing_class: Any = None
+) -> TeacherModel | None:
     """Return a teacher's model, given what `load_aligned_teacher` takes; `None` where it is none of transformers.
 
     Of several teachers it is the first one's.
@@ -199,14 +202,16 @@ def model_of_teacher(teacher_model: Any, activation: str | None = None) -> Teach
     Args:
         teacher_model: see `load_aligned_teacher`.
         activation: of its output, see `Teacher`.
+        processing_class: of a model, or a list, of several; a `Teacher` and a folder have their own.
     """
-    for each in _each(teacher_model):
+    processors = processing_class if isinstance(processing_class, list | tuple) else repeat(processing_class)
+    for each, processor in zip(_each(teacher_model), processors, strict=False):
         if isinstance(each, str):
             each = Teacher.from_pretrained(each, activation=activation)
         if isinstance(each, Teacher):
             return TeacherModel(each.model, each.class_order, each.processing_class)
         if isinstance(each, PreTrainedModel):
-            return TeacherModel(each, range(int(each.config.num_labels or 0)))
+            return TeacherModel(each, range(int(each.config.num_labels or 0)), processor)
     return None
 
 
@@ -427,7 +432,7 @@ def check_teacher(teacher_logits: NDArray[np.floating], labels: NDArray[np.integ
 def _warn_of_one_answer(labels: NDArray[np.integer], predicted: NDArray[np.integer], classes: Classes) -> None:
     """Warn where a teacher gives rows of several classes, (N,), one answer, as one of rare classes may."""
     answers, known = np.unique(predicted), len(np.unique(labels))
-    if len(answers) == 1 < known:
+    if len(answers) == 1 and known > 1:
         name = answers[0] if classes.names is None else repr(classes.names[answers[0]])
         logger.warning(
             f"The teacher gives all {len(labels):,} labelled rows the class {name}, and they have {known} classes: it"

@@ -151,7 +151,8 @@ def prepare_run(
         check_rows(dataset, wanted)
     aligned = load_aligned_teacher(teacher_model, teacher_processing_class, args, train, example, evaluated.values())
     teacher, classes = aligned.teacher, aligned.classes
-    source = partial(model_of_teacher, teacher_model if teacher is None else teacher, args.teacher_activation)
+    of_teacher = teacher_model if teacher is None else teacher, args.teacher_activation, teacher_processing_class
+    source = partial(model_of_teacher, *of_teacher)
     student = new_student(model, classes.num_labels, processing_class, source) if isinstance(model, str) else model
     example = student if model_init is None else example
     processing_class, max_length = _fitted_to(example, processing_class, args.max_length)
