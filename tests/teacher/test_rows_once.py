@@ -169,7 +169,7 @@ def stopped(folder: Path, how: signal.Signals, passes: int) -> str:
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None and process.stdout.readline() == "waiting\n"
         process.send_signal(how)
-        words = process.communicate(timeout=300)[1]
+        words = process.communicate(timeout=60)[1]
     assert process.returncode == -how
     return words
 
