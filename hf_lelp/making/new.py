@@ -14,7 +14,7 @@ from hf_lelp.data.text import NO_LIMIT
 from hf_lelp.making.token_vectors import made_once, shortened, token_table
 
 HEAD_SIZE = 64  # of attention, as in BERT
-SPREAD = 0.1  # of token vectors at most; those of BERTs have 0.04 to 0.08, and a new one's positions 0.02
+SPREAD = 0.1  # of token vectors at most; MiniLM's have 0.08 when cut to 128, and a new BERT's positions 0.02
 POSITIONS = 512  # tokens that a new student can read, unless its tokenizer ends before
 
 
@@ -47,14 +47,16 @@ def new_model(
     if teacher is None or table is None:
         return model
     known = len(tokenizer)
-    vectors = made_once(teacher, ("new", known, size), lambda: _of_small_spread(shortened(table[:known], size)))
+    vectors = made_once(teacher, ("new", known, size), lambda: _start(table[:known].float().cpu(), size))
     embeddings = model.bert.embeddings.word_embeddings
     with torch.no_grad():
         embeddings.weight[: len(vectors), : vectors.shape[1]] = vectors
-        embeddings.weight[embeddings.padding_idx] = 0
+        if embeddings.padding_idx is not None:  # a tokenizer without padding: None would index all rows
+            embeddings.weight[embeddings.padding_idx] = 0
     return model
 
 
-def _of_small_spread(vectors: Tensor) -> Tensor:
-    """Scale vectors, (N, E), down to a spread of `SPREAD`: beside those of T5 the positions of a BERT would vanish."""
+def _start(table: Tensor, size: int) -> Tensor:
+    """Cut a table, (N, D), to size, and scale it down to `SPREAD`: beside a T5's a BERT's positions would vanish."""
+    vectors = shortened(table, size)
     return vectors * (SPREAD / vectors.std()).clamp(max=1)

@@ -102,17 +102,19 @@ def _new(argument: str, num_labels: int, tokenizer: Any, source: SourceMaker) ->
 
 def _start(tokenizer: Any, source: SourceMaker) -> PreTrainedModel | None:
     """Return the teacher's model if it has vectors of these tokens; else say why all is random."""
-    reason = "there is no teacher that is a model of transformers"
     try:
         teacher = source()
-        if teacher is not None and not _same_tokens(tokenizer, teacher.processing_class):
-            reason = "the teacher has other tokens"
-        elif teacher is not None and token_table(teacher.model) is None:
-            reason = "the teacher has no table of token vectors at hand"
-        elif teacher is not None:
-            return teacher.model
     except (OSError, ValueError) as error:  # of labels alone the teacher's tokenizer is enough
         reason = f"the teacher cannot be loaded ({error})"
+    else:
+        if teacher is None:
+            reason = "there is no teacher that is a model of transformers"
+        elif not _same_tokens(tokenizer, teacher.processing_class):
+            reason = "the teacher has other tokens"
+        elif token_table(teacher.model) is None:
+            reason = "the teacher has no table of token vectors at hand"
+        else:
+            return teacher.model
     logger.info(f"student: random throughout, for {reason}")
     return None
 

@@ -24,7 +24,7 @@ def made_once(teacher: PreTrainedModel, key: Any, make: Callable[[], Tensor]) ->
 
 
 def token_table(model: PreTrainedModel) -> Tensor | None:
-    """Return the vectors that a model embeds tokens as, (V, D), float32, on the CPU.
+    """Return the vectors that a model embeds tokens as, (V, D), not copied: in the model's dtype, on its device.
 
     It is `None` if the model has no such table, or accelerate keeps it elsewhere (offloaded).
     """
@@ -34,7 +34,7 @@ def token_table(model: PreTrainedModel) -> Tensor | None:
         return None
     if not isinstance(table, nn.Embedding) or table.weight.is_meta:
         return None
-    return table.weight.detach().float().cpu()
+    return table.weight.detach()
 
 
 def shortened(vectors: Tensor, size: int) -> Tensor:

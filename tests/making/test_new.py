@@ -116,6 +116,9 @@ def test_large_vectors_are_scaled_down_and_padding_is_zero() -> None:
     small, large = made(teacher_model(0.01), tokenizer), made(teacher_model(1.0), tokenizer)
     assert 0.005 < small.std() < 0.02 and 0.09 < large.std() < 0.11
     assert not large[tokenizer.pad_token_id].any()
+    pad, tokenizer.pad_token = tokenizer.pad_token_id, None
+    without = tokens_of(new_model(teacher_model(), tokenizer, 2, 1, 8))
+    assert without.any(-1).all() and without[pad].any()
 
 
 def test_the_threads_do_not_change_a_vector() -> None:
