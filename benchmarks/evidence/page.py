@@ -54,6 +54,7 @@ TITLES = {
     "robustness": "Wrong labels, and a rare class: texts, a teacher of words (MLP student)",
     "robustness_images": "Wrong labels, and a rare class: images",
     "related": "Later methods, CRD, and LELP with CRD (MLP student)",
+    "weights": "Each method in three forms (MLP student)",
     "labels": "With labels",
     "learning_rate": "The student's learning rate",
     "settings": "Settings of LELP",

@@ -93,6 +93,25 @@ RELATED = {
     "Procrustes": "procrustes:temperature=4",
     "DIST, over the batch": "dist:temperature=4",
 }
+
+
+def weighed(name: str, method: str, setting: str = "baseline_weight") -> dict[str, str]:
+    """A method as it is, and with a tenth and ten times of its weight."""
+    return {name: method, **{f"{name}, weight {w}": f"{method},{setting}={w}" for w in (0.1, 10)}}
+
+
+# Each method in three forms: its one weight, or what stands in its place.
+FAMILIES = {
+    "KD": {**core(KD_1, KD_4), "KD, τ = 2": "kd:temperature=2"},
+    "LELP, recommended form": weighed(LELP_WHITENED, CORE[LELP_WHITENED], "subclass_weight"),
+    "LELP, S and γ": core("LELP, base", *LELP),
+    **{
+        name: weighed(name, (BASELINES | RELATED)[name])
+        for name in ("CRD", "embedding MSE", "VID", "RKD", "Comparative KD", "SRD", "PKT", "SP", "Procrustes")
+    },
+    "DIST": weighed("DIST", RELATED["DIST, over the batch"]),
+    "LELP with CRD": weighed("LELP with CRD", RELATED["LELP, S = 32, γ = 0.5, with CRD"]),
+}
 MORE_MAKERS = {
     "agglomerative": f"agglomerative:{HEAD},temperature=4,num_subclasses=8",
     "t-SNE + K-means": f"tsne_kmeans:{HEAD},temperature=4,num_subclasses=8",
@@ -223,6 +242,7 @@ def both_starts(name: str, task: Callable[..., Task]) -> Loaders:
     return {name: partial(task, student="scratch"), f"{name}, token vectors": partial(task, student="new")}
 
 
+ROWS_3000: Loaders = {f"{PARITY}, 3,000 rows": partial(newsgroups, "parity", rows=3000)}
 SEVERAL: Loaders = {PAIRS_100: IMAGES[PAIRS_100], **texts_with("mlp")}
 
 ROBUST = {**core("labels alone", KD_4, LELP_WHITENED), "CRD": BASELINES["CRD"]}
@@ -283,7 +303,7 @@ SUITE = {
         5,
     ),
     "reuters": Part({f"R8 mod {n}": partial(reuters, n) for n in (2, 4, 8)}, SHORT, 5),
-    "related": Part({f"{PARITY}, 3,000 rows": partial(newsgroups, "parity", rows=3000)}, RELATED, 3),
+    "related": Part(ROWS_3000, RELATED, 3),
     "with_crd": Part(texts_with("mlp", PARITY, VADER), WITH_CRD, 3),
     "robustness": Part(
         {
@@ -342,6 +362,12 @@ TRIALS = {
     "subclasses": Part(
         texts_with("mlp", PARITY),
         {KD_AUTO: CORE[KD_AUTO], KD_4: CORE[KD_4], **SUBCLASSES},
+        3,
+    ),
+    # Methods whose weight is searched, for benchmarks.evidence.fairness.
+    "weights": Part(
+        ROWS_3000,
+        {name: method for forms in FAMILIES.values() for name, method in forms.items()},
         3,
     ),
     "embeddings": Part(
