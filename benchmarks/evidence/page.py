@@ -94,6 +94,8 @@ def main() -> None:
         sections.append(f"## {TITLES[name]}")
         if len(summaries) > 1 and len(PARTS[name].methods) > 1:
             sections.append(gains_table(summaries))
+        if altered := altered_table(summaries):
+            sections.append(altered)
         for task, summary in summaries.items():
             sections.append(f"### {task}\n\n{comparison_table(summary)}")
         if shows := _picture(name, summaries):
@@ -158,6 +160,26 @@ def gains_table(summaries: dict[str, dict[str, Any]]) -> str:
             body.append([method, *cells, f"{np.mean(means):+.2f}"])
     references = " or ".join(sorted({summary["reference"] for summary in summaries.values()}))
     return f"Points above {references}:\n\n{markdown_table(['', *summaries, 'mean'], body)}"
+
+
+def altered_table(summaries: dict[str, dict[str, Any]]) -> str:
+    """What the same method gains where a task is altered: of tasks called "TASK" and "TASK, what is altered".
+
+    Intervals are Student's t on the differences by seed.
+    """
+    header = ["task", "altered", "method", "before", "after", "gain", "95% over seeds", "of each seed"]
+    body = []
+    for name, altered in summaries.items():
+        task, _, what = name.rpartition(", ")
+        for method, after in altered["methods"].items() if task in summaries else ():
+            before = summaries[task]["methods"][method]
+            by_seed = 100 * (np.array(after["accuracies"]) - np.array(before["accuracies"]))
+            bounds = stats.ttest_1samp(by_seed, 0).confidence_interval(0.95) if len(by_seed) > 1 else ()
+            interval = " to ".join(f"{bound:+.2f}" for bound in bounds) or "–"
+            each = ", ".join(f"{gain:+.2f}" for gain in by_seed)
+            accuracies = _accuracy(before), _accuracy(after)
+            body.append([task, what, method, *accuracies, f"{by_seed.mean():+.2f}", interval, each])
+    return f"The same method on the task as it was, and altered:\n\n{markdown_table(header, body)}" if body else ""
 
 
 def without_search(results: dict[str, dict[str, Any]]) -> str:

@@ -3,11 +3,12 @@
 import json
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 from places import ROOT
 
-from benchmarks.evidence.page import TITLES, gains_table
+from benchmarks.evidence.page import TITLES, altered_table, gains_table
 from benchmarks.evidence.parts import PARTS, SUITE, TRIALS, Part
 from benchmarks.places import RESULTS, UNDERSTAND
 from hf_lelp.compare.methods import Method
@@ -40,6 +41,20 @@ def test_the_page_of_tables_is_that_of_the_results_that_are_kept() -> None:
     compared = [summaries for name, summaries in kept.items() if len(summaries) > 1 and len(PARTS[name].methods) > 1]
     tables = [gains_table(summaries) for summaries in compared]
     assert len(tables) > 15 and [table for table in tables if table not in page] == []
+
+
+def test_what_altering_a_task_gains_is_paired_by_seed() -> None:
+    def of(*accuracies: float) -> dict[str, Any]:
+        figures = {"accuracies": list(accuracies), "accuracy": {"mean": sum(accuracies) / len(accuracies)}}
+        return {"methods": {"KD": figures}}
+
+    table = altered_table({"a, b": of(0.5, 0.6, 0.7), "a, b, windows": of(0.51, 0.62, 0.73), "other": of(0.1)})
+    # Differences 1, 2 and 3: a mean of 2, and Student's t of two degrees of freedom times 1/√3 around it.
+    (row,) = [line for line in table.splitlines() if "windows" in line]
+    cells = [cell.strip() for cell in row.strip("|").split("|")]
+    assert cells == ["a, b", "windows", "KD", "60.00", "62.00", "+2.00", "-0.48 to +4.48", "+1.00, +2.00, +3.00"]
+    assert altered_table({"a": of(0.5), "b": of(0.6)}) == ""
+    assert "–" in altered_table({"a": of(0.5), "a, b": of(0.6)})  # one seed has no interval
 
 
 def test_an_unknown_part_is_refused_before_anything_runs() -> None:
