@@ -15,6 +15,7 @@ from benchmarks.evidence.suite.tasks import (
     reuters,
     unit_embeddings,
     vader,
+    wordnet,
 )
 from hf_lelp.compare.task import Task
 
@@ -224,6 +225,7 @@ IMAGES: Loaders = {
     "pairs, 36 fine classes": partial(fashion_pairs, 6, student="small"),
 }
 LOOKALIKES: Loaders = {"lookalikes, 10 fine classes": partial(fashion_lookalikes, student="tiny")}
+WORDNET = "WordNet glosses, parity"
 PARITY, COMP_SCI, VADER = "20 Newsgroups, parity", "20 Newsgroups, comp + sci", "VADER, sentiment"
 TEXTS: dict[str, Callable[..., Task]] = {
     PARITY: partial(newsgroups, "parity"),
@@ -242,6 +244,7 @@ def both_starts(name: str, task: Callable[..., Task]) -> Loaders:
     return {name: partial(task, student="scratch"), f"{name}, token vectors": partial(task, student="new")}
 
 
+GLOSSES = (3000, 10_000, 30_000, 104_956)  # training rows; the last are all
 ROWS_3000: Loaders = {f"{PARITY}, 3,000 rows": partial(newsgroups, "parity", rows=3000)}
 SEVERAL: Loaders = {PAIRS_100: IMAGES[PAIRS_100], **texts_with("mlp")}
 
@@ -420,7 +423,12 @@ TRIALS = {
         3,
     ),
     "token_start_rows": Part(both_starts(f"{VADER}, 2,000 rows", partial(vader, rows=2000)), core(KD_1), 3),
-    "token_start_lelp": Part(texts_with("new", PARITY), core(KD_1, PAPERS), 3),
+    # Rows are many here, and each is short. The last task has all rows.
+    "glosses": Part({f"{n} rows": partial(wordnet, "new", rows=n) for n in GLOSSES}, core(KD_1, PAPERS), 1),
+    "glosses_start": Part(
+        both_starts(f"{WORDNET}, {GLOSSES[0]:,} rows", partial(wordnet, rows=GLOSSES[0])), core(KD_1), 3
+    ),
+    "token_start_lelp": Part(texts_with("new", PARITY), core(KD_1, KD_4, PAPERS, LELP_WHITENED), 3),
     # With right labels these are images of the suite.
     "robustness_images": Part(
         {f"{PAIRS_100}, {what}": partial(damaged_pairs, damage) for what, damage in DAMAGES.items()}, ROBUST, 1
