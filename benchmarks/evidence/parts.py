@@ -424,11 +424,19 @@ TRIALS = {
     ),
     "token_start_rows": Part(both_starts(f"{VADER}, 2,000 rows", partial(vader, rows=2000)), core(KD_1), 3),
     # Rows are many here, and each is short. The last task has all rows.
-    "glosses": Part({f"{n} rows": partial(wordnet, "new", rows=n) for n in GLOSSES}, core(KD_1, PAPERS), 1),
-    "glosses_start": Part(
-        both_starts(f"{WORDNET}, {GLOSSES[0]:,} rows", partial(wordnet, rows=GLOSSES[0])), core(KD_1), 3
+    "glosses": Part(
+        {f"{n} rows": partial(wordnet, "new", rows=n) for n in GLOSSES}, core(KD_1, PAPERS, LELP_WHITENED), 1
     ),
-    "token_start_lelp": Part(texts_with("new", PARITY), core(KD_1, KD_4, PAPERS, LELP_WHITENED), 3),
+    "glosses_start": Part(
+        {
+            name: task
+            for n in GLOSSES
+            for name, task in both_starts(f"{WORDNET}, {n:,} rows", partial(wordnet, rows=n)).items()
+        },
+        core(KD_1),
+        1,
+    ),
+    "token_start_lelp": Part(texts_with("new", PARITY), core(KD_1, PAPERS, LELP_WHITENED), 3),
     # With right labels these are images of the suite.
     "robustness_images": Part(
         {f"{PAIRS_100}, {what}": partial(damaged_pairs, damage) for what, damage in DAMAGES.items()}, ROBUST, 1
