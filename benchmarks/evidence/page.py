@@ -46,7 +46,9 @@ TITLES = {
     "pretrained_longer": "MiniLM cut to two layers: longer training",
     "token_start": "BERT 2 × 128: token vectors that start as the teacher's",
     "token_start_rows": "The same, with 2,000 rows",
-    "token_start_lelp": "BERT 2 × 128 with such token vectors: LELP's defaults",
+    "glosses": "Glosses of WordNet: training rows (BERT 2 × 128 with the teacher's token vectors)",
+    "glosses_start": "Glosses of WordNet: token vectors that start as the teacher's",
+    "token_start_lelp": "BERT 2 × 128 with such token vectors: LELP",
     "transfer": "BERT 2 × 128 from scratch: further windows of the documents, at the same number of steps",
     "lookalikes": "Images: lookalikes on opposite sides, a CNN teacher, a tiny CNN student",
     "methods": "Other methods",
@@ -78,6 +80,7 @@ AXES = {
     "classes": "classes",
     "classes_texts": "classes",
     "rows": "training rows",
+    "glosses": "training rows",
 }
 
 

@@ -424,9 +424,7 @@ TRIALS = {
     ),
     "token_start_rows": Part(both_starts(f"{VADER}, 2,000 rows", partial(vader, rows=2000)), core(KD_1), 3),
     # Rows are many here, and each is short. The last task has all rows.
-    "glosses": Part(
-        {f"{n} rows": partial(wordnet, "new", rows=n) for n in GLOSSES}, core(KD_1, PAPERS, LELP_WHITENED), 1
-    ),
+    "glosses": Part({f"{n} rows": partial(wordnet, "new", rows=n) for n in GLOSSES}, core(KD_1, LELP_WHITENED), 1),
     "glosses_start": Part(
         {
             name: task
