@@ -195,11 +195,16 @@ def prepared(dataset: Dataset, tokenizer: Any, *, asymmetric: bool, length: int 
     return dataset.map(inputs, batched=True, remove_columns=["query", "document"]).with_format("torch")
 
 
-def student(bert: BertModel, size: int) -> DualEncoder:
-    """Make a student whose tower is this model, with new weights behind it; its embeddings have `size` numbers."""
+def student(bert: BertModel, size: int, teacher: DualTeacher) -> DualEncoder:
+    """Make a student of this tower that starts near its teacher: an identity behind it, and its scale."""
     bert.config.embedding_size = size
     model = DualEncoder(bert.config)
     model.tower.bert = bert
+    nn.init.eye_(model.tower.projection.weight)
+    nn.init.zeros_(model.tower.projection.bias)
+    with torch.no_grad():
+        model.classifier.weight.copy_(torch.tensor([[0.0], [teacher.scale.coef_.item()]]))
+        model.classifier.bias.copy_(torch.tensor([0.0, teacher.scale.intercept_.item()]))
     return model
 
 
@@ -224,8 +229,8 @@ def main(seeds: int = 1) -> None:
             bert = BertModel.from_pretrained(minilm(cache), num_hidden_layers=LAYERS, add_pooling_layer=False)
             bert.embeddings.word_embeddings.requires_grad_(False)  # most of its parameters, and half of the time
             trainer = kind(
-                model=student(bert, len(taught[0][QUERIES])),
-                args=settings(folder, seed, num_train_epochs=4, learning_rate=2e-4, per_device_train_batch_size=32),
+                model=student(bert, len(taught[0][QUERIES]), teacher),
+                args=settings(folder, seed, num_train_epochs=2, learning_rate=2e-4, per_device_train_batch_size=32),
                 train_dataset=prepared(taught, tokenizer, asymmetric=asymmetric),
             )
             return trained_accuracy(trainer, prepared(asked, tokenizer, asymmetric=asymmetric))

@@ -35,15 +35,16 @@ def data(rows: int = 64) -> Dataset:
 
 def trained(folder: Path, kind: type[LELPTrainer], asymmetric: bool, size: int = SIZE) -> tuple[Any, Dataset]:
     raw = data()
-    taught = raw.map(DualTeacher(counts, raw), batched=True)
+    teacher = DualTeacher(counts, raw)
+    taught = raw.map(teacher, batched=True)
     rows = prepared(taught, tiny.tokenizer(), asymmetric=asymmetric, length=10)
     args = runs.config(
-        folder, num_subclasses=1, max_steps=16, optim="adamw_torch", learning_rate=1e-2, logging_strategy="no"
+        folder, num_subclasses=1, max_steps=48, optim="adamw_torch", learning_rate=1e-2, logging_strategy="no"
     )
     torch.manual_seed(0)
     shape = {"hidden_size": 16, "num_hidden_layers": 1, "intermediate_size": 32}
     config = BertConfig(vocab_size=len(tiny.tokenizer()), num_attention_heads=2, **shape)
-    model = student(BertModel(config, add_pooling_layer=False), size)
+    model = student(BertModel(config, add_pooling_layer=False), size, teacher)
     run = kind(model=model, args=args, train_dataset=rows)
     run.train()
     return run, rows
@@ -65,6 +66,27 @@ def test_a_teacher_s_logits_follow_the_cosine() -> None:
     assert np.corrcoef(cosine, margin)[0, 1] == pytest.approx(1)
     np.testing.assert_allclose(np.linalg.norm(columns[QUERIES], axis=-1), 1, rtol=1e-5)
     assert np.mean((margin > 0) == np.array(raw["label"])) > 0.8
+
+
+def test_a_student_starts_near_its_teacher() -> None:
+    raw = data(40)
+    teacher = DualTeacher(counts, raw)
+    columns = teacher(raw[:])
+    config = BertConfig(
+        vocab_size=len(tiny.tokenizer()),
+        num_attention_heads=2,
+        hidden_size=16,
+        num_hidden_layers=1,
+        intermediate_size=32,
+    )
+    model = student(BertModel(config, add_pooling_layer=False), 16, teacher).eval()
+    # It reads a cosine as the teacher does,
+    cosine = torch.tensor((columns[QUERIES] * columns[DOCUMENTS]).sum(-1, keepdims=True))
+    torch.testing.assert_close(model.classifier(cosine), torch.tensor(columns["teacher_logits"]), rtol=1e-4, atol=1e-4)
+    # and its embedding is the mean of the encoder's last layer.
+    ids, mask = torch.tensor([[5, 6, 7, 0]]), torch.tensor([[1, 1, 1, 0]])
+    mean = model.tower.bert(ids, mask).last_hidden_state[:, :3].mean(1)
+    torch.testing.assert_close(model.tower(ids, mask), torch.nn.functional.normalize(mean, dim=-1))
 
 
 @pytest.mark.parametrize("asymmetric", [False, True])
