@@ -60,7 +60,7 @@ def summary(right: Mapping[str, NDArray[np.bool_]], size: int, draws: int) -> di
         name: {
             "accuracy": round(float(of_seeds.mean()), 4),
             "gain": round((of_seeds - accuracies[reference]).mean(), 4),
-            "over_seeds": [round(bound, 4) for bound in interval],
+            "over_seeds": None if name == REFERENCE else [round(bound, 4) for bound in interval],
             "gains": (of_seeds - accuracies[reference]).round(4).tolist(),
         }
         for name, of_seeds, interval in zip(right, accuracies, intervals, strict=True)

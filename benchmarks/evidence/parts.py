@@ -436,7 +436,7 @@ TRIALS = {
     "token_start_lelp": Part(texts_with("new", PARITY), core(KD_1, PAPERS, LELP_WHITENED), 3),
     # With right labels these are images of the suite.
     "robustness_images": Part(
-        {f"{PAIRS_100}, {what}": partial(damaged_pairs, damage) for what, damage in DAMAGES.items()}, ROBUST, 1
+        {f"{PAIRS_100}, {what}": partial(damaged_pairs, damage) for what, damage in DAMAGES.items()}, ROBUST, 3
     ),
     "transfer": Part(
         {
