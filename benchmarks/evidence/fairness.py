@@ -55,15 +55,16 @@ def summary(right: Mapping[str, NDArray[np.bool_]], size: int, draws: int) -> di
     """
     accuracies = np.stack([chosen_accuracies(of_method, size, draws) for of_method in right.values()])
     reference = list(right).index(REFERENCE)
+    gains = accuracies - accuracies[reference]
     intervals, _ = pooled_intervals(accuracies, reference)
     return {
         name: {
             "accuracy": round(float(of_seeds.mean()), 4),
-            "gain": round((of_seeds - accuracies[reference]).mean(), 4),
+            "gain": round(float(gain.mean()), 4),
             "over_seeds": None if name == REFERENCE else [round(bound, 4) for bound in interval],
-            "gains": (of_seeds - accuracies[reference]).round(4).tolist(),
+            "gains": gain.round(4).tolist(),
         }
-        for name, of_seeds, interval in zip(right, accuracies, intervals, strict=True)
+        for name, of_seeds, gain, interval in zip(right, accuracies, gains, intervals, strict=True)
     }
 
 

@@ -20,6 +20,7 @@ from benchmarks.evidence.parts import KD_4, KD_AUTO, LELP_AUTO, LELP_WHITENED, P
 from benchmarks.places import RESULTS, UNDERSTAND
 from hf_lelp.compare.plots import logarithmic_axis
 from hf_lelp.compare.report import comparison_table, difference_cells
+from hf_lelp.compare.statistics import interval_over_seeds
 from hf_lelp.markdown import markdown_table
 from hf_lelp.storage.files import write_atomically
 
@@ -166,10 +167,7 @@ def gains_table(summaries: dict[str, dict[str, Any]]) -> str:
 
 
 def altered_table(summaries: dict[str, dict[str, Any]]) -> str:
-    """What the same method gains where a task is altered: of tasks called "TASK" and "TASK, what is altered".
-
-    Intervals are Student's t on the differences by seed.
-    """
+    """What the same method gains where a task is altered: of tasks called "TASK" and "TASK, what is altered"."""
     header = ["task", "altered", "method", "before", "after", "gain", "95% over seeds", "of each seed"]
     body = []
     for name, altered in summaries.items():
@@ -177,8 +175,7 @@ def altered_table(summaries: dict[str, dict[str, Any]]) -> str:
         for method, after in altered["methods"].items() if task in summaries else ():
             before = summaries[task]["methods"][method]
             by_seed = 100 * (np.array(after["accuracies"]) - np.array(before["accuracies"]))
-            bounds = stats.ttest_1samp(by_seed, 0).confidence_interval(0.95) if len(by_seed) > 1 else ()
-            interval = " to ".join(f"{bound:+.2f}" for bound in bounds) or "–"
+            interval = " to ".join(f"{bound:+.2f}" for bound in interval_over_seeds(by_seed) or ()) or "–"
             each = ", ".join(f"{gain:+.2f}" for gain in by_seed)
             accuracies = _accuracy(before), _accuracy(after)
             body.append([task, what, method, *accuracies, f"{by_seed.mean():+.2f}", interval, each])

@@ -108,10 +108,11 @@ FAMILIES = {
     "LELP, S and γ": core("LELP, base", *LELP),
     **{
         name: weighed(name, (BASELINES | RELATED)[name])
-        for name in ("CRD", "embedding MSE", "VID", "Comparative KD", "SRD", "PKT", "SP", "Procrustes")
+        for name in (
+            *("CRD", "embedding MSE", "VID", "Comparative KD", "SRD", "PKT", "SP", "Procrustes"),
+            *("DIST, over the batch", "LELP, S = 32, γ = 0.5, with CRD"),
+        )
     },
-    "DIST": weighed("DIST", RELATED["DIST, over the batch"]),
-    "LELP with CRD": weighed("LELP with CRD", RELATED["LELP, S = 32, γ = 0.5, with CRD"]),
 }
 MORE_MAKERS = {
     "agglomerative": f"agglomerative:{HEAD},temperature=4,num_subclasses=8",

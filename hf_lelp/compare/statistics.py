@@ -34,11 +34,9 @@ def paired_difference(
     """
     by_seed = 100 * (ours.mean(1) - theirs.mean(1))
     by_example = 100 * (ours.mean(0) - theirs.mean(0))
-    if over_seeds is None and len(by_seed) > 1:
-        if stats.sem(by_seed) > 1e-9:  # equal differences, by chance, would give an interval of no width
-            low, high = stats.ttest_1samp(by_seed, 0).confidence_interval(CONFIDENCE)
-            over_seeds = (float(low), float(high))
-        elif not by_example.any():
+    if over_seeds is None:
+        over_seeds = interval_over_seeds(by_seed)
+        if over_seeds is None and len(by_seed) > 1 and not by_example.any():
             over_seeds = (0.0, 0.0)
     over_examples = bootstrap_interval(by_example)
     mean = float(by_seed.mean())
@@ -55,6 +53,14 @@ def paired_difference(
         "over_examples": over_examples,
         "finding": finding,
     }
+
+
+def interval_over_seeds(differences: NDArray[np.floating]) -> tuple[float, float] | None:
+    """Compute the 95% interval of the mean of differences by seed, (R,): Student's t; `None` for one, or no spread."""
+    if len(differences) < 2 or stats.sem(differences) <= 1e-9:  # equal ones, by chance, would give one of no width
+        return None
+    low, high = stats.ttest_1samp(differences, 0).confidence_interval(CONFIDENCE)
+    return float(low), float(high)
 
 
 def pooled_intervals(accuracies: NDArray[np.floating], reference: int) -> tuple[list[tuple[float, float]], int]:
