@@ -37,7 +37,13 @@ CHANGES = {
 def setup(app: Sphinx) -> dict[str, Any]:
     """Write the files before Sphinx looks for pages."""
     app.connect("config-inited", lambda app, _: write(Path(app.srcdir)))
+    app.connect("source-read", _links_of_the_site)
     return {"parallel_read_safe": True}
+
+
+def _links_of_the_site(app: Sphinx, page: str, source: list[str]) -> None:
+    """Let links to CONTRIBUTING.md, where GitHub has it, lead to its page of the site."""
+    source[0] = source[0].replace("../../CONTRIBUTING.md#", "contributing.md#")
 
 
 def write(docs: Path) -> None:
