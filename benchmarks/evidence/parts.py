@@ -245,6 +245,11 @@ def both_starts(name: str, task: Callable[..., Task]) -> Loaders:
     return {name: partial(task, student="scratch"), f"{name}, token vectors": partial(task, student="new")}
 
 
+def with_views(name: str, task: Callable[..., Task], *views: int) -> Loaders:
+    """A text task as it is, and with so many altered copies of each text to learn from too, in the same steps."""
+    return {name: task, **{f"{name}, {count} views": partial(task, views=count) for count in views}}
+
+
 GLOSSES = (3000, 10_000, 30_000, 104_956)  # training rows; the last are all
 ROWS_3000: Loaders = {f"{PARITY}, 3,000 rows": partial(newsgroups, "parity", rows=3000)}
 SEVERAL: Loaders = {PAIRS_100: IMAGES[PAIRS_100], **texts_with("mlp")}
@@ -424,6 +429,14 @@ TRIALS = {
         3,
     ),
     "token_start_rows": Part(both_starts(f"{VADER}, 2,000 rows", partial(vader, rows=2000)), core(KD_1), 3),
+    "views": Part(
+        {
+            **with_views(f"{VADER}, 2,000 rows", partial(vader, "new", rows=2000), 4, 8),
+            **with_views(f"{PARITY}, 2,000 rows", partial(newsgroups, "parity", student="new", rows=2000), 4),
+        },
+        core(KD_1, LELP_WHITENED),
+        3,
+    ),
     # Rows are many here, and each is short. The last task has all rows.
     "glosses": Part({f"{n} rows": partial(wordnet, "new", rows=n) for n in GLOSSES}, core(KD_1, LELP_WHITENED), 1),
     "glosses_start": Part(

@@ -14,6 +14,7 @@ import torch
 import xxhash
 from datasets import Dataset, concatenate_datasets
 from filelock import FileLock
+from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.torch import save_file
 from transformers import PreTrainedModel
@@ -89,6 +90,11 @@ def head_of(model: PreTrainedModel) -> LinearHead:
     return LinearHead(weight.detach().float(), shift, digest.hexdigest())
 
 
+def chosen_rows(count: int, rows: int, seed: int) -> NDArray[np.int64]:
+    """Indices of `rows` of `count` rows, drawn at random, in order."""
+    return np.sort(np.random.default_rng(seed).permutation(count)[:rows])
+
+
 def assemble(
     corpus: Part, teacher: Part, inputs: Sequence[str], *, rows: int | None = None, seed: int = 0, **task: Any
 ) -> Task:
@@ -106,7 +112,7 @@ def assemble(
     train = concatenate_datasets([corpus.train.select_columns([*inputs, "fine_label"]), teacher.train], axis=1)
     evaluation = concatenate_datasets([corpus.evaluation.select_columns([*inputs]), teacher.evaluation], axis=1)
     if rows is not None:
-        train = train.select(np.sort(np.random.default_rng(seed).permutation(len(train))[:rows]))
+        train = train.select(chosen_rows(len(train), rows, seed))
     if "pixel_values" in inputs:
         # Arrays as arrays: through Python's numbers a batch takes longer to read than to train on.
         train, evaluation = train.with_format("numpy"), evaluation.with_format("numpy")

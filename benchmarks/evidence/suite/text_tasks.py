@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from transformers import AutoModel, AutoTokenizer
 
 from benchmarks.evidence.suite.models import EMBEDDING_SHAPE, cut_minilm, embedding_mlp, new_bert, small_bert
-from benchmarks.evidence.suite.store import CACHE, DOWNLOADS, Part, assemble, kept, once
+from benchmarks.evidence.suite.store import CACHE, DOWNLOADS, Part, assemble, chosen_rows, kept, once
 from benchmarks.evidence.suite.text_teacher import MAX_LENGTH, teacher_part, text_teacher, transfer_part
 from benchmarks.evidence.suite.texts import Texts, labels_of, read_corpus
 from examples.vader import MINILM, atomically, cpu_multiplies_bfloat16, fetch, unpack_minilm
@@ -122,10 +122,15 @@ def _text_task(
     if windows > 1 or views:
         # As many steps as without: what more rows are worth shows, not what more training is.
         settings["max_steps"] = int(settings["num_train_epochs"]) * math.ceil(
-            all_rows / settings["per_device_train_batch_size"]
+            (rows or all_rows) / settings["per_device_train_batch_size"]
         )
-        made = f"transfer/{teacher_name}_{windows}_windows_{views}_views"
-        train = kept(made, lambda: transfer_part(fine_tuned(), corpus, tokenizer, windows, views)).train
+        made, guide = f"transfer/{teacher_name}_{windows}_windows_{views}_views", fine_tuned()
+        if rows is not None:  # what is made of the others is not there either
+            chosen = chosen_rows(all_rows, rows, seed)
+            corpus = corpus._replace(train=corpus.train.select(chosen))
+            guide = guide._replace(train=guide.train.select(chosen))
+            made, rows = f"{made}_of_{rows}_rows_{seed}", None
+        train = kept(made, partial(transfer_part, guide, corpus, tokenizer, windows, views)).train
         tokens = train.select_columns(["input_ids", "attention_mask", "fine_label"])
         corpus = corpus._replace(train=tokens)
         teacher = teacher._replace(train=train.remove_columns(tokens.column_names))
