@@ -97,8 +97,8 @@ def _text_task(
     minilm = minilm_folder()
     corpus = kept(f"corpora/{name}", partial(text_corpus, name, minilm))
     labels = labels_of(fine_names(corpus.train), label)
-    few = "" if labelled is None else f"_{labelled}"
-    teacher_name = f"{name}_{label.replace(' ', '_')}{few}"
+    of_labels = "" if labelled is None else f"_{labelled}"
+    teacher_name = f"{name}_{label.replace(' ', '_')}{of_labels}"
     steps = TEACHER_STEPS[name] if labelled is None else LABELLED_STEPS
     fine_tuned = partial(text_teacher, teacher_name, corpus, labels, minilm, steps=steps, labelled=labelled)
     teacher = kept(f"teachers/{teacher_name}", lambda: teacher_part(fine_tuned()))
@@ -120,20 +120,17 @@ def _text_task(
     elif student == "pretrained":
         make = partial(cut_minilm, minilm, num_labels)
     if windows > 1 or views:
-        # As many steps as without: what more rows are worth shows, not what more training is.
-        settings["max_steps"] = int(settings["num_train_epochs"]) * math.ceil(
-            (rows or all_rows) / settings["per_device_train_batch_size"]
-        )
-        made, guide = f"transfer/{teacher_name}_{windows}_windows_{views}_views", fine_tuned()
+        guide, few = fine_tuned(), ""
         if rows is not None:  # what is made of the others is not there either
             chosen = chosen_rows(all_rows, rows, seed)
             corpus = corpus._replace(train=corpus.train.select(chosen))
-            guide = guide._replace(train=guide.train.select(chosen))
-            made, rows = f"{made}_of_{rows}_rows_{seed}", None
-        train = kept(made, partial(transfer_part, guide, corpus, tokenizer, windows, views)).train
-        tokens = train.select_columns(["input_ids", "attention_mask", "fine_label"])
-        corpus = corpus._replace(train=tokens)
-        teacher = teacher._replace(train=train.remove_columns(tokens.column_names))
+            guide, few, rows = guide._replace(train=guide.train.select(chosen)), f"_of_{rows}_rows_{seed}", None
+        # As many steps as without: what more rows are worth shows, not what more training is.
+        batches = math.ceil(len(corpus.train) / settings["per_device_train_batch_size"])
+        settings["max_steps"] = int(settings["num_train_epochs"]) * batches
+        made = partial(transfer_part, guide, corpus, tokenizer, windows, views)
+        rows_made = kept(f"transfer/{teacher_name}_{windows}_windows_{views}_views{few}", made).train
+        corpus, teacher = _of_made_rows(rows_made, corpus, teacher)
     return assemble(
         corpus,
         teacher,
@@ -145,6 +142,12 @@ def _text_task(
         settings={**settings, "use_cpu": on_cpu, "bf16": on_cpu and cpu_multiplies_bfloat16()},
         processing_class=tokenizer,
     )
+
+
+def _of_made_rows(train: Dataset, corpus: Part, teacher: Part) -> tuple[Part, Part]:
+    """Corpus and teacher with these rows to train on: `transfer_part` has both in one."""
+    tokens = train.select_columns(["input_ids", "attention_mask", "fine_label"])
+    return corpus._replace(train=tokens), teacher._replace(train=train.remove_columns(tokens.column_names))
 
 
 def fine_names(texts: Dataset) -> list[str]:
