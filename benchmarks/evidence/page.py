@@ -47,6 +47,7 @@ TITLES = {
     "pretrained_longer": "MiniLM cut to two layers: longer training",
     "token_start": "BERT 2 × 128: token vectors that start as the teacher's",
     "token_start_rows": "The same, with 2,000 rows",
+    "views": "Altered copies of 2,000 texts (BERT 2 × 128 with the teacher's token vectors)",
     "glosses": "Glosses of WordNet: training rows (BERT 2 × 128 with the teacher's token vectors)",
     "glosses_start": "Glosses of WordNet: token vectors that start as the teacher's",
     "token_start_lelp": "BERT 2 × 128 with such token vectors: LELP",
