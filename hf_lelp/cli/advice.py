@@ -10,10 +10,13 @@ from hf_lelp.classifiers import shown_names
 from hf_lelp.data.labels import NO_LABEL
 from hf_lelp.data.rows import column_values
 from hf_lelp.projections.class_projections import ClassProjections
+from hf_lelp.student.inputs import StudentInputs
 from hf_lelp.trainer import LELPTrainer
 
 RARE = 0.2  # share of the rows below which accuracy says little of a class
 FEW = 0.5  # of the S subclasses are there in effect
+FEW_TEXTS = 3000  # 2,000 gained by views, and 18,639 hardly did (docs/understand/evidence.md)
+VIEWS = 4  # more gained no more
 
 
 def rare_class_advice(rows: Mapping[str, int], *, in_evaluation: bool = False) -> str | None:
@@ -60,6 +63,19 @@ def few_subclasses_advice(
     )
 
 
+def few_texts_advice(rows: int, recipe: str | None, views: int) -> str | None:
+    """Advise altered copies where a new student reads few texts.
+
+    Args:
+        rows: to learn from.
+        recipe: that made the student, if one did.
+        views: of each row that are made already.
+    """
+    if views or rows > FEW_TEXTS or recipe is None or not recipe.startswith("new:"):
+        return None
+    return f"Few texts for a new student ({rows:,}): try altered copies, which the teacher reads too, --views {VIEWS}."
+
+
 def advice_of(trainer: LELPTrainer) -> list[str]:
     """Collect the lines of advice on a trained student's data and subclasses."""
     args, names = trainer.args, shown_names(trainer.model.config)
@@ -69,6 +85,8 @@ def advice_of(trainer: LELPTrainer) -> list[str]:
         labels = np.asarray(column_values(train.with_format("numpy"), "labels"))
         counts = np.bincount(labels[labels != NO_LABEL], minlength=len(names)).tolist()
         found.append(rare_class_advice(dict(zip(names, counts, strict=True))))
+    if isinstance(train, Dataset) and args.alpha < 1 and args.soft_label_columns is None:
+        found.append(few_texts_advice(len(train), StudentInputs.of(trainer.model.config).recipe, args.views))
     if trainer.projections is not None and args.alpha < 1 and int(args.num_subclasses) > 1:
         subclasses = int(args.num_subclasses)
         found.append(few_subclasses_advice(trainer.projections, names, subclasses, args.whitening or 0.0))

@@ -14,7 +14,7 @@ from datasets import Dataset
 from transformers import AutoTokenizer, BertForSequenceClassification
 
 from hf_lelp import load_student
-from hf_lelp.cli.advice import rare_class_advice
+from hf_lelp.cli.advice import few_texts_advice, rare_class_advice
 from hf_lelp.cli.distill import PROGRAM, DistillArguments, distill
 from hf_lelp.config import LELPConfig
 from hf_lelp.export.export import ExportArguments, export
@@ -193,6 +193,14 @@ def test_a_rare_class_is_told() -> None:
         " and recall."
     )
     assert rare_class_advice({"a": 50, "b": 50}) is None and rare_class_advice({"a": 0}) is None
+
+
+def test_copies_are_advised_where_a_new_student_reads_few_texts() -> None:
+    assert few_texts_advice(2000, "new:2x128", 0) == (
+        "Few texts for a new student (2,000): try altered copies, which the teacher reads too, --views 4."
+    )
+    for rows, recipe, views in ((3001, "new:2x128", 0), (2000, "layers:2", 0), (2000, None, 0), (2000, "new:2x128", 2)):
+        assert few_texts_advice(rows, recipe, views) is None
 
 
 def test_the_rate_follows_the_size() -> None:

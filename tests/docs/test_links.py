@@ -1,4 +1,4 @@
-"""Links between the files of the repository lead somewhere as GitHub shows them; the site's are checked as it is built."""
+"""Links between files lead somewhere as GitHub shows them; those of the site are checked as it is built."""
 
 import re
 from pathlib import Path
