@@ -17,7 +17,7 @@ import torch
 from datasets import Dataset
 from torch import Tensor
 
-from benchmarks.evidence.parts import IMAGES, LOOKALIKES, PARTS, RECOMMENDED, WORDNET, texts_with
+from benchmarks.evidence.parts import IMAGES, LOOKALIKES, RECOMMENDED, texts_with
 from benchmarks.evidence.suite.tasks import STUDENTS
 from hf_lelp import LELPTrainer
 from hf_lelp.compare.methods import Method, train_student
@@ -32,7 +32,6 @@ TASKS: dict[str, Callable[[], Task]] = {
     **IMAGES,
     **LOOKALIKES,
     **{f"{name}, {student}": task for student in STUDENTS for name, task in texts_with(student).items()},
-    **{f"{WORDNET}, {name}": task for name, task in PARTS["glosses"].tasks.items()},
 }
 
 

@@ -94,7 +94,7 @@ def test_whoever_dies_or_stops_each_row_is_there_once(source: Path, tmp_path: Pa
         with pytest.raises(ValueError, match=rf" of the {ROWS} rows of .* Make the same call again: it goes on"):
             run()
     kept, calls = rows_in(target), len(seen.read_text().splitlines())
-    assert stopped < kept < ROWS
+    assert stopped < kept < ROWS and calls >= int(dies.read_text())  # so an actor did die
     # What else lies in the target is noticed.
     shutil.copy(source / "0.parquet", target / "other.parquet")
     with pytest.raises(ValueError, match=r"has 120 rows, and .* has 96: other files lie there, or rows were removed"):
