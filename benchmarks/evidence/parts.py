@@ -9,6 +9,7 @@ from functools import partial
 
 from benchmarks.evidence.suite.damage import Damage, damaged_newsgroups, damaged_pairs
 from benchmarks.evidence.suite.tasks import (
+    debian,
     fashion_lookalikes,
     fashion_pairs,
     newsgroups,
@@ -250,7 +251,7 @@ def with_views(name: str, task: Callable[..., Task], *views: int) -> Loaders:
     return {name: task, **{f"{name}, {count} views": partial(task, views=count) for count in views}}
 
 
-GLOSSES = (3000, 10_000, 30_000, 104_956)  # training rows; the last are all
+GLOSSES = (3000, 10_000, 30_000, 104_956)  # training rows; the last are all of WordNet's
 ROWS_3000: Loaders = {f"{PARITY}, 3,000 rows": partial(newsgroups, "parity", rows=3000)}
 SEVERAL: Loaders = {PAIRS_100: IMAGES[PAIRS_100], **texts_with("mlp")}
 
@@ -437,8 +438,25 @@ TRIALS = {
         core(KD_1, LELP_WHITENED),
         3,
     ),
+    # The same with more rows, and on a third task.
+    "views_more": Part(
+        {
+            **with_views(f"{COMP_SCI}, 2,000 rows", partial(newsgroups, "comp_sci", student="new", rows=2000), 4),
+            **with_views(f"{VADER}, 5,000 rows", partial(vader, "new", rows=5000), 4),
+            **with_views(f"{VADER}, 10,000 rows", partial(vader, "new", rows=10_000), 4),
+        },
+        core(KD_1),
+        3,
+    ),
+    # What is level with LELP where the student reads embeddings: is it worth more where it reads tokens?
+    "related_tokens": Part(
+        {**texts_with("new", PARITY), f"{VADER}, 2,000 rows": partial(vader, "new", rows=2000)},
+        {**core(KD_1), "CRD, τ = 1": "crd:temperature=1", "DIST, over the batch, τ = 1": "dist:temperature=1"},
+        3,
+    ),
     # Rows are many here, and each is short. The last task has all rows.
     "glosses": Part({f"{n} rows": partial(wordnet, "new", rows=n) for n in GLOSSES}, core(KD_1, LELP_WHITENED), 1),
+    "packages": Part({f"{n} rows": partial(debian, rows=n) for n in GLOSSES[:3]}, core(KD_1, LELP_WHITENED), 1),
     "glosses_start": Part(
         {
             **both_starts(f"{WORDNET}, 3,000 rows", partial(wordnet, rows=3000)),

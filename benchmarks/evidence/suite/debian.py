@@ -1,9 +1,11 @@
-"""Files of Debian packages: by apt, without root and without installing."""
+"""Files of Debian packages, and the list of all packages: by apt, without root and without installing."""
 
 import hashlib
+import json
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 
 from benchmarks.evidence.suite.store import once
@@ -45,3 +47,40 @@ def debian_files(package: str, within: str, files: Mapping[str, str], folder: Pa
                 (unfinished / name).write_bytes(content)
 
     once(folder, make)
+
+
+def debian_packages(folder: Path) -> list[list[str]]:
+    """Source, section and short description of each package that apt knows of.
+
+    The list is not the same every day. So it is kept in `folder` as it was, with its date and sha256 beside it.
+
+    Raises:
+        RuntimeError: if apt has no list.
+    """
+
+    def make() -> None:
+        try:
+            command = ["apt-cache", "dumpavail"]
+            known = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        except (OSError, subprocess.CalledProcessError) as error:
+            raise RuntimeError(f"Could not list Debian's packages: {error}\nRun it where apt is.") from error
+        content = "".join(sorted({"\t".join(row) + "\n" for row in package_rows(known)})).encode()
+        if not content:
+            raise RuntimeError("apt knows no packages. Run apt-get update and try again.")
+        about = {"date": datetime.now(UTC).date().isoformat(), "sha256": hashlib.sha256(content).hexdigest()}
+        with atomically(folder) as unfinished:
+            unfinished.mkdir()
+            (unfinished / "packages.tsv").write_bytes(content)
+            (unfinished / "list.json").write_text(json.dumps(about) + "\n")
+
+    once(folder, make)
+    return [line.split("\t") for line in (folder / "packages.tsv").read_text(encoding="utf-8").splitlines()]
+
+
+def package_rows(known: str) -> Iterator[tuple[str, str, str]]:
+    """Source, section without its area and short description of what `apt-cache dumpavail` says of each package."""
+    for stanza in known.split("\n\n"):
+        fields = dict(line.split(": ", 1) for line in stanza.split("\n") if ": " in line and line[0] != " ")
+        if {"Package", "Section", "Description"} <= fields.keys():
+            source = fields.get("Source", fields["Package"]).split(" ")[0]
+            yield source, fields["Section"].split("/")[-1], fields["Description"].replace("\t", " ").strip()

@@ -18,7 +18,7 @@ from datasets import Dataset, Features
 
 from benchmarks.evidence.suite.image_tasks import fashion_lookalikes, fashion_pairs
 from benchmarks.evidence.suite.store import reports
-from benchmarks.evidence.suite.text_tasks import newsgroups, reuters, vader, wordnet
+from benchmarks.evidence.suite.text_tasks import debian, newsgroups, reuters, vader, wordnet
 from examples.vader import quiet
 from hf_lelp.compare.task import Task
 from hf_lelp.data.columns import EMBEDDING_COLUMN
@@ -26,6 +26,7 @@ from hf_lelp.data.rows import with_columns
 
 __all__ = [
     "TASKS",
+    "debian",
     "fashion_lookalikes",
     "fashion_pairs",
     "newsgroups",
@@ -47,6 +48,7 @@ TASKS: dict[str, Callable[..., Task]] = {
     "fashion_lookalikes": fashion_lookalikes,
     "vader": vader,
     "wordnet": partial(wordnet, "mlp"),
+    "debian": partial(debian, "mlp"),
     # The number of classes, from 2 (parity) to 20.
     **{f"newsgroups_{classes}": partial(newsgroups, f"mod {classes}") for classes in (4, 5, 10)},
     "newsgroups_20": partial(newsgroups, "fine"),

