@@ -129,7 +129,9 @@ def tell_of_unknown_tokens(
         texts = [value for name in columns for value in column_values(dataset.select(rows), name)]
         if not texts or not all(isinstance(text, str) for text in texts):
             return
-        tokens = [token for ids in tokenizer(texts, add_special_tokens=False)["input_ids"] for token in ids]
+        # verbose=False: nothing is cut here, and it would warn of texts longer than the student reads.
+        encoded = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
+        tokens = [token for ids in encoded for token in ids]
         shares[KINDS[kind]] = tokens.count(unknown) / max(len(tokens), 1)
     if shares[KINDS[UNLABELLED]] > shares[KINDS[ROW]] + MORE_UNKNOWN:
         logger.warning(

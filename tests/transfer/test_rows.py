@@ -50,6 +50,18 @@ def test_unlabelled_rows_of_another_alphabet_are_told_of(caplog: pytest.LogCaptu
     assert "67% of the tokens of the unlabelled rows are unknown to the student, and 0% of those" in caplog.text
 
 
+def test_texts_longer_than_the_student_reads_raise_no_alarm(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
+    tokenizer = tiny.tokenizer()
+    tokenizer.model_max_length = 8
+    transfer_rows(rows(), transfer(processing_class=tokenizer, windows=2, views=1), rows(["good"]))
+    assert "maximum sequence length" not in caplog.text
+    tokenizer(LONG)  # which would be heard
+    assert "maximum sequence length" in caplog.text
+
+
 def test_views_keep_their_row_s_label() -> None:
     dataset = transfer_rows(rows(), transfer(views=2))
     views = by_kind(dataset, "view")
