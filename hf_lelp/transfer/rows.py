@@ -120,7 +120,6 @@ def transfer_rows(
     form = transform_of(dataset)
     dataset = dataset.with_format(None)
     kinds = _check(dataset, transfer)
-    rows = len(dataset)
     dataset = _marked(dataset, ROW)
     if unlabelled is not None:
         dataset = concatenate_datasets([dataset, _as_unlabelled(unlabelled, dataset, transfer)])
@@ -140,7 +139,7 @@ def transfer_rows(
     assert found is not None
     if isinstance(transfer.processing_class, PreTrainedTokenizerBase):
         tell_of_unknown_tokens(dataset, found, transfer.columns, transfer.processing_class)
-    logger.info(f"transfer: {len(dataset):,} rows to learn from, of {rows:,}: {found}")
+    logger.info(f"transfer: {len(dataset):,} rows to learn from ({found})")
     return dataset if form is None else dataset.with_transform(form)
 
 

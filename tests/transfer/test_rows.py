@@ -88,7 +88,7 @@ def test_unlabelled_rows_are_cleaned_and_expanded(caplog: pytest.LogCaptureFixtu
     assert [row[KIND_COLUMN] for row in made] == [3, 1] and {row["label"] for row in made} == {None}
     assert "2 of 6 unlabelled rows are empty" in caplog.text
     assert "2 are evaluation rows" in caplog.text  # the row, and the window that was made of it
-    assert "8 rows to learn from, of 4: 4 rows, 3 windows, 1 unlabelled" in caplog.text
+    assert "8 rows to learn from (4 rows, 3 windows, 1 unlabelled)" in caplog.text
 
 
 def test_training_rows_that_are_evaluated_are_told_of(caplog: pytest.LogCaptureFixture) -> None:
