@@ -13,6 +13,7 @@ from hf_lelp.data.rows import column_values
 from hf_lelp.markdown import cell, markdown_table, printable
 from hf_lelp.storage.files import write_atomically
 from hf_lelp.trainer import LELPTrainer
+from hf_lelp.transfer.origins import ROW
 
 
 def group_alignment(
@@ -118,9 +119,17 @@ def _shown(name: str) -> str:
 
 
 def alignment_of(trainer: LELPTrainer, groups: list[str]) -> dict[str, Any]:
-    """Measure how far the training rows' hard pseudo-subclasses, each within its teacher class, follow the groups."""
-    assert isinstance(trainer.train_dataset, Dataset) and trainer.model.config.id2label is not None
-    columns = trainer.train_dataset.with_format("torch")
+    """Measure how far the training rows' hard pseudo-subclasses, each within its teacher class, follow the groups.
+
+    Args:
+        trainer: after training.
+        groups: of the training data's own rows. Windows, views and unlabelled rows are left out.
+    """
+    rows, origins = trainer.train_dataset, trainer.prepared.origins
+    assert isinstance(rows, Dataset) and trainer.model.config.id2label is not None
+    if origins is not None:
+        rows = rows.select(np.flatnonzero(origins.kinds == ROW))
+    columns = rows.with_format("torch")
     scores = trainer.subclass_scores(column_values(columns, PROJECTIONS_COLUMN))
     classes = column_values(columns, LOGITS_COLUMN).argmax(-1)
     subclasses = scores[torch.arange(len(classes)), classes].argmax(-1)

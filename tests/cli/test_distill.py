@@ -76,6 +76,19 @@ def test_every_method_is_trained_evaluated_saved_and_shown(
     assert results["results"]["teacher"]["accuracy"] > 0.8
 
 
+def test_groups_are_of_the_data_s_own_rows(assets: Path, tmp_path: Path) -> None:
+    alone, beside_others = (
+        distill(
+            arguments(assets, method=["lelp"], group_column="domain", unlabelled_file=unlabelled),
+            config(tmp_path, views=views),
+        )["group_alignment"]
+        for views, unlabelled in ((0, None), (1, str(assets / "test.parquet")))
+    )
+    assert beside_others["groups"] == alone["groups"] == ["long", "short"]
+    for name, found in beside_others["classes"].items():
+        assert np.sum(found["counts"], axis=0).tolist() == np.sum(alone["classes"][name]["counts"], axis=0).tolist()
+
+
 def test_a_student_that_diverged_has_dashes_and_ends_nothing(
     assets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:

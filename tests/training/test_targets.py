@@ -3,14 +3,16 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 import runs
 import tiny
 from datasets import Dataset
 
 from hf_lelp import ClassProjections, LELPConfig, Teacher
-from hf_lelp.data.columns import PROJECTIONS_MARK, TEACHER_MARK
+from hf_lelp.data.columns import KIND_COLUMN, ORIGIN_COLUMN, PROJECTIONS_MARK, TEACHER_MARK
 from hf_lelp.data.labels import Classes
 from hf_lelp.training.targets import Targets, make_targets
+from hf_lelp.transfer.origins import ROW, VIEW
 
 CLASSES = Classes(2, tiny.LABEL_NAMES, [0, 1])
 
@@ -96,3 +98,17 @@ def test_a_format_of_the_data_is_no_hindrance(tmp_path: Path) -> None:
     formatted = columns.with_format("torch", columns=["teacher_logits", "label"])
     prepared = add(formatted, args, None, projections).dataset
     assert prepared[:]["teacher_projections"] == columns[:]["teacher_projections"]
+
+
+def test_a_teacher_is_judged_by_the_data_s_own_rows(tmp_path: Path) -> None:
+    own = {"label": [0, 1] * 8, "teacher_logits": [[1.0, 0.0], [0.0, 1.0]] * 8}
+    wrong = {"label": [1, 0] * 16, "teacher_logits": [[1.0, 0.0], [0.0, 1.0]] * 16}
+    args = runs.config(tmp_path, num_subclasses=1)
+
+    def beside(kind: int) -> Dataset:
+        marks = {KIND_COLUMN: [ROW] * 16 + [kind] * 32, ORIGIN_COLUMN: [*range(16)] * 3}
+        return Dataset.from_dict({**{name: own[name] + wrong[name] for name in own}, **marks})
+
+    assert len(add(beside(VIEW), args).dataset) == 48
+    with pytest.raises(ValueError, match=r"accuracy on the 48 labelled examples is 0\.333, below the 0\.500"):
+        add(beside(ROW), args)
