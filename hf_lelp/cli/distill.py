@@ -314,6 +314,8 @@ def _train(method: str, arguments: DistillArguments, config: LELPConfig, inputs:
     prediction = trainer.predict(inputs.evaluation)
     # The total time of a resumed run is not known.
     figures: dict[str, Any] = {"train_seconds": seconds} if resume is None else {}
+    if trainer.prepared.origins is not None:
+        figures["learned_from"] = trainer.prepared.origins.count()
     cut = trainer.prepared.max_length
     figures |= size_and_speed(trainer.model, inputs.processing_class, inputs.evaluation, inputs.columns, cut, cut)
     with_groups = method_of(trainer.args) == "lelp" and arguments.group_column is not None

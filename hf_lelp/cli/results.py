@@ -18,6 +18,7 @@ from hf_lelp.metrics import few_class_metrics
 from hf_lelp.storage.files import write_json
 from hf_lelp.storage.progress import stage
 from hf_lelp.student.card import alike_length
+from hf_lelp.transfer.origins import counted
 
 logger = logging.getLogger(__name__)
 
@@ -115,7 +116,7 @@ def results_table(results: dict[str, dict[str, Any]], rows: int) -> str:
     body = [[name, *(show(result) for show in columns.values())] for name, result in results.items()]
     table = markdown_table(["", *columns], body)
     accuracies = [result["accuracy"] for result in results.values() if "accuracy" in result]
-    told = f"{table}\n\n{speed_note(results)}"
+    told = f"{table}\n\n{speed_note(results)}{rows_note(results)}"
     if not accuracies:
         return told
     return (
@@ -146,6 +147,16 @@ def speed_note(results: dict[str, dict[str, Any]]) -> str:
         return f"examples/s: from input to logits, {how}{cut}."
     each = ", ".join(f"{name} {length}" for name, length in lengths.items())
     return f"examples/s: from input to logits, {how}. Each is cut at its own length in tokens: {each}."
+
+
+def rows_note(results: dict[str, dict[str, Any]]) -> str:
+    """Say on a line of its own what each student learned from, where it was not the data's own rows alone."""
+    students: dict[str, list[str]] = {}
+    for name, result in results.items():
+        if "learned_from" in result:
+            students.setdefault(counted(result["learned_from"]), []).append(name)
+    told = "; ".join(f"{rows} ({', '.join(names)})" for rows, names in students.items())
+    return f"\nLearned from: {told}." if told else ""
 
 
 def publish(

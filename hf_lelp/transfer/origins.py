@@ -1,7 +1,7 @@
 """Says where training rows come from, and splits them accordingly."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,9 +49,7 @@ class Origins:
 
     def __str__(self) -> str:
         """Write down the counts."""
-        counts = self.count()
-        parts = (f"{n:,} {kind}{'' if n == 1 or kind == KINDS[UNLABELLED] else 's'}" for kind, n in counts.items())
-        return ", ".join(parts)
+        return counted(self.count())
 
     def split(self, rows: int, seed: int, part: int = 0) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Hold back rows for validation together with all that was made of them.
@@ -89,6 +87,11 @@ class Origins:
         shifted = np.exp(logits - logits.max(-1, keepdims=True))
         highest = 1 / shifted.sum(-1)
         return {name: float(highest[self.kinds == KINDS.index(name)].mean()) for name in self.count()}
+
+
+def counted(rows: Mapping[str, int]) -> str:
+    """Write down how many rows there are of each kind."""
+    return ", ".join(f"{n:,} {kind}{'' if n == 1 or kind == KINDS[UNLABELLED] else 's'}" for kind, n in rows.items())
 
 
 def tell_of_confidence(dataset: Dataset, origins: Origins) -> None:

@@ -76,17 +76,25 @@ def test_every_method_is_trained_evaluated_saved_and_shown(
     assert results["results"]["teacher"]["accuracy"] > 0.8
 
 
-def test_groups_are_of_the_data_s_own_rows(assets: Path, tmp_path: Path) -> None:
-    alone, beside_others = (
-        distill(
-            arguments(assets, method=["lelp"], group_column="domain", unlabelled_file=unlabelled),
-            config(tmp_path, views=views),
-        )["group_alignment"]
-        for views, unlabelled in ((0, None), (1, str(assets / "test.parquet")))
-    )
-    assert beside_others["groups"] == alone["groups"] == ["long", "short"]
-    for name, found in beside_others["classes"].items():
-        assert np.sum(found["counts"], axis=0).tolist() == np.sum(alone["classes"][name]["counts"], axis=0).tolist()
+def test_groups_are_of_the_data_s_own_rows_and_the_table_says_what_was_learned_from(
+    assets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = [" ".join(words) for words in (tiny.WORDS, reversed(tiny.WORDS))]
+    Dataset.from_dict({"text": more}).to_csv(tmp_path / "more.csv")
+    given: dict[str, Any] = {"method": ["direct", "lelp"], "group_column": "domain"}
+    alone = distill(arguments(assets, **given), config(tmp_path))
+    assert "Learned from" not in capsys.readouterr().out
+    beside = distill(arguments(assets, unlabelled_file=str(tmp_path / "more.csv"), **given), config(tmp_path, views=1))
+
+    found, expected = beside["group_alignment"], alone["group_alignment"]
+    assert found["groups"] == expected["groups"] == ["long", "short"]
+    for name in tiny.LABEL_NAMES:
+        rows = (np.sum(of["classes"][name]["counts"], axis=0).tolist() for of in (found, expected))
+        assert next(rows) == next(rows)
+    direct, lelp = (beside["results"][name]["learned_from"] for name in given["method"])
+    assert direct["row"] == lelp["row"] == 240 and "unlabelled" not in direct and lelp["unlabelled"] == 2
+    of_direct, of_lelp = (f"240 rows, {rows['view']} views" for rows in (direct, lelp))
+    assert f"\nLearned from: {of_direct} (direct); {of_lelp}, 2 unlabelled (lelp).\n" in capsys.readouterr().out
 
 
 def test_a_student_that_diverged_has_dashes_and_ends_nothing(

@@ -168,4 +168,6 @@ def test_the_demo_yaml_has_only_known_options() -> None:
         sys.path.remove(str(ROOT))
     arguments, config = PROGRAM.parse(["--config", str(DEMO)])
     assert arguments.method == ["direct", "kd", "lelp"]
-    assert config.num_subclasses > 1
+    assert config.num_subclasses > 1 and {arguments.train_file, arguments.unlabelled_file} == {
+        f"~/.cache/hf_lelp/demo/{name}.parquet" for name in ("labelled", "unlabelled")
+    }

@@ -157,11 +157,19 @@ def test_build_demo_makes_only_what_is_missing(tmp_path, monkeypatch, capsys):
     demo = tmp_path / "demo"
     (demo / "teacher").mkdir(parents=True)
     assert vader.build_demo(demo) == demo
-    assert {path.name for path in demo.iterdir()} == {"train.parquet", "test.parquet", "teacher"}
+    files = {f"{name}.parquet" for name in ("train", "test", "labelled", "unlabelled")}
+    assert {path.name for path in demo.iterdir()} == {*files, "teacher"}
     assert "32 training and 8 test texts" in capsys.readouterr().out
 
     monkeypatch.setattr(vader, "fetch", lambda **_: pytest.fail("fetched again"))
     assert vader.build_demo(demo) == demo
+
+
+def test_rows_are_labelled_or_not_and_none_is_lost():
+    train = vader.to_dataset(Snippet("nyt", str(i), f"text {i}", LABELS[i % 2]) for i in range(10))
+    labelled, unlabelled = vader.split_by_labels(train, texts=6)
+    assert labelled.column_names == train.column_names and unlabelled.column_names == ["text", "domain"]
+    assert len(labelled) == 6 and sorted([*labelled["text"], *unlabelled["text"]]) == sorted(train["text"])
 
 
 def test_an_interrupted_asset_leaves_nothing(tmp_path):
