@@ -456,7 +456,11 @@ TRIALS = {
     ),
     # Rows are many here, and each is short. The last task has all rows.
     "glosses": Part({f"{n} rows": partial(wordnet, "new", rows=n) for n in GLOSSES}, core(KD_1, LELP_WHITENED), 1),
-    "packages": Part({f"{n} rows": partial(debian, rows=n) for n in GLOSSES[:3]}, core(KD_1, LELP_WHITENED), 1),
+    "packages": Part(
+        {**{f"{n} rows": partial(debian, rows=n) for n in GLOSSES[:3]}, "all rows": debian},
+        core(KD_1, LELP_WHITENED),
+        3,
+    ),
     "glosses_start": Part(
         {
             **both_starts(f"{WORDNET}, 3,000 rows", partial(wordnet, rows=3000)),
