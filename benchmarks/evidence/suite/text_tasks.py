@@ -20,7 +20,7 @@ from examples.vader import MINILM, atomically, cpu_multiplies_bfloat16, fetch, u
 from hf_lelp.compare.task import Task
 from hf_lelp.data.rows import column_values, with_columns
 
-TEACHER_STEPS = {"newsgroups": 500, "vader": 500, "r8": 350, "r52": 500, "wordnet": 2000, "debian": 1000}
+TEACHER_STEPS = {"newsgroups": 500, "vader": 500, "r8": 350, "r52": 500, "wordnet": 2000, "debian": 2000}
 SHARED_SETTINGS = {"per_device_eval_batch_size": 128, "warmup_steps": 0.1, "weight_decay": 0.01}
 LABELLED_STEPS = 150  # of a teacher that sees few labels
 
