@@ -274,9 +274,10 @@ def _without_known(dataset: Dataset, transfer: Transfer, evaluation: Iterable[Da
     _, first = np.unique(keys, return_index=True)
     again[np.setdiff1d(np.arange(len(keys)), first)] = True
     left_out = made & (seen | again)
+    evaluated_ones, twice = (made & seen).sum(), (made & again & ~seen).sum()
     if left_out.any():
-        logger.warning(
-            f"{left_out.sum():,} windows, views and unlabelled rows are left out: {(made & seen).sum():,} are"
-            f" evaluation rows, {(made & again & ~seen).sum():,} are there already"
-        )
+        reasons = [f"{evaluated_ones:,} are evaluation rows"] if evaluated_ones else []
+        reasons += [f"{twice:,} are there already"] if twice else []
+        of_kinds = Origins(origins[left_out], kinds[left_out])
+        logger.warning(f"transfer: left out {of_kinds}: {', '.join(reasons)}")
     return dataset.select(np.flatnonzero(~left_out)) if left_out.any() else dataset

@@ -87,7 +87,8 @@ def test_unlabelled_rows_are_cleaned_and_expanded(caplog: pytest.LogCaptureFixtu
     made = [row for row in dataset if row[ORIGIN_COLUMN] >= len(TEXTS)]
     assert [row[KIND_COLUMN] for row in made] == [3, 1] and {row["label"] for row in made} == {None}
     assert "2 of 6 unlabelled rows are empty" in caplog.text
-    assert "2 are evaluation rows" in caplog.text  # the row, and the window that was made of it
+    # Two rows are there already, and one is evaluated; what was made of them goes too.
+    assert "left out 2 windows, 3 unlabelled: 2 are evaluation rows, 3 are there already" in caplog.text
     assert "8 rows to learn from (4 rows, 3 windows, 1 unlabelled)" in caplog.text
 
 
