@@ -4,9 +4,11 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import runs
 import tiny
+from datasets import Dataset
 
 from hf_lelp import teacher_pass
 from hf_lelp.cli.distill import PROGRAM, distill
@@ -64,7 +66,18 @@ def test_shares_are_merged_and_a_run_finds_them_all(assets: Path, caplog: pytest
     run("--columns_cache_dir", "whole")
     train, evaluation = ({*runs.data(rows, seed=seed)["text"]} for rows, seed in ((ROWS, 0), (EVALUATION_ROWS, 1)))
     assert rows_run(caplog) == [len(train), len(evaluation - train)]
-    assert merged == shards(assets / "whole") and len(merged) == 7
+    whole = shards(assets / "whole")
+    assert merged.keys() == whole.keys() and len(merged) == 7
+    # Evaluation rows that a whole pass knows from training go through the teacher again in a share, and so the others
+    # in batches of other rows: on some processors that is another rounding.
+    assert sum(merged[name] == whole[name] for name in merged) >= 5
+    for name in merged:
+        one, other = (
+            Dataset.from_file(str(assets / folder / "teacher" / name)).with_format("numpy")[:]
+            for folder in ("columns", "whole")
+        )
+        for column in one:
+            np.testing.assert_allclose(one[column], other[column], atol=1e-6)
 
     arguments, config = PROGRAM.parse(["--config", "run.yaml"])
     distill(arguments, config)
