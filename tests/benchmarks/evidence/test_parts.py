@@ -1,10 +1,9 @@
 """The parts of the evidence: what they are made of, which can be asked for, and what of them is kept."""
 
 import json
-import subprocess
-import sys
 from typing import Any
 
+import forked
 import pytest
 from places import ROOT
 
@@ -58,7 +57,6 @@ def test_what_altering_a_task_gains_is_paired_by_seed() -> None:
 
 
 def test_an_unknown_part_is_refused_before_anything_runs() -> None:
-    command = [sys.executable, "-m", "benchmarks.evidence", "images", "nothing"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    done = forked.run("-m", "benchmarks.evidence", "images", "nothing", cwd=ROOT)
     assert done.returncode == 2
     assert "no part nothing; there are suite, trials, images, " in done.stderr

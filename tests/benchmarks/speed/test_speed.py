@@ -113,16 +113,12 @@ def test_import_time(tmp_path: Path) -> None:
 
 
 def test_a_trainer_is_imported_without_what_it_seldom_needs() -> None:
-    loaded = modules_after("from hf_lelp import LELPTrainer, LELPConfig")
-    assert "hf_lelp.trainer" in loaded
     # transformers 5.13 loads some of them with its own trainer.
-    ours = loaded - modules_after("from transformers import Trainer")
+    code = "from transformers import Trainer; theirs = {*sys.modules}; from hf_lelp import LELPTrainer, LELPConfig"
+    command = [sys.executable, "-c", f"import sys; {code}; print(*{{*sys.modules}} - theirs)"]
+    ours = {*subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()}
+    assert "hf_lelp.trainer" in ours
     assert not {"sklearn", "evaluate", "matplotlib", "scipy.stats"} & ours
-
-
-def modules_after(code: str) -> set[str]:
-    command = [sys.executable, "-c", f"import sys; {code}; print(*sys.modules)"]
-    return {*subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()}
 
 
 def test_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
