@@ -9,7 +9,7 @@ from PIL import Image
 from transformers import BaseImageProcessor
 
 # More than 8 bits a channel: only the data's owner knows which part of the range counts.
-_DEEP_MODES = ("I", "F")
+DEEP_MODES = ("I", "F")
 
 
 def process_images(processing_class: BaseImageProcessor, images: Sequence[Any]) -> dict[str, list[Any]]:
@@ -58,7 +58,7 @@ def to_image(image: Any, mode: str) -> Image.Image:
                 " (0 to 255) and 1, 3 or 4 channels at the end."
             )
         image = Image.fromarray(pixels.astype(np.uint8).squeeze(2) if pixels.shape[2:] == (1,) else pixels.astype("u1"))
-    if image.mode.split(";")[0] in _DEEP_MODES:
+    if image.mode.split(";")[0] in DEEP_MODES:
         raise ValueError(
             f"An image of mode {image.mode} has more than 8 bits a channel. Scale it to 8 bits first: the library"
             " cannot know which part of its range counts."

@@ -1,5 +1,6 @@
 """Prepares a run: makes everything that it needs before its student trains, once, from `LELPTrainer`'s arguments."""
 
+import logging
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -17,7 +18,7 @@ from hf_lelp.data.checks import check_rows, check_tokens
 from hf_lelp.data.columns import KIND_COLUMN, RunColumns
 from hf_lelp.data.encoding import Processor, input_name
 from hf_lelp.data.labels import Classes, check_labels
-from hf_lelp.data.rows import column_names, rows_of, transform_of
+from hf_lelp.data.rows import rows_of, transform_of
 from hf_lelp.data.text import max_tokens, set_pad_token, vocabulary_size
 from hf_lelp.making.recipes import is_recipe
 from hf_lelp.making.start import new_student, student_processor
@@ -33,6 +34,8 @@ from hf_lelp.training.targets import Targets, check_marks, make_targets
 from hf_lelp.training.trials import student_maker
 from hf_lelp.transfer.origins import Origins, tell_of_confidence
 from hf_lelp.transfer.rows import transfer_of, transfer_rows
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -242,27 +245,53 @@ def with_transfer_rows(
     Raises:
         ValueError: if the training data is prepared or a stream; see also `transfer_of` and `transfer_rows`.
     """
-    if unlabelled is None and args.windows == 1 and not args.views:
+    unlabelled = rows_of(unlabelled)
+    if train is None or (unlabelled is None and args.windows == 1 and not args.views):
         return train
-    is_raw = isinstance(train, Dataset) and not {*columns.of_loss, KIND_COLUMN} & {*train.column_names}
-    if not is_raw or columns.inputs is None:
+    reason = _why_not_raw(train, columns)
+    if reason is not None:
         raise ValueError(
             "Windows, views and unlabelled rows are put beside raw rows of a datasets.Dataset, before the teacher is"
-            f" run. This training data is a {type(train).__name__} of {', '.join(column_names(train))}. Leave windows,"
-            " views and transfer_dataset out, or pass raw rows."
+            f" run. {reason}. Leave windows, views and transfer_dataset out, or pass raw rows."
+        )
+    if not isinstance(unlabelled, Dataset | None):
+        raise ValueError(
+            f"transfer_dataset is a {type(unlabelled).__name__}, and a datasets.Dataset of raw rows is expected: one"
+            " split of a DatasetDict, or Dataset.from_list(rows)."
+        )
+    if args.soft_label_columns is not None and unlabelled is not None and args.alpha < 1:
+        raise ValueError(
+            f"{', '.join(args.soft_label_columns)} hold soft labels of the data's own rows, and nothing says what an"
+            " unlabelled row is. Leave unlabelled rows out, or give a teacher_model in place of soft_label_columns."
         )
     wanted = transfer_of(
         args,
-        columns=columns.inputs,
+        columns=columns.inputs or (),
         label_column=columns.label_of(train),
         processing_class=processing_class,
         max_length=max_length,
         teacher_columns=None if teacher is None else teacher.input_columns,
         mask_token=getattr(getattr(teacher, "processing_class", None), "mask_token", None),
     )
-    others = [rows for rows in evaluated if isinstance(rows, Dataset)]
+    given = [rows for rows in evaluated if rows is not None]
+    known = [rows for rows in given if isinstance(rows, Dataset) and {*wanted.columns} <= {*rows.column_names}]
+    if len(known) < len(given):
+        logger.warning(
+            f"Evaluation data without {', '.join(wanted.columns)}, such as a stream or tokens, cannot be compared with"
+            " windows, views and unlabelled rows: see that none of these is an evaluation row."
+        )
     with PartialState().main_process_first():
-        return transfer_rows(train, wanted, rows_of(unlabelled) if args.alpha < 1 else None, others)
+        return transfer_rows(train, wanted, unlabelled if args.alpha < 1 else None, known)
+
+
+def _why_not_raw(train: Any, columns: RunColumns) -> str | None:
+    """Say why no rows can be put beside the training data; `None` where they can."""
+    if not isinstance(train, Dataset):
+        return f"This training data is a {type(train).__name__}"
+    found = [name for name in train.column_names if name in {*columns.of_loss, KIND_COLUMN}]
+    if found:
+        return f"This training data has {', '.join(found)} already, which the rows to be made would lack"
+    return None if columns.inputs is not None else "No processing class is given, to say what the student reads"
 
 
 def _inputs_of(run: PreparedRun, dataset: Any, role: str) -> Any:

@@ -7,6 +7,8 @@ import numpy as np
 import xxhash
 from PIL import Image
 
+from hf_lelp.data.images import DEEP_MODES
+
 RATE = 0.2  # of the words that are deleted or masked
 SHARE = (0.5, 0.9)  # of the words, or of each side of an image, that a crop keeps
 TEXT_KINDS, IMAGE_KINDS = ("delete", "crop", "mask"), ("crop", "flip", "mix")
@@ -74,6 +76,11 @@ def views_of_image(
             seen.add(view.tobytes())
             views.append(view)
     return views
+
+
+def can_be_altered(image: Image.Image | None) -> bool:
+    """Tell whether an image is there, of a mode that views can be made of: no more than 8 bits a channel."""
+    return image is not None and image.mode.split(";")[0] not in DEEP_MODES
 
 
 def _generator(content: bytes, seed: int, place: int) -> np.random.Generator:

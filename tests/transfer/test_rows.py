@@ -1,17 +1,21 @@
 """Windows, views and unlabelled rows beside the training rows."""
 
+import io
 import logging
 from typing import Any
 
 import numpy as np
+import PIL.Image
 import pytest
 import tiny
 import tiny_media
-from datasets import ClassLabel, Dataset, Image
+from datasets import ClassLabel, Dataset, Features, Image, Value
 
 from hf_lelp.data.columns import KIND_COLUMN, ORIGIN_COLUMN
+from hf_lelp.data.rows import with_columns
+from hf_lelp.transfer.made import Transfer
 from hf_lelp.transfer.origins import KINDS, Origins
-from hf_lelp.transfer.rows import Transfer, transfer_rows
+from hf_lelp.transfer.rows import transfer_rows
 
 LONG = " ".join(tiny.WORDS)  # 16 words
 TEXTS = [LONG, "good movie", " ".join(reversed(tiny.WORDS)), "good movie"]
@@ -32,15 +36,15 @@ def by_kind(dataset: Dataset, kind: str) -> list[dict[str, Any]]:
 
 def test_windows_follow_their_row_without_a_label() -> None:
     dataset = transfer_rows(rows(group=list("abcd")), transfer(windows=3))
-    assert dataset[KIND_COLUMN] == [0, 1, 1, 0, 0, 1, 1, 0]
-    assert dataset["label"] == [0, None, None, 1, 0, None, None, 1]
-    assert dataset["group"] == list("aaabcccd")
-    assert dataset["text"][:3] == [LONG, " ".join(tiny.WORDS[6:12]), " ".join(tiny.WORDS[12:16])]
+    assert dataset[KIND_COLUMN] == [0] * 4 + [1] * 4
+    assert dataset["label"] == [0, 1, 0, 1] + [None] * 4
+    assert dataset["group"] == list("abcdaacc")
+    assert dataset["text"][:6] == [*TEXTS, " ".join(tiny.WORDS[6:12]), " ".join(tiny.WORDS[12:16])]
 
 
 def test_equal_rows_have_one_origin() -> None:
     dataset = transfer_rows(rows(), transfer(windows=2))
-    assert dataset[ORIGIN_COLUMN] == [0, 0, 1, 2, 2, 1]
+    assert dataset[ORIGIN_COLUMN] == [0, 1, 2, 1, 0, 2]
 
 
 def test_unlabelled_rows_of_another_alphabet_are_told_of(caplog: pytest.LogCaptureFixture) -> None:
@@ -74,7 +78,7 @@ def test_classes_by_name_stay() -> None:
     raw = rows().cast_column("label", ClassLabel(names=["no", "yes"]))
     dataset = transfer_rows(raw, transfer(windows=2))
     assert dataset.features["label"] == raw.features["label"]
-    assert dataset["label"] == [0, None, 1, 0, None, 1]
+    assert dataset["label"] == [0, 1, 0, 1, None, None]
 
 
 def test_unlabelled_rows_are_cleaned_and_expanded(caplog: pytest.LogCaptureFixture) -> None:
@@ -87,14 +91,48 @@ def test_unlabelled_rows_are_cleaned_and_expanded(caplog: pytest.LogCaptureFixtu
     made = [row for row in dataset if row[ORIGIN_COLUMN] >= len(TEXTS)]
     assert [row[KIND_COLUMN] for row in made] == [3, 1] and {row["label"] for row in made} == {None}
     assert "2 of 6 unlabelled rows are empty" in caplog.text
-    # Two rows are there already, and one is evaluated; what was made of them goes too.
-    assert "left out 2 windows, 3 unlabelled: 2 are evaluation rows, 3 are there already" in caplog.text
+    assert "left out 3 unlabelled: 1 in the evaluation data, 2 there already" in caplog.text
     assert "8 rows to learn from (4 rows, 3 windows, 1 unlabelled)" in caplog.text
 
 
-def test_training_rows_that_are_evaluated_are_told_of(caplog: pytest.LogCaptureFixture) -> None:
-    transfer_rows(rows(), transfer(windows=2), None, [Dataset.from_dict({"text": ["good movie"]})])
-    assert "2 of 4 training rows are evaluation rows too" in caplog.text
+def test_training_rows_that_are_evaluated_are_told_of_and_nothing_is_made_of_them(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    dataset = transfer_rows(rows(), transfer(windows=2, views=2), None, [Dataset.from_dict({"text": [LONG]})])
+    assert "1 of 4 training rows are evaluation rows too" in caplog.text
+    assert len(by_kind(dataset, "row")) == 4 and {*dataset[ORIGIN_COLUMN][4:]} == {1, 2}
+
+
+def test_both_columns_of_labels_are_blank_in_windows() -> None:
+    dataset = transfer_rows(rows(labels=[0, 1, 0, 1]), transfer(windows=2))
+    assert dataset["labels"] == dataset["label"] == [0, 1, 0, 1, None, None]
+
+
+@pytest.mark.parametrize("more", [["", None], []])
+def test_unlabelled_data_without_a_text_changes_nothing(more: list[str | None]) -> None:
+    unlabelled = Dataset.from_dict({"text": more}, features=Features(text=Value("string")))
+    assert len(transfer_rows(rows(), transfer(), unlabelled)) == 4
+
+
+def test_words_alone_have_no_views() -> None:
+    assert len(transfer_rows(rows(["good", "bad"]), transfer(windows=3, views=2))) == 2
+
+
+def test_a_row_without_a_text_is_left_for_the_check_of_rows() -> None:
+    dataset = transfer_rows(rows([LONG, None, "good movie"]), transfer(windows=2, views=1))
+    assert dataset["text"][1] is None and 1 not in dataset[ORIGIN_COLUMN][3:]
+
+
+def test_a_word_beside_a_text_stands_beside_each_view_of_it() -> None:
+    dataset = transfer_rows(rows(other=["word"] * 4), transfer(columns=["text", "other"], views=2))
+    views = by_kind(dataset, "view")
+    assert len(views) >= 4 and {view["other"] for view in views} == {"word"} and LONG not in [v["text"] for v in views]
+
+
+def test_columns_that_nobody_reads_are_not_decoded() -> None:
+    missing = Dataset.from_dict({"picture": ["/nowhere.png"] * 4}).cast_column("picture", Image())
+    dataset = transfer_rows(with_columns(rows(), missing), transfer(windows=2, views=1))
+    assert len(dataset) > 4 and dataset.features["picture"] == Image()
 
 
 def test_images_get_views() -> None:
@@ -104,10 +142,39 @@ def test_images_get_views() -> None:
     assert by_kind(dataset, "view")[0]["image"].size == raw[0]["image"].size
 
 
+def test_images_stay_as_they_are_stored_and_evaluated_ones_are_found() -> None:
+    stored = [{"bytes": jpeg(picture), "path": None} for picture in tiny_media.pictures(8)]
+    raw = Dataset.from_dict({"image": stored[:4], "label": [0, 1, 0, 1]}).cast_column("image", Image())
+    more, evaluation = (
+        Dataset.from_dict({"image": part}).cast_column("image", Image()) for part in (stored[3:], stored[6:])
+    )
+    dataset = transfer_rows(raw, transfer(columns=["image"], views=3), more, [evaluation])
+    assert (len(by_kind(dataset, "row")), len(by_kind(dataset, "unlabelled"))) == (4, 2)
+    assert {*dataset[ORIGIN_COLUMN]} == {0, 1, 2, 3, 5, 6}  # the first unlabelled one is the last of the rows
+    kept = dataset.cast_column("image", Image(decode=False))["image"]
+    assert [image["bytes"] for image in kept[:6]] == [image["bytes"] for image in stored[:6]]
+
+
+def test_images_that_no_view_can_be_made_of() -> None:
+    deep = PIL.Image.fromarray(np.full((8, 8), 1000, dtype=np.int32))
+    images = [*tiny_media.pictures(2), deep, None]
+    raw = Dataset.from_dict(
+        {"image": images, "label": [0, 1, 0, 1]}, features=Features(image=Image(), label=Value("int64"))
+    )
+    dataset = transfer_rows(raw, transfer(columns=["image"], views=3), raw.select([3, 3]))
+    assert {*dataset[ORIGIN_COLUMN][4:]} == {0, 1} and not by_kind(dataset, "unlabelled")
+
+
+def jpeg(picture: PIL.Image.Image) -> bytes:
+    content = io.BytesIO()
+    picture.convert("RGB").save(content, "JPEG")
+    return content.getvalue()
+
+
 def test_a_transform_stays() -> None:
     raw = rows().with_transform(lambda batch: {**batch, "text": [text.upper() for text in batch["text"]]})
     dataset = transfer_rows(raw, transfer(windows=2))
-    assert dataset[1]["text"] == " ".join(tiny.WORDS[6:12]).upper()
+    assert dataset[len(TEXTS)]["text"] == " ".join(tiny.WORDS[6:12]).upper()
 
 
 @pytest.mark.parametrize(

@@ -69,8 +69,37 @@ def test_labels_alone_learn_from_views_and_leave_the_rest(tmp_path: Path) -> Non
 
 def test_prepared_rows_are_refused(tmp_path: Path) -> None:
     prepared, projections = runs.prepared()
-    with pytest.raises(ValueError, match="Windows, views and unlabelled rows are put beside raw rows"):
+    with pytest.raises(ValueError, match="Windows, views and unlabelled rows are put beside raw rows") as raised:
         runs.trainer(runs.config(tmp_path, views=1), train_dataset=prepared, projections=projections)
+    assert "This training data has teacher_logits, " in str(raised.value)
+    with pytest.raises(ValueError, match="This training data is a IterableDataset"):
+        args = runs.config(tmp_path, views=1, max_steps=1, alpha=1.0)
+        runs.trainer(args, train_dataset=data().to_iterable_dataset(), teacher_model=None)
+
+
+@pytest.mark.parametrize("more", [["good movie"], {"train": 1}])
+def test_unlabelled_rows_are_a_dataset(tmp_path: Path, more: Any) -> None:
+    with pytest.raises(ValueError, match=f"transfer_dataset is a {type(more).__name__}, and a datasets.Dataset"):
+        runs.trainer(runs.config(tmp_path), train_dataset=data(), transfer_dataset=more)
+
+
+def test_soft_labels_say_nothing_of_unlabelled_rows(tmp_path: Path) -> None:
+    raw = data().map(lambda row: {"p_0": 0.3, "p_1": 0.7})
+    soft: dict[str, Any] = {"soft_label_columns": ["p_0", "p_1"], "teacher_scores": "probabilities"}
+    args = runs.config(tmp_path, num_subclasses=1, **soft)
+    with pytest.raises(ValueError, match="p_0, p_1 hold soft labels of the data's own rows"):
+        runs.trainer(args, train_dataset=raw, teacher_model=None, transfer_dataset=raw)
+
+
+def test_evaluation_alone_makes_no_rows(tmp_path: Path) -> None:
+    run = runs.trainer(runs.config(tmp_path, views=1), train_dataset=None, eval_dataset=runs.data(20, seed=9))
+    assert run.evaluate()["eval_loss"] > 0
+
+
+def test_evaluation_data_that_cannot_be_compared_is_told_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    stream = runs.data(20, seed=9).to_iterable_dataset()
+    runs.trainer(runs.config(tmp_path, views=1), train_dataset=data(), eval_dataset=stream)
+    assert "Evaluation data without text, such as a stream or tokens, cannot be compared" in caplog.text
 
 
 def test_both_must_read_what_is_made(tmp_path: Path) -> None:

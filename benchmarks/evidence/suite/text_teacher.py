@@ -22,12 +22,13 @@ from transformers import (
 
 from benchmarks.evidence.suite.store import CACHE, Part, once
 from examples.vader import atomically, cpu_multiplies_bfloat16, quiet, svm_accuracy
-from hf_lelp.data.columns import LOGITS_COLUMN
+from hf_lelp.data.columns import KIND_COLUMN, LOGITS_COLUMN, ORIGIN_COLUMN
 from hf_lelp.data.labels import NO_LABEL
 from hf_lelp.data.rows import with_columns
 from hf_lelp.teacher.columns import teacher_columns
 from hf_lelp.teacher.teacher import Teacher
-from hf_lelp.transfer.rows import KIND_COLUMN, ORIGIN_COLUMN, Transfer, transfer_rows
+from hf_lelp.transfer.made import Transfer
+from hf_lelp.transfer.rows import transfer_rows
 
 MAX_LENGTH = 64
 BATCH = 32
