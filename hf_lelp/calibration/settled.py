@@ -11,8 +11,16 @@ from scipy.special import expit
 from transformers import PreTrainedModel
 
 from hf_lelp.calibration.pictures import plot_decisions, plot_reliability
-from hf_lelp.calibration.temperature import cross_entropy, fit_temperature, fold_temperature, reliability
-from hf_lelp.calibration.threshold import AIM_NAME, THRESHOLD_NAME, Aim, best_threshold, counts, decide
+from hf_lelp.calibration.temperature import check_enough, cross_entropy, fit_temperature, fold_temperature, reliability
+from hf_lelp.calibration.threshold import (
+    AIM_NAME,
+    THRESHOLD_NAME,
+    Aim,
+    best_threshold,
+    check_both_classes,
+    counts,
+    decide,
+)
 from hf_lelp.data.labels import NO_LABEL
 from hf_lelp.data.rows import split_at_random
 from hf_lelp.metrics import expected_calibration_error
@@ -30,6 +38,26 @@ def hold_back(train: Dataset, share: float, seed: int) -> tuple[Dataset, Dataset
     if not 0 < share < 1:
         raise ValueError(f"held_back={share}: a share of the training rows, between 0 and 1.")
     return split_at_random(train, share, seed)
+
+
+def check_settling(num_labels: int, labels: NDArray[np.integer], *, calibrate: bool, threshold: str | None) -> None:
+    """Refuse what no temperature or threshold can be fitted to; see `settle`.
+
+    Args:
+        num_labels: classes.
+        labels: of the rows held back, (N,), −100 for none.
+        calibrate: whether to fit a temperature.
+        threshold: the aim, or `None`.
+
+    Raises:
+        ValueError: if too few rows have a label, there are more than two classes, or one of two has no row.
+    """
+    if threshold is not None and num_labels != 2:
+        raise ValueError(f"threshold={threshold}: there are {num_labels} classes, and a threshold takes two.")
+    if calibrate:
+        check_enough(labels)
+    if threshold is not None:
+        check_both_classes(labels)
 
 
 def settle(
@@ -53,11 +81,10 @@ def settle(
         `rows` held back, `temperature` where one was fitted, and `threshold` and `aim` where one was chosen.
 
     Raises:
-        ValueError: see `fit_temperature` and `best_threshold`; or if a threshold is asked for with several classes.
+        ValueError: see `check_settling` and `best_threshold`.
     """
+    check_settling(logits.shape[1], labels, calibrate=calibrate, threshold=threshold)
     aim = None if threshold is None else Aim.parse(threshold)
-    if aim is not None and logits.shape[1] != 2:
-        raise ValueError(f"threshold={threshold}: there are {logits.shape[1]} classes, and a threshold takes two.")
     found: dict[str, Any] = {"rows": len(labels)}
     if calibrate:
         found["temperature"] = fit_temperature(logits, labels)

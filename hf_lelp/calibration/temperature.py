@@ -28,6 +28,23 @@ RANGE = math.log(0.02), math.log(50.0)  # of log T
 LEAST_ROWS = 50  # with a label
 
 
+def check_enough(labels: NDArray[np.integer]) -> None:
+    """Refuse too few rows to fit a temperature to.
+
+    Args:
+        labels: of rows held back, (N,), −100 for none.
+
+    Raises:
+        ValueError: if fewer than 50 rows have a label.
+    """
+    labelled = int((labels != NO_LABEL).sum())
+    if labelled < LEAST_ROWS:
+        raise ValueError(
+            f"{labelled} rows held back have a label, and a temperature takes {LEAST_ROWS}. Hold back a larger"
+            " share, or name a calibration_file with more."
+        )
+
+
 def fit_temperature(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> float:
     """Return the T > 0 for which softmax(logits / T) has the least cross-entropy with the labels.
 
@@ -38,12 +55,8 @@ def fit_temperature(logits: NDArray[np.floating], labels: NDArray[np.integer]) -
     Raises:
         ValueError: if too few rows have a label.
     """
+    check_enough(labels)
     labelled = labels != NO_LABEL
-    if labelled.sum() < LEAST_ROWS:
-        raise ValueError(
-            f"{labelled.sum()} rows held back have a label, and a temperature takes {LEAST_ROWS}. Hold back a larger"
-            " share, or name a calibration_file with more."
-        )
     known, truth = logits[labelled].astype(np.float64), labels[labelled]
     found = minimize_scalar(lambda log_t: cross_entropy(known / math.exp(log_t), truth), bounds=RANGE, method="bounded")
     if float(found.x) > RANGE[1] - 0.01:

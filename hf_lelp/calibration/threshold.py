@@ -52,6 +52,23 @@ class Aim:
         )
 
 
+def check_both_classes(labels: NDArray[np.integer]) -> None:
+    """Refuse rows of one class, between which no threshold can choose.
+
+    Args:
+        labels: of rows held back, (N,), −100 for none.
+
+    Raises:
+        ValueError: if one of the two classes has no row.
+    """
+    second = labels[labels != NO_LABEL] == 1
+    if second.all() or not second.any():
+        raise ValueError(
+            f"Of {len(second)} labelled rows held back, {second.sum()} are of the second class: a threshold needs both"
+            " classes. Hold back a larger share."
+        )
+
+
 def counts(probability: NDArray[np.floating], labels: NDArray[np.integer], threshold: float) -> dict[str, float]:
     """Count what a threshold does: `precision`, `recall`, `f1` of the second class and `accuracy`; 0 where undefined.
 
@@ -79,13 +96,9 @@ def best_threshold(probability: NDArray[np.floating], labels: NDArray[np.integer
     Raises:
         ValueError: if one of the classes has no row, or no threshold reaches the aim.
     """
+    check_both_classes(labels)
     labelled = labels != NO_LABEL
     probability, true = probability[labelled].astype(np.float64), labels[labelled] == 1
-    if true.all() or not true.any():
-        raise ValueError(
-            f"Of {len(true)} labelled rows held back, {true.sum()} are of the second class: a threshold needs both"
-            " classes. Hold back a larger share."
-        )
     order = np.argsort(-probability, kind="stable")
     ranked, hits = probability[order], np.cumsum(true[order])
     # After each run of equal probabilities: so many rows are answered with the second class.

@@ -15,6 +15,7 @@ from huggingface_hub import upload_file
 from hf_lelp.calibration.settled import (
     HELD_BACK,
     RECORD_NAME,
+    check_settling,
     draw,
     hold_back,
     measured,
@@ -55,6 +56,7 @@ from hf_lelp.teacher.kinds.combined import answers_rows
 from hf_lelp.trainer import LELPTrainer
 from hf_lelp.training.auto_settings import best_settings, reads_tokens
 from hf_lelp.training.launch import common_settings
+from hf_lelp.transfer.rows import without_rows_of
 
 METHODS = ("direct", "kd", "lelp", "best")
 LAST = "last"  # checkpoint
@@ -151,7 +153,10 @@ def distill(arguments: DistillArguments, config: LELPConfig) -> dict[str, Any]:
     if config.columns_cache_dir is not None and not (Path(config.columns_cache_dir) / "teacher").is_dir():
         check_writable(Path(config.columns_cache_dir))
     inputs = _load(arguments, config)
-    students = {method: _train(method, arguments, config, inputs, output_dir) for method in arguments.method}
+    # A sampled fit is made once: the method that may need most directions comes first.
+    order = sorted(arguments.method, key=lambda method: config.fit_rows is not None and method != "best")
+    trained = {method: _train(method, arguments, config, inputs, output_dir) for method in order}
+    students = {method: trained[method] for method in arguments.method}
 
     results = {method: student.figures for method, student in students.items()}
     logits = {method: student.logits for method, student in students.items()}
@@ -260,6 +265,8 @@ def _load(arguments: DistillArguments, config: LELPConfig) -> _Inputs:
     if teacher is not None or (config.soft_label_columns is not None and set(arguments.method) != {"direct"}):
         aligned = load_aligned_teacher(teacher, None, config, train, None, [evaluation])
     unlabelled = load_unlabelled(arguments)
+    if unlabelled is not None and held is not None:
+        unlabelled = without_rows_of(unlabelled, held, columns)
     return _Inputs(train, held, record, evaluation, columns, student, processing_class, aligned, unlabelled)
 
 
@@ -294,6 +301,7 @@ def _train(method: str, arguments: DistillArguments, config: LELPConfig, inputs:
         teacher_model=inputs.aligned,
         transfer_dataset=inputs.unlabelled,
     )
+    _check_held_back(trainer, arguments, inputs)
     if vars(config)["learning_rate"] is None:
         say(f"{method}: learning rate {trainer.args.learning_rate:g}, by the student's size")
     stages_for(trainer, method)
@@ -338,6 +346,16 @@ def _train(method: str, arguments: DistillArguments, config: LELPConfig, inputs:
     )
 
 
+def _check_held_back(trainer: LELPTrainer, arguments: DistillArguments, inputs: _Inputs) -> None:
+    """Refuse rows held back that temperature and threshold cannot be fitted to, before anything is trained."""
+    if inputs.held_back is None or not (arguments.calibrate or arguments.threshold is not None):
+        return
+    classes = trainer.prepared.classes
+    column = find_label_column(inputs.held_back, trainer.args.label_column)
+    labels = np.array(classes.encode(column_values(inputs.held_back, str(column))))
+    check_settling(classes.num_labels, labels, calibrate=arguments.calibrate, threshold=arguments.threshold)
+
+
 def _settle(trainer: LELPTrainer, arguments: DistillArguments, inputs: _Inputs) -> dict[str, Any]:
     """Fit temperature and threshold on the rows held back, as asked for, and save the student again."""
     if inputs.held_back is None:
@@ -379,12 +397,13 @@ def _save_card(card: StudentCard, student: _Student, token: str | None) -> None:
         )
 
 
-def _training_data(arguments: DataArguments) -> str:
-    """Name the training rows, without the folder of a file."""
+def _training_data(arguments: DistillArguments) -> str:
+    """Name the training rows, and the unlabelled ones, without the folder of a file."""
     name = arguments.train_file or str(arguments.dataset_name)
     drawn = "" if arguments.max_train_samples is None else f" (at most {arguments.max_train_samples:,} rows)"
     is_path = arguments.train_file is not None or Path(expand(name)).exists()
-    return f"{Path(name).name if is_path else name}{drawn}"
+    more = "" if arguments.unlabelled_file is None else f", and {Path(arguments.unlabelled_file).name} without labels"
+    return f"{Path(name).name if is_path else name}{drawn}{more}"
 
 
 def _evaluation_data(arguments: DataArguments, evaluation: Dataset) -> EvaluationData:

@@ -104,8 +104,11 @@ class CompareArguments(TrainingDataArguments):
         if any(size < 1 for size in self.train_sizes or ()):
             raise ValueError(f"train_sizes={self.train_sizes}: at least 1 row is needed.")
         choose_reference(self.methods, self.reference)
-        if self.fine_column is None and any(Method.parse(method).kind == "oracle" for method in self.methods):
+        oracle = any(Method.parse(method).kind == "oracle" for method in self.methods)
+        if oracle and self.fine_column is None:
             raise ValueError("The method oracle needs the true subclasses: name their column in fine_column.")
+        if oracle and self.unlabelled_file is not None:
+            raise ValueError("The method oracle needs each row's true subclass, and rows of unlabelled_file have none.")
 
 
 def compare(arguments: CompareArguments, config: LELPConfig) -> dict[str, Any]:
@@ -238,6 +241,9 @@ def _with_fine_labels(prepared: Dataset, train: Dataset, fine_column: str | None
     if fine_column is None:
         return prepared
     values = column_values(train, fine_column)
+    unknown = sum(value is None for value in values)
+    if unknown:
+        raise ValueError(f"fine_column={fine_column}: {unknown:,} of {len(train):,} rows hold no finer class.")
     named = isinstance(train.features[fine_column], ClassLabel)
     fine = values if named else np.unique(values, return_inverse=True)[1]
     return with_columns(prepared, Dataset.from_dict({"fine_label": np.asarray(fine, dtype=np.int64)}))
@@ -253,6 +259,7 @@ def _training_settings(config: LELPConfig) -> dict[str, Any]:
     """Select the settings that are not defaults and can change a result."""
     defaults = LELPConfig(output_dir=config.output_dir).to_dict()
     place = {*RUN_SETTINGS, "seed", "columns_cache_dir", "logging_dir"}  # older transformers have logging_dir
+    place |= {"windows", "views", "view_kinds"}  # made already
     return {
         name: value
         for name, value in config.to_dict().items()

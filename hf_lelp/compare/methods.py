@@ -17,12 +17,13 @@ from hf_lelp.compare.baselines.trainer import LELP_CRD, ON_EMBEDDINGS, Baseline,
 from hf_lelp.compare.task import Task
 from hf_lelp.config import AUTO, LELPConfig
 from hf_lelp.data.columns import EMBEDDING_COLUMN, LOGITS_COLUMN, PROJECTIONS_COLUMN
-from hf_lelp.data.labels import classes_of
+from hf_lelp.data.labels import NO_LABEL, classes_of
 from hf_lelp.data.rows import column_values, with_columns
 from hf_lelp.projections.class_projections import ClassProjections
 from hf_lelp.trainer import LELPTrainer
 from hf_lelp.training.auto_settings import best_settings
 from hf_lelp.training.sampled_fit import fitted_rows
+from hf_lelp.transfer.origins import ROW, Origins
 
 BEST = "best"
 SUBCLASS_DISTILLATION = "subclass_distillation"
@@ -166,6 +167,16 @@ def train_student(
     return trainer
 
 
+def rows_of_method(train: Dataset, config: LELPConfig) -> Dataset:
+    """Return the rows that a method learns from: for labels alone the data's own, and what was made with a label."""
+    _, origins = Origins.taken_from(train)
+    if origins is None or config.alpha < 1:
+        return train
+    labels = np.asarray(column_values(train.with_format("numpy"), "labels"))
+    told = (origins.kinds == ROW) | (labels != NO_LABEL)
+    return train if told.all() else train.select(np.flatnonzero(told))
+
+
 def build_trainer(
     task: Task, method: Method, config: LELPConfig, trainer_class: type[LELPTrainer] = LELPTrainer
 ) -> LELPTrainer:
@@ -180,7 +191,7 @@ def build_trainer(
     Raises:
         ValueError: if the task lacks what the method needs; see also `LELPTrainer`.
     """
-    train, projections = task.train, None
+    train, projections = rows_of_method(task.train, config), None
     if config.alpha < 1 and config.num_subclasses != 1:
         train, projections = _with_subclasses(task, method, config)
     set_seed(config.seed)

@@ -14,6 +14,7 @@ from hf_lelp.compare.run import Run
 from hf_lelp.compare.statistics import paired_difference, pooled_intervals
 from hf_lelp.markdown import markdown_table
 from hf_lelp.storage.files import write_json, write_text
+from hf_lelp.transfer.origins import counted
 
 logger = logging.getLogger(__name__)
 
@@ -43,8 +44,9 @@ def comparison_table(summary: dict[str, Any]) -> str:
             ]
         )
     seeds, rows = len(summary["seeds"]), summary["evaluation_rows"]
+    added = f" (and {counted(summary['added_rows'])})" if "added_rows" in summary else ""
     return (
-        f"{markdown_table(header, body)}\n\n{summary['train_rows']:,} training rows, {rows:,} evaluation rows,"
+        f"{markdown_table(header, body)}\n\n{summary['train_rows']:,} training rows{added}, {rows:,} evaluation rows,"
         f" {seeds} seed{'s' if seeds > 1 else ''}. ▲ and ▼: the two intervals together leave out 0."
         + (" One seed shows no finding." if seeds == 1 else "")
         + _diverged(summary["methods"])
@@ -118,11 +120,11 @@ def summarise(runs: Sequence[Run], methods: Sequence[str], reference: str) -> di
         reference: one of them.
 
     Returns:
-        `reference`, `seeds`, `train_rows`, `evaluation_rows`, with two seeds `degrees_of_freedom`, and `methods`.
-        `methods` has by name: the mean and standard deviation over the seeds of each of `FIGURES`, the accuracy of each
-        seed, the settings, what "auto" chose, the seeds whose student `diverged`, and `difference`
-        (`paired_difference`). Where labels alone are among them, each other method has `above_labels`, the difference
-        to these.
+        `reference`, `seeds`, `train_rows`, where there are others `added_rows`, `evaluation_rows`, with two seeds
+        `degrees_of_freedom`, and `methods`. `methods` has by name: the mean and standard deviation over the seeds of
+        each of `FIGURES`, the accuracy of each seed, the settings, what "auto" chose, the seeds whose student
+        `diverged`, and `difference` (`paired_difference`). Where labels alone are among them, each other method has
+        `above_labels`, the difference to these.
     """
     by_method = {method: [run for run in runs if run.method == method] for method in methods}
     correct = {method: np.stack([run.correct for run in of_method]) for method, of_method in by_method.items()}
@@ -153,7 +155,7 @@ def summarise(runs: Sequence[Run], methods: Sequence[str], reference: str) -> di
     return {
         "reference": reference,
         "seeds": sorted({run.seed for run in runs}),
-        "train_rows": runs[0].figures["train_rows"],
+        **{name: runs[0].figures[name] for name in ("train_rows", "added_rows") if name in runs[0].figures},
         "evaluation_rows": correct[reference].shape[1],
         **({"degrees_of_freedom": freedom} if freedom is not None else {}),
         "methods": table,

@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from transformers import TrainingArguments, set_seed
 
-from hf_lelp.compare.methods import BEST, Method, build_trainer, train_student
+from hf_lelp.compare.methods import BEST, Method, build_trainer, rows_of_method, train_student
 from hf_lelp.compare.task import Task
 from hf_lelp.config import AUTO, SILENT_RUN, LELPConfig, effective_settings
 from hf_lelp.data.columns import LOGITS_COLUMN, TEACHER_COLUMNS
@@ -29,6 +29,7 @@ from hf_lelp.storage.shards import SHARD_ROWS
 from hf_lelp.student.heads import saved_parameters
 from hf_lelp.training.student_inputs import OnTheFly
 from hf_lelp.training.trials import SEARCH_VERSION
+from hf_lelp.transfer.origins import KINDS, ROW, Origins
 
 logger = logging.getLogger(__name__)
 
@@ -95,6 +96,8 @@ def _run_or_read(task: Task, task_hash: str, method: Method, seed: int, runs_dir
     named = effective_settings(settings)
     if settings["num_subclasses"] == 1 and "baseline" not in settings:
         named = {**named, "kind": "kd"}  # whatever the method's name: there are no subclasses
+    if len(rows_of_method(task.train, config)) < len(task.train):
+        named["rows"] = "with labels"
     # Settings that are not set are not named: a later version can add one that defaults to None, and runs keep names.
     named = {name: value for name, value in named.items() if value is not None}
     key = xxhash.xxh3_128(f"{task_hash} {seed} {json.dumps(named, sort_keys=True)}".encode()).hexdigest()
@@ -119,6 +122,14 @@ def _run_or_read(task: Task, task_hash: str, method: Method, seed: int, runs_dir
     return run
 
 
+def _counts(task: Task) -> dict[str, Any]:
+    """Count the data's own rows, and those that were made of them or added."""
+    _, origins = Origins.taken_from(task.train)
+    added = {} if origins is None else origins.count()
+    own = added.pop(KINDS[ROW], len(task.train))
+    return {"train_rows": own, **({"added_rows": added} if added else {})}
+
+
 def _train(task: Task, method: Method, config: LELPConfig, settings: dict[str, Any]) -> Run:
     """Do a run without any "auto" setting."""
     start = time.perf_counter()
@@ -135,7 +146,7 @@ def _train(task: Task, method: Method, config: LELPConfig, settings: dict[str, A
         **few_class_metrics(logits, labels, _teacher_logits(task)),
         "train_seconds": seconds,
         "parameters": saved_parameters(trainer.model),
-        "train_rows": len(task.train),
+        **_counts(task),
         "auto_trials": [],
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,

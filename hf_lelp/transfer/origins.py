@@ -37,7 +37,8 @@ class Origins:
     def taken_from(cls, dataset: Dataset) -> "tuple[Dataset, Origins | None]":
         """Return a dataset without its two columns of origins, and what they say; `None` where it has none."""
         names = [ORIGIN_COLUMN, KIND_COLUMN]
-        if not {*names} <= {*dataset.column_names}:
+        kinds = getattr(dataset.features.get(KIND_COLUMN), "names", None)
+        if ORIGIN_COLUMN not in dataset.column_names or kinds != [*KINDS]:  # the user's own may be called so too
             return dataset, None
         values = dataset.with_format(None).select_columns(names).with_format("numpy")[:]
         return dataset.remove_columns(names), cls(values[ORIGIN_COLUMN], values[KIND_COLUMN])
@@ -72,11 +73,15 @@ class Origins:
         """Draw rows of the data itself with all that was made of them; return these and all unlabelled ones' indices.
 
         Args:
-            rows: of the data itself to draw, about: equal rows go together.
+            rows: of the data itself to draw.
             seed: of the choice.
         """
-        left, _ = self.split(int((self.kinds == ROW).sum()) - rows, seed)
-        return left
+        own = np.flatnonzero(self.kinds == ROW)
+        drawn = own[np.random.default_rng(seed).permutation(len(own))[len(own) - rows :]]
+        made_of_own = np.isin(self.origins, self.origins[own])
+        kept = ~made_of_own | np.isin(self.origins, self.origins[drawn])
+        kept[np.setdiff1d(own, drawn)] = False
+        return np.flatnonzero(kept)
 
     def confidence(self, logits: NDArray[np.floating]) -> dict[str, float]:
         """Return the teacher's mean confidence, its highest probability, on each kind of row that occurs.

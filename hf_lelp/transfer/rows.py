@@ -188,6 +188,24 @@ def _keys_of(evaluation: Iterable[Dataset], columns: list[str], like: Dataset) -
     return np.concatenate([np.empty(0, dtype="V16"), *keys])
 
 
+def without_rows_of(unlabelled: Dataset, held_back: Dataset, columns: Sequence[str]) -> Dataset:
+    """Leave out unlabelled rows that equal one that is held back, and must not be learned from.
+
+    Args:
+        unlabelled: raw; without these columns it comes back as it is.
+        held_back: raw, with the columns.
+        columns: that the student reads.
+    """
+    if not {*columns} <= {*unlabelled.column_names}:
+        return unlabelled
+    rows = unlabelled.with_format(None).select_columns(list(columns))
+    equal = np.isin(all_keys(rows), _keys_of([held_back], list(columns), rows))
+    if not equal.any():
+        return unlabelled
+    logger.warning(f"{equal.sum():,} unlabelled rows are left out: they equal rows that are held back")
+    return unlabelled.select(np.flatnonzero(~equal))
+
+
 def _without_known(rows: Dataset, keys: NDArray[np.void], known: NDArray[np.void], own_rows: int) -> Dataset:
     """Leave out rows that the evaluation data holds, or that were there before.
 

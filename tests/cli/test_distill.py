@@ -95,6 +95,30 @@ def test_groups_are_of_the_data_s_own_rows_and_the_table_says_what_was_learned_f
     assert direct["row"] == lelp["row"] == 240 and "unlabelled" not in direct and lelp["unlabelled"] == 2
     of_direct, of_lelp = (f"240 rows, {rows['view']} views" for rows in (direct, lelp))
     assert f"\nLearned from: {of_direct} (direct); {of_lelp}, 2 unlabelled (lelp).\n" in capsys.readouterr().out
+    assert "train.parquet, and more.csv without labels" in (tmp_path / "out" / "lelp" / "README.md").read_text()
+
+
+def test_rows_held_back_are_not_learned_from_as_unlabelled_ones(
+    assets: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    train = Dataset.from_parquet(str(assets / "train.parquet"))
+    train.select_columns(["text"]).to_csv(tmp_path / "all.csv")
+    given = arguments(assets, method=["kd"], held_back=0.4, unlabelled_file=str(tmp_path / "all.csv"))
+    figures = distill(given, config(tmp_path))["results"]["kd"]
+    assert figures["learned_from"].keys() == {"row"} and figures["learned_from"]["row"] <= 144
+    told = re.search(r"(\d+) unlabelled rows are left out: they equal rows that are held back", caplog.text)
+    assert told and int(told[1]) == 240 - figures["learned_from"]["row"]
+
+
+def test_what_is_too_little_to_calibrate_by_is_refused_before_any_training(assets: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="24 rows held back have a label, and a temperature takes 50"):
+        distill(arguments(assets, calibrate=True), config(tmp_path))
+    assert not (tmp_path / "out" / "model.safetensors").exists()
+
+
+def test_a_sampled_fit_does_for_the_method_best_too(assets: Path, tmp_path: Path) -> None:
+    found = distill(arguments(assets, method=["kd", "lelp", "best"]), config(tmp_path, fit_rows=120, budget=2))
+    assert list(found["results"]) == ["teacher", "kd", "lelp", "best"]
 
 
 def test_a_student_that_diverged_has_dashes_and_ends_nothing(

@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import runs
 import tiny
 import torch
 from datasets import Dataset
 from transformers import AutoTokenizer, BertForSequenceClassification
 
 from hf_lelp import load_student
-from hf_lelp.cli.advice import few_texts_advice, rare_class_advice
+from hf_lelp.cli.advice import advice_of, few_texts_advice, rare_class_advice
 from hf_lelp.cli.distill import PROGRAM, DistillArguments, distill
 from hf_lelp.config import LELPConfig
 from hf_lelp.export.export import ExportArguments, export
@@ -87,6 +88,12 @@ def test_unlabelled_rows_and_a_labelled_test_file(own: Path, run: dict[str, Any]
     assert f"truncation=True, max_length={LENGTH})" in card and "| at 8 tokens |" in card
     assert "unlabelled.csv (at most 150 rows)" in card and "new&#58;1x32, a BERT of layers × size" in card
     assert f"{starting_rate(student):g}" in card  # the learning rate, by the size
+
+
+def test_a_threshold_for_three_classes_is_refused_before_any_training(own: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="threshold=f1: there are 3 classes, and a threshold takes two"):
+        distill(arguments(own, threshold="f1"), settings(own, output_dir=str(tmp_path)))
+    assert not (tmp_path / "model.safetensors").exists()
 
 
 def test_every_program_reads_the_student_as_it_was_trained(
@@ -193,6 +200,14 @@ def test_a_rare_class_is_told() -> None:
         " and recall."
     )
     assert rare_class_advice({"a": 50, "b": 50}) is None and rare_class_advice({"a": 0}) is None
+
+
+def test_the_shares_of_classes_are_of_the_data_s_own_rows(tmp_path: Path) -> None:
+    texts = ["good", "fine", *tiny.texts(7, shortest=6)]  # of single words there are no views
+    raw = Dataset.from_dict({"text": texts, "label": [0, 0, *[1] * 7]})
+    args = runs.config(tmp_path, views=4, check_teacher=False, num_subclasses=1)
+    trainer = runs.trainer(args, train_dataset=raw, eval_dataset=None)
+    assert len(trainer.train_dataset) > 25 and not any("Few rows of a class" in line for line in advice_of(trainer))
 
 
 def test_copies_are_advised_where_a_new_student_reads_few_texts() -> None:

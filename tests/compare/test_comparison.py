@@ -19,6 +19,7 @@ from places import ROOT
 
 from hf_lelp import LELPConfig
 from hf_lelp.compare.comparison import PROGRAM, CompareArguments, choose_reference, compare, load_task
+from hf_lelp.compare.methods import Method, build_trainer
 from hf_lelp.compare.report import publish, summarise
 from hf_lelp.compare.run import Run, task_fingerprint
 from hf_lelp.compare.statistics import paired_difference
@@ -46,6 +47,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     train = tiny.dataset(teacher, 90)
     groups = [f"{label} {len(text) % 3}" for text, label in zip(train["text"], train["label"], strict=True)]
     train.add_column("topic", groups).to_csv(folder / "train.csv")
+    holes = [group if place % 3 else None for place, group in enumerate(groups)]
+    train.add_column("holes", holes).to_csv(folder / "holes.csv")
     tiny.dataset(teacher, 40, seed=1).to_csv(folder / "eval.csv")
     return folder
 
@@ -263,6 +266,10 @@ def test_the_reference_is_the_first_plain_distillation_or_else_the_first() -> No
         ({"reference": "rkd"}, "reference='rkd' is none of the methods: kd, lelp"),
         ({"student_model": None}, "student_model is missing"),
         ({"train_file": None}, "either dataset_name or train_file"),
+        (
+            {"methods": ["oracle"], "fine_column": "topic", "unlabelled_file": "f.csv"},
+            "rows of unlabelled_file have none",
+        ),
         ({"seeds": 0}, "seeds=0: at least 1"),
         ({"processes": 0}, "processes=0: at least 1"),
     ],
@@ -272,12 +279,37 @@ def test_mistakes_show_before_anything_is_loaded(settings: dict[str, Any], messa
         arguments(Path("nowhere"), **settings)
 
 
+def test_rows_that_are_made_or_added_are_told_apart_and_labels_alone_leave_them(data: Path, tmp_path: Path) -> None:
+    more = [" ".join(words) for words in (tiny.WORDS, reversed(tiny.WORDS))]
+    Dataset.from_dict({"text": more}).to_csv(tmp_path / "more.csv")
+    given = arguments(data, methods=["direct", "kd"], seeds=1, unlabelled_file=str(tmp_path / "more.csv"))
+    given.train_sizes = [32]
+    training = config(tmp_path, data, windows=2, views=1, max_length=10)
+    summaries = compare(given, training)
+    assert {name: summary["train_rows"] for name, summary in summaries.items()} == {"all rows": 90, "32 rows": 32}
+    added = summaries["all rows"]["added_rows"]
+    assert (
+        added["unlabelled"] == 2 and added["window"] >= 2 and added["view"] > summaries["32 rows"]["added_rows"]["view"]
+    )
+    table = (tmp_path / "out" / "comparison.md").read_text(encoding="utf-8")
+    assert f"90 training rows (and {added['window']} windows, {added['view']} views, 2 unlabelled), 40 eval" in table
+
+    task = load_task(given, training)
+    labels_alone, distilled = (
+        build_trainer(task, method, method.config(task, output_dir=str(tmp_path / "run"))).train_dataset
+        for method in map(Method.parse, given.methods)
+    )
+    assert len(distilled) == 90 + sum(added.values())
+    assert len(labels_alone) < len(distilled) - 2 and -100 not in labels_alone["labels"]
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"train_sizes": [32, 91, 1000]}, r"train_sizes=\[91, 1000\]: the training data has 90 rows"),
         ({"train_sizes": [0]}, "train_sizes"),
         ({"fine_column": "theme"}, "fine_column=theme; the data has text, label, topic"),
+        ({"fine_column": "holes"}, "fine_column=holes: 30 of 90 rows hold no finer class"),
         ({"methods": ["kd", "oracle"]}, "fine_column"),
         ({"methods": ["kd", "lelp:num_subclases=2"]}, "no setting num_subclases"),
         ({"methods": ["kd", "vid:num_subclasses=2"]}, "num_subclasses=2"),
@@ -295,7 +327,8 @@ def test_mistakes_show_before_anything_is_trained(
 ) -> None:
     fit_rows = 60 if "fit" in message or "embeddings" in message else None
     with pytest.raises(ValueError, match=message):
-        compare(arguments(data, **settings), config(tmp_path, data, fit_rows=fit_rows))
+        of_holes = {"train_file": str(data / "holes.csv")} if "holes" in message else {}
+        compare(arguments(data, **settings, **of_holes), config(tmp_path, data, fit_rows=fit_rows))
     assert not kept(tmp_path / "out")
 
 

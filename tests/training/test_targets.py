@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import runs
 import tiny
-from datasets import Dataset
+from datasets import ClassLabel, Dataset
 
 from hf_lelp import ClassProjections, LELPConfig, Teacher
 from hf_lelp.data.columns import KIND_COLUMN, ORIGIN_COLUMN, PROJECTIONS_MARK, TEACHER_MARK
 from hf_lelp.data.labels import Classes
 from hf_lelp.training.targets import Targets, make_targets
-from hf_lelp.transfer.origins import ROW, VIEW
+from hf_lelp.transfer.origins import KINDS, ROW, VIEW
 
 CLASSES = Classes(2, tiny.LABEL_NAMES, [0, 1])
 
@@ -107,7 +107,8 @@ def test_a_teacher_is_judged_by_the_data_s_own_rows(tmp_path: Path) -> None:
 
     def beside(kind: int) -> Dataset:
         marks = {KIND_COLUMN: [ROW] * 16 + [kind] * 32, ORIGIN_COLUMN: [*range(16)] * 3}
-        return Dataset.from_dict({**{name: own[name] + wrong[name] for name in own}, **marks})
+        rows = Dataset.from_dict({**{name: own[name] + wrong[name] for name in own}, **marks})
+        return rows.cast_column(KIND_COLUMN, ClassLabel(names=[*KINDS]))
 
     assert len(add(beside(VIEW), args).dataset) == 48
     with pytest.raises(ValueError, match=r"accuracy on the 48 labelled examples is 0\.333, below the 0\.500"):

@@ -200,6 +200,11 @@ def test_unlabelled_rows_need_the_columns() -> None:
         transfer_rows(rows(), transfer(), Dataset.from_dict({"body": ["a"]}))
 
 
+def test_columns_of_the_same_names_are_the_user_s() -> None:
+    own = Dataset.from_dict({ORIGIN_COLUMN: [0, 1], KIND_COLUMN: [7, 8]})
+    assert Origins.taken_from(own) == (own, None)
+
+
 def test_a_split_separates_no_row_from_what_was_made_of_it() -> None:
     texts = [" ".join(np.random.default_rng(seed % 40).permutation(tiny.WORDS)) for seed in range(50)]  # ten twice
     _, origins = Origins.taken_from(transfer_rows(rows(texts), transfer(windows=3, views=2)))
@@ -210,4 +215,6 @@ def test_a_split_separates_no_row_from_what_was_made_of_it() -> None:
         assert (origins.kinds[held_back] == 0).all() and 10 <= len(held_back) <= 15
     counts = origins.count()
     assert (counts["row"], counts["window"]) == (50, 80) and 70 < counts["view"] <= 80  # of equal rows once
-    assert (origins.kinds[origins.sample(20, 0)] == 0).sum() <= 20
+    drawn = origins.sample(20, 0)
+    assert (origins.kinds[drawn] == 0).sum() == 20
+    assert {*origins.origins[drawn]} == {*origins.origins[drawn[origins.kinds[drawn] == 0]]}
