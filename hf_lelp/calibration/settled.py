@@ -1,5 +1,6 @@
 """Settles a student's temperature and threshold on rows that were held back, and measures both on others."""
 
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ HELD_BACK = 0.1  # of the training rows, where nothing else is asked for
 RECORD_NAME = "held_back"  # in config.json: which rows the student did not train on
 
 
-def hold_back(train: Dataset, share: float, seed: int) -> tuple[Dataset, Dataset]:
+def hold_back(train: Dataset, share: float, seed: int, columns: Sequence[str] | None = None) -> tuple[Dataset, Dataset]:
     """Split training rows into those to train on and a share that is held back; see `split_at_random`.
 
     Raises:
@@ -37,7 +38,7 @@ def hold_back(train: Dataset, share: float, seed: int) -> tuple[Dataset, Dataset
     """
     if not 0 < share < 1:
         raise ValueError(f"held_back={share}: a share of the training rows, between 0 and 1.")
-    return split_at_random(train, share, seed)
+    return split_at_random(train, share, seed, columns)
 
 
 def check_settling(num_labels: int, labels: NDArray[np.integer], *, calibrate: bool, threshold: str | None) -> None:

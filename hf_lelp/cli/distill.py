@@ -173,7 +173,8 @@ def distill(arguments: DistillArguments, config: LELPConfig) -> dict[str, Any]:
     data = _evaluation_data(arguments, inputs.evaluation)
     datasets = [data.kind] if arguments.dataset_name is not None and data.kind is not None else []
     for method, student in students.items():
-        settings = {"training data": _training_data(arguments), **student.card.settings}
+        learned = "unlabelled" in student.figures.get("learned_from", {})
+        settings = {"training data": _training_data(arguments, unlabelled=learned), **student.card.settings}
         card = replace(student.card, row=method, results=results, evaluation=data, datasets=datasets, settings=settings)
         _save_card(card, student, config.hub_token)
     alignment = next((student.alignment for student in students.values() if student.alignment is not None), None)
@@ -254,7 +255,7 @@ def _load(arguments: DistillArguments, config: LELPConfig) -> _Inputs:
                 " to them. Set label_column, or leave calibrate and threshold out."
             )
         all_rows = len(train)
-        train, held = hold_back(train, arguments.held_back, config.seed)
+        train, held = hold_back(train, arguments.held_back, config.seed, columns)
         record = {"share": arguments.held_back, "seed": config.seed, "rows": all_rows}
         told = f" ({len(held):,} more are held back)"
     say(f"data: {len(train):,} training{told} and {len(evaluation):,} evaluation rows of {', '.join(columns)}")
@@ -397,12 +398,12 @@ def _save_card(card: StudentCard, student: _Student, token: str | None) -> None:
         )
 
 
-def _training_data(arguments: DistillArguments) -> str:
-    """Name the training rows, and the unlabelled ones, without the folder of a file."""
+def _training_data(arguments: DistillArguments, unlabelled: bool) -> str:
+    """Name the training rows, and unlabelled ones that a student learned from, without the folder of a file."""
     name = arguments.train_file or str(arguments.dataset_name)
     drawn = "" if arguments.max_train_samples is None else f" (at most {arguments.max_train_samples:,} rows)"
     is_path = arguments.train_file is not None or Path(expand(name)).exists()
-    more = "" if arguments.unlabelled_file is None else f", and {Path(arguments.unlabelled_file).name} without labels"
+    more = f", and {Path(str(arguments.unlabelled_file)).name} without labels" if unlabelled else ""
     return f"{Path(name).name if is_path else name}{drawn}{more}"
 
 

@@ -104,7 +104,7 @@ class CompareArguments(TrainingDataArguments):
         if any(size < 1 for size in self.train_sizes or ()):
             raise ValueError(f"train_sizes={self.train_sizes}: at least 1 row is needed.")
         choose_reference(self.methods, self.reference)
-        oracle = any(Method.parse(method).kind == "oracle" for method in self.methods)
+        oracle = has_oracle(self.methods)
         if oracle and self.fine_column is None:
             raise ValueError("The method oracle needs the true subclasses: name their column in fine_column.")
         if oracle and self.unlabelled_file is not None:
@@ -207,7 +207,7 @@ def load_task(arguments: CompareArguments, config: LELPConfig, size: int | None 
     if answers_rows(teacher, evaluation):
         of_rows = teacher_columns(evaluation, teacher, config.columns_cache_dir, dtype=config.columns_dtype)
         evaluated, told = with_columns(tokens[1], of_rows.select_columns([LOGITS_COLUMN])), of_rows._fingerprint
-    prepared = _with_fine_labels(with_columns(tokens[0], columns), train, arguments.fine_column)
+    prepared = _with_fine_labels(with_columns(tokens[0], columns), train, arguments)
     _, origins = Origins.taken_from(train)
     if origins is not None:
         prepared = with_columns(prepared, train.select_columns([ORIGIN_COLUMN, KIND_COLUMN]))
@@ -236,17 +236,19 @@ def _sample(prepared: Dataset, origins: Origins | None, size: int, seed: int) ->
     return prepared.select(origins.sample(size, seed))
 
 
-def _with_fine_labels(prepared: Dataset, train: Dataset, fine_column: str | None) -> Dataset:
-    """Number the finer classes of the training rows, for the oracle."""
-    if fine_column is None:
+def _with_fine_labels(prepared: Dataset, train: Dataset, arguments: CompareArguments) -> Dataset:
+    """Number the finer classes of the training rows, for the oracle; where there is no oracle, −1 is none."""
+    column = arguments.fine_column
+    if column is None:
         return prepared
-    values = column_values(train, fine_column)
-    unknown = sum(value is None for value in values)
-    if unknown:
-        raise ValueError(f"fine_column={fine_column}: {unknown:,} of {len(train):,} rows hold no finer class.")
-    named = isinstance(train.features[fine_column], ClassLabel)
-    fine = values if named else np.unique(values, return_inverse=True)[1]
-    return with_columns(prepared, Dataset.from_dict({"fine_label": np.asarray(fine, dtype=np.int64)}))
+    values = column_values(train, column)
+    known = np.array([value is not None for value in values])
+    if not known.all() and has_oracle(arguments.methods):
+        raise ValueError(f"fine_column={column}: {(~known).sum():,} of {len(train):,} rows hold no finer class.")
+    given = [value for value in values if value is not None]
+    fine = np.full(len(values), -1)
+    fine[known] = given if isinstance(train.features[column], ClassLabel) else np.unique(given, return_inverse=True)[1]
+    return with_columns(prepared, Dataset.from_dict({"fine_label": fine}))
 
 
 def _own_rows(train: Dataset) -> int:
@@ -277,6 +279,11 @@ def _student(name: str, num_labels: int, processing_class: Processor | None, sou
 
 def _size_name(size: int | None) -> str:
     return "all rows" if size is None else f"{size:,} rows"
+
+
+def has_oracle(methods: Sequence[str]) -> bool:
+    """Tell whether the oracle is among the methods, which needs finer classes."""
+    return any(Method.parse(method).kind == "oracle" for method in methods)
 
 
 def choose_reference(methods: Sequence[str], reference: str | None) -> str:

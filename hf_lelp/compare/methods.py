@@ -93,9 +93,11 @@ class Method:
         """Check the method's settings, together with the task's if there is one, before any training.
 
         Raises:
-            ValueError: if a setting is out of its range, or is "auto" and must be a number.
+            ValueError: if a setting is out of its range, or is "auto" and must be a number, or labels are missing.
         """
         config = self.config(task)
+        if task is not None and config.alpha == 1 and "labels" not in task.train.column_names:
+            raise ValueError(f"method {self.name!r} learns from labels alone, and the training data has none. Drop it.")
         if config.num_subclasses == AUTO and self.kind in CLUSTERINGS:
             raise ValueError(f"method {self.name!r}: num_subclasses must be a number, only LELP's can be chosen.")
         if config.auto and self.kind == SUBCLASS_DISTILLATION:

@@ -216,13 +216,16 @@ def all_keys(dataset: Dataset) -> NDArray[np.void]:
     return as_bytes(np.concatenate(parts)) if parts else np.empty(0, dtype="V16")
 
 
-def split_at_random(dataset: Dataset, share: float, seed: int) -> tuple[Dataset, Dataset]:
+def split_at_random(
+    dataset: Dataset, share: float, seed: int, columns: Sequence[str] | None = None
+) -> tuple[Dataset, Dataset]:
     """Split a dataset at random, and keep rows together whose texts, images and sounds are all equal.
 
     Args:
         dataset: to split.
         share: of the rows to hold out.
         seed: of the choice.
+        columns: that a student reads, to look in for these; `None` is all.
 
     Returns:
         The rows that are left, and those held out: the share that was drawn, and behind it whatever equals one of them.
@@ -233,7 +236,8 @@ def split_at_random(dataset: Dataset, share: float, seed: int) -> tuple[Dataset,
     compared = [
         name
         for name, feature in dataset.features.items()
-        if name in media or (isinstance(feature, Value) and "string" in feature.dtype)
+        if (columns is None or name in columns)
+        and (name in media or (isinstance(feature, Value) and "string" in feature.dtype))
     ]
     if compared:
         keys = all_keys(dataset.with_format(None).select_columns(compared))

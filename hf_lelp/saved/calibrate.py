@@ -18,7 +18,7 @@ from hf_lelp.cli.data import DataArguments, expand, load_data, load_file
 from hf_lelp.cli.options import Program
 from hf_lelp.cli.results import say
 from hf_lelp.data.labels import NO_LABEL
-from hf_lelp.saved.saved_student import open_student
+from hf_lelp.saved.saved_student import SavedStudent, open_student
 from hf_lelp.storage.checksums import WEIGHTS, write_checksums
 from hf_lelp.storage.files import check_writable, new_files
 from hf_lelp.student.card import CARD_NAME, add_calibration
@@ -73,7 +73,7 @@ def calibrate(arguments: CalibrateArguments) -> dict[str, Any]:
     check_writable(folder)
     student = open_student(str(folder), arguments.input_columns, arguments.label_column, arguments.max_length)
     model = student.model
-    held, evaluation = _rows(arguments, model.config)
+    held, evaluation = _rows(arguments, student)
 
     def answered(dataset: Dataset) -> tuple[NDArray[np.floating], NDArray[np.int64]]:
         labels = student.labels_of(dataset)
@@ -94,9 +94,9 @@ def calibrate(arguments: CalibrateArguments) -> dict[str, Any]:
     return result
 
 
-def _rows(arguments: CalibrateArguments, config: Any) -> tuple[Dataset, Dataset | None]:
+def _rows(arguments: CalibrateArguments, student: SavedStudent) -> tuple[Dataset, Dataset | None]:
     """Return the rows to fit on, and those to measure on."""
-    record = getattr(config, RECORD_NAME, None)
+    record = getattr(student.model.config, RECORD_NAME, None)
     if arguments.calibration_file is not None:
         held = load_file(arguments.calibration_file)
         alone = arguments.train_file == arguments.calibration_file
@@ -114,7 +114,7 @@ def _rows(arguments: CalibrateArguments, config: Any) -> tuple[Dataset, Dataset 
             f"The student's rows were held back from {record['rows']} training rows with seed {record['seed']}, and"
             f" these are {len(train)} with seed {arguments.seed}. Give the data and the seed of its training."
         )
-    return hold_back(train, record["share"], record["seed"])[1], evaluation
+    return hold_back(train, record["share"], record["seed"], student.columns_of(train))[1], evaluation
 
 
 PROGRAM = Program(

@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -246,7 +246,8 @@ def with_transfer_rows(
         ValueError: if the training data is prepared or a stream; see also `transfer_of` and `transfer_rows`.
     """
     unlabelled = rows_of(unlabelled)
-    if train is None or (unlabelled is None and args.windows == 1 and not args.views):
+    nothing = unlabelled is None and args.windows == 1 and not args.views
+    if nothing or train is None or (isinstance(train, Dataset) and not len(train)):
         return train
     reason = _why_not_raw(train, columns)
     if reason is not None:
@@ -274,7 +275,7 @@ def with_transfer_rows(
         mask_token=getattr(getattr(teacher, "processing_class", None), "mask_token", None),
     )
     given = [rows for rows in evaluated if rows is not None]
-    known = [rows for rows in given if isinstance(rows, Dataset) and {*wanted.columns} <= {*rows.column_names}]
+    known = [rows for rows in given if isinstance(rows, Dataset) and _are_alike(rows, train, wanted.columns)]
     if len(known) < len(given):
         logger.warning(
             f"Evaluation data without {', '.join(wanted.columns)}, such as a stream or tokens, cannot be compared with"
@@ -291,7 +292,14 @@ def _why_not_raw(train: Any, columns: RunColumns) -> str | None:
     found = [name for name in train.column_names if name in {*columns.of_loss, KIND_COLUMN}]
     if found:
         return f"This training data has {', '.join(found)} already, which the rows to be made would lack"
-    return None if columns.inputs is not None else "No processing class is given, to say what the student reads"
+    if columns.inputs is None:
+        return f"This training data ({', '.join(train.column_names)}) has tokens, or there is no processing class"
+    return None
+
+
+def _are_alike(one: Dataset, other: Dataset, columns: Sequence[str]) -> bool:
+    """Tell whether a dataset has these columns of another, and values of the same kinds in them."""
+    return all(type(one.features.get(name)) is type(other.features[name]) for name in columns)
 
 
 def _inputs_of(run: PreparedRun, dataset: Any, role: str) -> Any:

@@ -17,7 +17,7 @@ from hf_lelp.transfer.views import can_be_altered, views_of_image, views_of_text
 from hf_lelp.transfer.windows import windows_of
 
 ROWS_AT_ONCE = 256  # images in memory, which are mixed with each other
-PLACE_COLUMN = "place"
+PLACE_COLUMN = "row_made_of"
 KIND_FEATURE = ClassLabel(names=list(KINDS))
 
 
@@ -111,9 +111,9 @@ def _views(
 ) -> Iterable[dict[str, Any]]:
     """Return altered copies of a row's input columns; none of a row that no model can take, which is refused later."""
     row = {name: batch[name][place] for name in transfer.columns}
-    if not transfer.views or any(value is None for value in row.values()):
-        return []
     (first, *_), column = row.values(), batch[transfer.columns[0]]
+    if not transfer.views or not all(isinstance(value, str | Image) for value in row.values()):
+        return []
     if isinstance(first, Image):
         if not can_be_altered(first):
             return []

@@ -192,14 +192,13 @@ def without_rows_of(unlabelled: Dataset, held_back: Dataset, columns: Sequence[s
     """Leave out unlabelled rows that equal one that is held back, and must not be learned from.
 
     Args:
-        unlabelled: raw; without these columns it comes back as it is.
+        unlabelled: raw; without these columns it comes back as it is, and is refused later.
         held_back: raw, with the columns.
         columns: that the student reads.
     """
     if not {*columns} <= {*unlabelled.column_names}:
         return unlabelled
-    rows = unlabelled.with_format(None).select_columns(list(columns))
-    equal = np.isin(all_keys(rows), _keys_of([held_back], list(columns), rows))
+    equal = np.isin(_keys_of([unlabelled], list(columns), held_back), all_keys(held_back.select_columns(list(columns))))
     if not equal.any():
         return unlabelled
     logger.warning(f"{equal.sum():,} unlabelled rows are left out: they equal rows that are held back")
@@ -208,6 +207,8 @@ def without_rows_of(unlabelled: Dataset, held_back: Dataset, columns: Sequence[s
 
 def _without_known(rows: Dataset, keys: NDArray[np.void], known: NDArray[np.void], own_rows: int) -> Dataset:
     """Leave out rows that the evaluation data holds, or that were there before.
+
+    The others have no row of a file any more, so that no error names a wrong one.
 
     Args:
         rows: with their kinds and origins.
@@ -220,7 +221,6 @@ def _without_known(rows: Dataset, keys: NDArray[np.void], known: NDArray[np.void
     )
     added = np.arange(len(rows)) >= own_rows
     seen = added & np.isin(keys, known)
-    seen |= added & np.isin(origins, origins[seen])  # and all else that was made of such a row
     again = added & ~seen & (_first_of_equals(keys) != np.arange(len(rows)))
     left_out = seen | again
     if not left_out.any():
@@ -228,4 +228,6 @@ def _without_known(rows: Dataset, keys: NDArray[np.void], known: NDArray[np.void
     reasons = {"in the evaluation data": seen.sum(), "there already": again.sum()}
     told = ", ".join(f"{count:,} {reason}" for reason, count in reasons.items() if count)
     logger.warning(f"transfer: left out {Origins(origins[left_out], kinds[left_out])}: {told}")
-    return rows.select(np.flatnonzero(~left_out))
+    kept = rows.select(np.flatnonzero(added & ~left_out))
+    own = rows.select(range(own_rows))
+    return concatenate_datasets([own, kept.flatten_indices()]) if len(kept) else own

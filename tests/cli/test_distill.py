@@ -95,7 +95,8 @@ def test_groups_are_of_the_data_s_own_rows_and_the_table_says_what_was_learned_f
     assert direct["row"] == lelp["row"] == 240 and "unlabelled" not in direct and lelp["unlabelled"] == 2
     of_direct, of_lelp = (f"240 rows, {rows['view']} views" for rows in (direct, lelp))
     assert f"\nLearned from: {of_direct} (direct); {of_lelp}, 2 unlabelled (lelp).\n" in capsys.readouterr().out
-    assert "train.parquet, and more.csv without labels" in (tmp_path / "out" / "lelp" / "README.md").read_text()
+    cards = {name: (tmp_path / "out" / name / "README.md").read_text() for name in given["method"]}
+    assert "train.parquet, and more.csv without labels" in cards["lelp"] and "more.csv" not in cards["direct"]
 
 
 def test_rows_held_back_are_not_learned_from_as_unlabelled_ones(

@@ -47,6 +47,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     train = tiny.dataset(teacher, 90)
     groups = [f"{label} {len(text) % 3}" for text, label in zip(train["text"], train["label"], strict=True)]
     train.add_column("topic", groups).to_csv(folder / "train.csv")
+    train.select_columns(["text"]).to_csv(folder / "more.csv")
     holes = [group if place % 3 else None for place, group in enumerate(groups)]
     train.add_column("holes", holes).to_csv(folder / "holes.csv")
     tiny.dataset(teacher, 40, seed=1).to_csv(folder / "eval.csv")
@@ -309,7 +310,11 @@ def test_rows_that_are_made_or_added_are_told_apart_and_labels_alone_leave_them(
         ({"train_sizes": [32, 91, 1000]}, r"train_sizes=\[91, 1000\]: the training data has 90 rows"),
         ({"train_sizes": [0]}, "train_sizes"),
         ({"fine_column": "theme"}, "fine_column=theme; the data has text, label, topic"),
-        ({"fine_column": "holes"}, "fine_column=holes: 30 of 90 rows hold no finer class"),
+        ({"fine_column": "holes", "methods": ["oracle"]}, "fine_column=holes: 30 of 90 rows hold no finer class"),
+        (
+            {"methods": ["kd", "direct"], "seeds": 1},
+            "method 'direct' learns from labels alone, and the training data has",
+        ),
         ({"methods": ["kd", "oracle"]}, "fine_column"),
         ({"methods": ["kd", "lelp:num_subclases=2"]}, "no setting num_subclases"),
         ({"methods": ["kd", "vid:num_subclasses=2"]}, "num_subclasses=2"),
@@ -328,6 +333,8 @@ def test_mistakes_show_before_anything_is_trained(
     fit_rows = 60 if "fit" in message or "embeddings" in message else None
     with pytest.raises(ValueError, match=message):
         of_holes = {"train_file": str(data / "holes.csv")} if "holes" in message else {}
+        if "labels alone" in message:
+            of_holes = {"train_file": str(data / "more.csv")}
         compare(arguments(data, **settings, **of_holes), config(tmp_path, data, fit_rows=fit_rows))
     assert not kept(tmp_path / "out")
 

@@ -135,6 +135,12 @@ def test_equal_rows_are_held_out_together(caplog: pytest.LogCaptureFixture) -> N
     assert len(left) + len(held_out) == 100 and "1 more rows are held out" in caplog.text
     assert split_at_random(twice, 0.1, seed=3)[1]["number"][:] == held_out["number"][:]
 
+    # A text with an id of its own beside it is another, unless it is known what a student reads.
+    named = twice.add_column("id", [f"id {row}" for row in range(100)])
+    for columns, together in ((None, False), (["text"], True)):
+        left, held_out = split_at_random(named, 0.1, 3, columns)
+        assert (planted not in left["text"][:]) is together
+
 
 def test_rows_without_texts_or_media_are_drawn_alone() -> None:
     left, held_out = split_at_random(Dataset.from_dict({"number": [0] * 10}), 0.5, seed=0)

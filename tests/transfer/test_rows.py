@@ -2,6 +2,7 @@
 
 import io
 import logging
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from hf_lelp.data.columns import KIND_COLUMN, ORIGIN_COLUMN
 from hf_lelp.data.rows import with_columns
 from hf_lelp.transfer.made import Transfer
 from hf_lelp.transfer.origins import KINDS, Origins
-from hf_lelp.transfer.rows import transfer_rows
+from hf_lelp.transfer.rows import transfer_rows, without_rows_of
 
 LONG = " ".join(tiny.WORDS)  # 16 words
 TEXTS = [LONG, "good movie", " ".join(reversed(tiny.WORDS)), "good movie"]
@@ -112,6 +113,33 @@ def test_both_columns_of_labels_are_blank_in_windows() -> None:
 def test_unlabelled_data_without_a_text_changes_nothing(more: list[str | None]) -> None:
     unlabelled = Dataset.from_dict({"text": more}, features=Features(text=Value("string")))
     assert len(transfer_rows(rows(), transfer(), unlabelled)) == 4
+
+
+def test_one_view_that_is_evaluated_leaves_the_others(caplog: pytest.LogCaptureFixture) -> None:
+    known, *others = by_kind(transfer_rows(rows([LONG]), transfer(views=4)), "view")
+    dataset = transfer_rows(rows([LONG]), transfer(views=4), None, [Dataset.from_dict({"text": [known["text"]]})])
+    assert [view["text"] for view in by_kind(dataset, "view")] == [view["text"] for view in others] != []
+    assert "left out 1 view: 1 in the evaluation data" in caplog.text
+
+
+def test_no_row_of_a_file_is_named_for_rows_that_were_made(tmp_path: Path) -> None:
+    rows([*TEXTS, *TEXTS]).to_parquet(tmp_path / "rows.parquet")
+    shuffled = Dataset.from_parquet(str(tmp_path / "rows.parquet")).shuffle(seed=1)
+    dataset = transfer_rows(shuffled, transfer(windows=2, views=2), rows(["good", LONG]))
+    assert dataset._indices is None and dataset["text"][:8] == shuffled["text"][:]
+
+
+def test_undecoded_images_are_left_for_the_check_of_rows() -> None:
+    raw = Dataset.from_dict({"image": tiny_media.pictures(2), "label": [0, 1]})
+    raw = raw.cast_column("image", Image(decode=False))
+    assert len(transfer_rows(raw, transfer(columns=["image"], views=2))) == 2
+
+
+@pytest.mark.parametrize("stored", [["1", LONG], ["1", None]])
+def test_rows_held_back_are_found_however_the_others_are_stored(stored: list[str | None]) -> None:
+    unlabelled = Dataset.from_dict({"text": [None, 1] if stored[1] is None else [2, 1]})
+    left = without_rows_of(unlabelled, rows(["1", "good"]), ["text"])
+    assert 1 not in left["text"][:] and len(left) == 1
 
 
 def test_words_alone_have_no_views() -> None:

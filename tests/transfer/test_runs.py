@@ -96,6 +96,12 @@ def test_evaluation_alone_makes_no_rows(tmp_path: Path) -> None:
     assert run.evaluate()["eval_loss"] > 0
 
 
+def test_prepared_tokens_are_told_of_in_clear_words(tmp_path: Path) -> None:
+    raw = data().map(lambda row: tiny.tokenizer()(row["text"]))
+    with pytest.raises(ValueError, match=r"input_ids.*\) has tokens, or there is no processing class"):
+        runs.trainer(runs.config(tmp_path, views=1), train_dataset=raw)
+
+
 def test_evaluation_data_that_cannot_be_compared_is_told_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     stream = runs.data(20, seed=9).to_iterable_dataset()
     runs.trainer(runs.config(tmp_path, views=1), train_dataset=data(), eval_dataset=stream)
