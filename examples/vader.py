@@ -205,7 +205,7 @@ def to_dataset(snippets: Iterable[Snippet]) -> Dataset:
 
 
 def load_split(path: Path) -> Dataset:
-    """Read one of the two Parquet files."""
+    """Read one of the Parquet files."""
     return Dataset.from_parquet(str(path), keep_in_memory=True)
 
 

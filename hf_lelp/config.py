@@ -66,13 +66,15 @@ class LELPConfig(TrainingArguments):
     """Settings of `LELPTrainer`: those of `TrainingArguments` and the ones of LELP (arXiv 2409.20449).
 
     Args:
-        num_subclasses: S, pseudo-subclasses per class. 1 is plain knowledge distillation. "auto" takes 32, or as many
-            as the teacher's embeddings give. It takes 1 if plain distillation does better on a validation part of the
-            training data (`hf_lelp.training.auto_settings`).
+        num_subclasses: S, pseudo-subclasses per class. 1 is plain knowledge distillation. "auto" tries 32, or as many
+            as the teacher's embeddings give; for a student of tokens with the paper's head 8. It takes 1 if plain
+            distillation does better on a validation part of the training data, for a student of tokens also where LELP
+            is ahead within the noise (`hf_lelp.training.auto_settings`).
         temperature: τ, for the class probabilities of teacher and student in training. "auto" chooses it on the same
             validation part.
-        subclass_temperature: β, for the teacher's subclass probabilities; "auto" is 0.5. Projections are scaled to unit
-            variance first, so one value means the same for every teacher and class.
+        subclass_temperature: β, for the teacher's subclass probabilities; "auto" is 0.5, or 1 for a student of tokens
+            with the paper's head. Projections are scaled to unit variance first, so one value means the same for every
+            teacher and class.
         subclass_weight: weight of the loss that tells a class's subclasses apart. The loss that tells the classes apart
             has weight 1. The cross-entropy over S·C outputs is the sum of both: 1 is the paper's loss, 0 is plain
             distillation.
@@ -88,8 +90,9 @@ class LELPConfig(TrainingArguments):
         random_rotation: rotate each class's principal directions, so that all have the same variance in expectation.
         scale_projections: divide each class's projections by their root mean variance.
         whitening: γ: first divide each projection by its standard deviation to the power γ. 0 is the paper. At 1 all
-            directions of a class weigh the same, and so does the rounding of a teacher in half precision. `None` is 0,
-            or 0.5 where `num_subclasses` is "auto" (docs/understand/evidence.md).
+            directions of a class weigh the same, and so does the rounding of a teacher in half precision. `None` is 0.
+            Where `num_subclasses` is "auto" it is 0.5, but for a student of tokens with the paper's head
+            (docs/understand/evidence.md).
         rotation_seed: seed of the random rotations; `None` is `seed`.
         num_directions: directions per class to fit and store; `None` is `num_subclasses`. With more of them, a sweep
             over `num_subclasses` can run on the same columns.
@@ -135,7 +138,7 @@ class LELPConfig(TrainingArguments):
     """
 
     num_subclasses: CountOrAuto = setting(
-        8, "S, pseudo-subclasses per class; 1 is plain distillation; 'auto': 32, or 1.", changes="loss"
+        8, "S, pseudo-subclasses per class; 1 is plain distillation; 'auto': 32, 8 or 1.", changes="loss"
     )
     temperature: NumberOrAuto = setting(1.0, "τ of the class probabilities, or 'auto'.", changes="loss")
     subclass_temperature: NumberOrAuto = setting(
@@ -158,7 +161,7 @@ class LELPConfig(TrainingArguments):
     scale_projections: bool = setting(True, "Scale each class's projections to unit variance.", changes="subclasses")
     whitening: float | None = setting(
         None,
-        "γ, from 0, the paper's, to 1, all directions alike (default: 0, or 0.5 with 'auto').",
+        "γ, from 0, the paper's, to 1, all directions alike (default: 0; with 'auto' mostly 0.5).",
         changes="subclasses",
     )
     rotation_seed: int | None = setting(None, "Seed of the rotations (default: seed).", changes="subclasses")

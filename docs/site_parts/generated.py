@@ -29,7 +29,7 @@ CHANGES = {
     "directions": "the directions that are fitted",
     "subclasses": "the targets of the subclasses",
     "loss": "the loss",
-    "training": "what the student reads",
+    "training": "how the student is trained",
     "nothing": "nothing",
 }
 

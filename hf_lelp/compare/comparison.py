@@ -26,7 +26,7 @@ from hf_lelp.cli.data import (
     one_or_several,
 )
 from hf_lelp.cli.options import Program
-from hf_lelp.compare.methods import Method
+from hf_lelp.compare.methods import ORACLE, SUBCLASS_DISTILLATION, SUBCLASS_LOGITS_COLUMN, Method
 from hf_lelp.compare.report import publish
 from hf_lelp.compare.run import RUN_SETTINGS
 from hf_lelp.compare.runs import run_all
@@ -104,7 +104,7 @@ class CompareArguments(TrainingDataArguments):
         if any(size < 1 for size in self.train_sizes or ()):
             raise ValueError(f"train_sizes={self.train_sizes}: at least 1 row is needed.")
         choose_reference(self.methods, self.reference)
-        oracle = has_oracle(self.methods)
+        oracle = _has_kind(self.methods, ORACLE)
         if oracle and self.fine_column is None:
             raise ValueError("The method oracle needs the true subclasses: name their column in fine_column.")
         if oracle and self.unlabelled_file is not None:
@@ -185,7 +185,10 @@ def load_task(arguments: CompareArguments, config: LELPConfig, size: int | None 
     student = partial(_student, name, classes.num_labels, shared, partial(model_of_teacher, teacher))
     example = student()
     processing_class = with_fitting_side(processing_class, example)
-    run_columns = RunColumns.of((train, evaluation), config.input_columns, config.label_column, processing_class)
+    retrained = (SUBCLASS_LOGITS_COLUMN,) if _has_kind(arguments.methods, SUBCLASS_DISTILLATION) else ()
+    run_columns = RunColumns.of(
+        (train, evaluation), config.input_columns, config.label_column, processing_class, retrained
+    )
     max_length = longest(processing_class, example, config.max_length)
     settings: dict[str, Any] = {"columns": run_columns, "max_length": max_length}
     of_student = {**settings, "processing_class": processing_class, "teacher": teacher}
@@ -243,7 +246,7 @@ def _with_fine_labels(prepared: Dataset, train: Dataset, arguments: CompareArgum
         return prepared
     values = column_values(train, column)
     known = np.array([value is not None for value in values])
-    if not known.all() and has_oracle(arguments.methods):
+    if not known.all() and _has_kind(arguments.methods, ORACLE):
         raise ValueError(f"fine_column={column}: {(~known).sum():,} of {len(train):,} rows hold no finer class.")
     given = [value for value in values if value is not None]
     fine = np.full(len(values), -1)
@@ -281,9 +284,9 @@ def _size_name(size: int | None) -> str:
     return "all rows" if size is None else f"{size:,} rows"
 
 
-def has_oracle(methods: Sequence[str]) -> bool:
-    """Tell whether the oracle is among the methods, which needs finer classes."""
-    return any(Method.parse(method).kind == "oracle" for method in methods)
+def _has_kind(methods: Sequence[str], kind: str) -> bool:
+    """Tell whether a kind of method is among the methods."""
+    return any(Method.parse(method).kind == kind for method in methods)
 
 
 def choose_reference(methods: Sequence[str], reference: str | None) -> str:

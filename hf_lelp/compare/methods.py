@@ -26,7 +26,7 @@ from hf_lelp.training.sampled_fit import fitted_rows
 from hf_lelp.transfer.origins import ROW, Origins
 
 BEST = "best"
-SUBCLASS_DISTILLATION = "subclass_distillation"
+ORACLE, SUBCLASS_DISTILLATION = "oracle", "subclass_distillation"
 SUBCLASS_LOGITS_COLUMN = "retrained_teacher_logits"
 CLUSTERINGS = {
     "kmeans": clusterings.kmeans,
@@ -48,7 +48,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "lelp_no_null_space": {"null_space": False},
     "lelp_no_rotation": {"random_rotation": False},
     **{name: {} for name in DIRECTIONS},
-    **{name: _AS_THEY_ARE for name in (*CLUSTERINGS, "oracle", SUBCLASS_DISTILLATION)},
+    **{name: _AS_THEY_ARE for name in (*CLUSTERINGS, ORACLE, SUBCLASS_DISTILLATION)},
     **{name: {"baseline": name, "num_subclasses": 1} for name in get_args(Baseline)},
     LELP_CRD: {"baseline": LELP_CRD, "student_head": "auxiliary"},
 }
@@ -108,7 +108,7 @@ class Method:
         config = self.config(None, **{**settings, **self.settings})
         if self.kind in (*CLUSTERINGS, *DIRECTIONS, *ON_EMBEDDINGS):
             return True
-        return self.kind not in ("oracle", SUBCLASS_DISTILLATION) and config.alpha < 1 and config.num_subclasses != 1
+        return self.kind not in (ORACLE, SUBCLASS_DISTILLATION) and config.alpha < 1 and config.num_subclasses != 1
 
     def check_without_embeddings(self, kept: LELPConfig, settings: dict[str, Any]) -> None:
         """Refuse a method that reads embeddings, where a fit on a sample keeps projections alone.
@@ -124,7 +124,7 @@ class Method:
         needs = ""
         if self.kind in (*CLUSTERINGS, *DIRECTIONS, *ON_EMBEDDINGS):
             needs = self.kind
-        elif self.kind not in ("oracle", SUBCLASS_DISTILLATION) and config.alpha < 1 and config.num_subclasses != 1:
+        elif self.kind not in (ORACLE, SUBCLASS_DISTILLATION) and config.alpha < 1 and config.num_subclasses != 1:
             wanted = {"num_directions": config.directions > kept.directions}
             wanted |= {name: getattr(config, name) != getattr(kept, name) for name in ("null_space", "fit_rows")}
             needs = ", ".join(name for name, differs in wanted.items() if differs)
@@ -215,7 +215,7 @@ def _with_subclasses(task: Task, method: Method, config: LELPConfig) -> tuple[Da
     seed = config.seed_of_rotations
     weight = task.head.weight if config.null_space else None
     columns, classes = task.train.with_format("numpy"), classes_of(task.train)
-    if method.kind == "oracle":
+    if method.kind == ORACLE:
         if task.fine_column is None:
             raise ValueError("The oracle needs the true subclasses: name their column (fine_column).")
         fine = np.asarray(column_values(columns, task.fine_column))

@@ -19,7 +19,7 @@ from places import ROOT
 
 from hf_lelp import LELPConfig
 from hf_lelp.compare.comparison import PROGRAM, CompareArguments, choose_reference, compare, load_task
-from hf_lelp.compare.methods import Method, build_trainer
+from hf_lelp.compare.methods import SUBCLASS_LOGITS_COLUMN, Method, build_trainer
 from hf_lelp.compare.report import publish, summarise
 from hf_lelp.compare.run import Run, task_fingerprint
 from hf_lelp.compare.statistics import paired_difference
@@ -278,6 +278,17 @@ def test_the_reference_is_the_first_plain_distillation_or_else_the_first() -> No
 def test_mistakes_show_before_anything_is_loaded(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
         arguments(Path("nowhere"), **settings)
+
+
+def test_a_retrained_teacher_s_logits_come_with_the_data(data: Path, tmp_path: Path) -> None:
+    train = Dataset.from_csv(str(data / "train.csv"))
+    logits = np.random.default_rng(0).normal(size=(len(train), 2, 3)).tolist()
+    train.add_column(SUBCLASS_LOGITS_COLUMN, logits).to_parquet(tmp_path / "train.parquet")
+    methods = ["kd", "subclass_distillation"]
+    given = arguments(data, methods=methods, seeds=1, train_file=str(tmp_path / "train.parquet"))
+    summary = compare(given, config(tmp_path, data, check_teacher=False))["all rows"]  # random logits
+    assert list(summary["methods"]) == methods
+    assert SUBCLASS_LOGITS_COLUMN not in load_task(arguments(data), config(tmp_path, data)).train.column_names
 
 
 def test_rows_that_are_made_or_added_are_told_apart_and_labels_alone_leave_them(data: Path, tmp_path: Path) -> None:
