@@ -49,6 +49,7 @@ TITLES = {
     "token_start_rows": "The same, with 2,000 rows",
     "views": "Altered copies of 2,000 texts (BERT 2 × 128 with the teacher's token vectors)",
     "views_more": "Altered copies: more texts, and a third task",
+    "views_all": "Altered copies of all texts",
     "related_tokens": "CRD and DIST (BERT 2 × 128 with such token vectors)",
     "packages": "Descriptions of Debian's packages: training rows (BERT 2 × 128 with such token vectors)",
     "glosses": "Glosses of WordNet: training rows (BERT 2 × 128 with the teacher's token vectors)",

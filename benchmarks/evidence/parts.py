@@ -448,6 +448,11 @@ TRIALS = {
         core(KD_1),
         3,
     ),
+    "views_all": Part(
+        {**with_views(VADER, partial(vader, "new"), 4), **with_views(PARITY, partial(newsgroups, "parity", "new"), 4)},
+        core(KD_1),
+        3,
+    ),
     # What is level with LELP where the student reads embeddings: is it worth more where it reads tokens?
     "related_tokens": Part(
         {**texts_with("new", PARITY), f"{VADER}, 2,000 rows": partial(vader, "new", rows=2000)},
