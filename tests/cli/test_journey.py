@@ -214,7 +214,12 @@ def test_copies_are_advised_where_a_new_student_reads_few_texts() -> None:
     assert few_texts_advice(2000, "new:2x128", 0) == (
         "Few texts for a new student (2,000): try altered copies, which the teacher reads too, --views 4."
     )
-    for rows, recipe, views in ((10_001, "new:2x128", 0), (2000, "layers:2", 0), (2000, None, 0), (2000, "new:2x128", 2)):
+    for rows, recipe, views in (
+        (10_001, "new:2x128", 0),
+        (2000, "layers:2", 0),
+        (2000, None, 0),
+        (2000, "new:2x128", 2),
+    ):
         assert few_texts_advice(rows, recipe, views) is None
 
 
