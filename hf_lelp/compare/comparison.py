@@ -185,10 +185,7 @@ def load_task(arguments: CompareArguments, config: LELPConfig, size: int | None 
     student = partial(_student, name, classes.num_labels, shared, partial(model_of_teacher, teacher))
     example = student()
     processing_class = with_fitting_side(processing_class, example)
-    retrained = (SUBCLASS_LOGITS_COLUMN,) if _has_kind(arguments.methods, SUBCLASS_DISTILLATION) else ()
-    run_columns = RunColumns.of(
-        (train, evaluation), config.input_columns, config.label_column, processing_class, retrained
-    )
+    run_columns = _columns_of(arguments, config, (train, evaluation), processing_class)
     max_length = longest(processing_class, example, config.max_length)
     settings: dict[str, Any] = {"columns": run_columns, "max_length": max_length}
     of_student = {**settings, "processing_class": processing_class, "teacher": teacher}
@@ -230,6 +227,14 @@ def load_task(arguments: CompareArguments, config: LELPConfig, size: int | None 
         if projections is not None
         else f"{columns._fingerprint} {told} {(size, config.seed) if size is not None else ''}",
     )
+
+
+def _columns_of(
+    arguments: CompareArguments, config: LELPConfig, data: Sequence[Dataset], processing_class: Processor | None
+) -> RunColumns:
+    """Find the columns of the comparison, with that of a retrained teacher where a method reads it."""
+    retrained = (SUBCLASS_LOGITS_COLUMN,) if _has_kind(arguments.methods, SUBCLASS_DISTILLATION) else ()
+    return RunColumns.of(data, config.input_columns, config.label_column, processing_class, retrained)
 
 
 def _sample(prepared: Dataset, origins: Origins | None, size: int, seed: int) -> Dataset:
