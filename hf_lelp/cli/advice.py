@@ -12,7 +12,6 @@ from hf_lelp.data.rows import column_values
 from hf_lelp.projections.class_projections import ClassProjections
 from hf_lelp.student.inputs import StudentInputs
 from hf_lelp.trainer import LELPTrainer
-from hf_lelp.transfer.origins import ROW
 
 RARE = 0.2  # share of the rows below which accuracy says little of a class
 FEW = 0.5  # of the S subclasses are there in effect
@@ -85,7 +84,7 @@ def advice_of(trainer: LELPTrainer) -> list[str]:
     if isinstance(train, Dataset) and "labels" in train.column_names:
         labels, origins = np.asarray(column_values(train.with_format("numpy"), "labels")), trainer.prepared.origins
         if origins is not None:  # a class of short texts has fewer views
-            labels = labels[origins.kinds == ROW]
+            labels = labels[origins.own]
         counts = np.bincount(labels[labels != NO_LABEL], minlength=len(names)).tolist()
         found.append(rare_class_advice(dict(zip(names, counts, strict=True))))
     if isinstance(train, Dataset) and args.alpha < 1 and args.soft_label_columns is None:

@@ -13,7 +13,6 @@ from hf_lelp.data.rows import column_values
 from hf_lelp.markdown import cell, markdown_table, printable
 from hf_lelp.storage.files import write_atomically
 from hf_lelp.trainer import LELPTrainer
-from hf_lelp.transfer.origins import ROW
 
 
 def group_alignment(
@@ -128,7 +127,7 @@ def alignment_of(trainer: LELPTrainer, groups: list[str]) -> dict[str, Any]:
     rows, origins = trainer.train_dataset, trainer.prepared.origins
     assert isinstance(rows, Dataset) and trainer.model.config.id2label is not None
     if origins is not None:
-        rows = rows.select(np.flatnonzero(origins.kinds == ROW))
+        rows = rows.select(np.flatnonzero(origins.own))
     columns = rows.with_format("torch")
     scores = trainer.subclass_scores(column_values(columns, PROJECTIONS_COLUMN))
     classes = column_values(columns, LOGITS_COLUMN).argmax(-1)

@@ -28,7 +28,7 @@ from hf_lelp.cli.data import (
 from hf_lelp.cli.options import Program
 from hf_lelp.compare.methods import ORACLE, SUBCLASS_DISTILLATION, SUBCLASS_LOGITS_COLUMN, Method
 from hf_lelp.compare.report import publish
-from hf_lelp.compare.run import RUN_SETTINGS
+from hf_lelp.compare.run import RUN_SETTINGS, row_counts
 from hf_lelp.compare.runs import run_all
 from hf_lelp.compare.task import Task
 from hf_lelp.config import LELPConfig, check_embeddings, check_own_run
@@ -48,7 +48,7 @@ from hf_lelp.training.prepared_run import with_transfer_rows
 from hf_lelp.training.sampled_fit import fitted_rows
 from hf_lelp.training.student_inputs import student_columns
 from hf_lelp.training.targets import make_targets
-from hf_lelp.transfer.origins import KINDS, ROW, Origins
+from hf_lelp.transfer.origins import Origins
 
 logger = logging.getLogger(__name__)
 
@@ -147,7 +147,7 @@ def compare(arguments: CompareArguments, config: LELPConfig) -> dict[str, Any]:
     sizes = [None, *(arguments.train_sizes or [])]
     loaders = {_size_name(size): partial(load_task, arguments, config, size) for size in sizes}
     first = loaders[_size_name(None)]()  # the teacher runs here, before there are several processes
-    rows = _own_rows(first.train)
+    rows = row_counts(first)["train_rows"]
     too_many = [size for size in sizes if size is not None and size > rows]
     if too_many:
         raise ValueError(f"train_sizes={too_many}: the training data has {rows} rows.")
@@ -257,12 +257,6 @@ def _with_fine_labels(prepared: Dataset, train: Dataset, arguments: CompareArgum
     fine = np.full(len(values), -1)
     fine[known] = given if isinstance(train.features[column], ClassLabel) else np.unique(given, return_inverse=True)[1]
     return with_columns(prepared, Dataset.from_dict({"fine_label": fine}))
-
-
-def _own_rows(train: Dataset) -> int:
-    """Count the rows without what was made of them."""
-    _, origins = Origins.taken_from(train)
-    return len(train) if origins is None else origins.count()[KINDS[ROW]]
 
 
 def _training_settings(config: LELPConfig) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from hf_lelp.projections.class_projections import ClassProjections
 from hf_lelp.trainer import LELPTrainer
 from hf_lelp.training.auto_settings import best_settings
 from hf_lelp.training.sampled_fit import fitted_rows
-from hf_lelp.transfer.origins import ROW, Origins
+from hf_lelp.transfer.origins import Origins
 
 BEST = "best"
 ORACLE, SUBCLASS_DISTILLATION = "oracle", "subclass_distillation"
@@ -171,11 +171,11 @@ def train_student(
 
 def rows_of_method(train: Dataset, config: LELPConfig) -> Dataset:
     """Return the rows that a method learns from: for labels alone the data's own, and what was made with a label."""
-    _, origins = Origins.taken_from(train)
-    if origins is None or config.alpha < 1:
+    origins = Origins.taken_from(train)[1] if config.alpha == 1 else None
+    if origins is None:
         return train
     labels = np.asarray(column_values(train.with_format("numpy"), "labels"))
-    told = (origins.kinds == ROW) | (labels != NO_LABEL)
+    told = origins.own | (labels != NO_LABEL)
     return train if told.all() else train.select(np.flatnonzero(told))
 
 

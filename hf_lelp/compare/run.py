@@ -122,8 +122,8 @@ def _run_or_read(task: Task, task_hash: str, method: Method, seed: int, runs_dir
     return run
 
 
-def _counts(task: Task) -> dict[str, Any]:
-    """Count the data's own rows, and those that were made of them or added."""
+def row_counts(task: Task) -> dict[str, Any]:
+    """Count the data's own rows, `train_rows`, and where there are any those made or added, `added_rows` by kind."""
     _, origins = Origins.taken_from(task.train)
     added = {} if origins is None else origins.count()
     own = added.pop(KINDS[ROW], len(task.train))
@@ -146,7 +146,7 @@ def _train(task: Task, method: Method, config: LELPConfig, settings: dict[str, A
         **few_class_metrics(logits, labels, _teacher_logits(task)),
         "train_seconds": seconds,
         "parameters": saved_parameters(trainer.model),
-        **_counts(task),
+        **row_counts(task),
         "auto_trials": [],
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,

@@ -115,11 +115,11 @@ def load_rows(arguments: ExploreArguments, config: LELPConfig, places: dict[str,
     config = copy.copy(config)
     config.alpha = 0.0  # labels alone need no teacher, and the page does
     train, evaluation = load_data(arguments, config.seed)
-    if arguments.held_back is not None:
-        train, _ = hold_back(train, arguments.held_back, config.seed)
     aligned = load_aligned_teacher(expand(str(arguments.teacher_model)), None, config, train, None)
     teacher, classes = aligned.teacher, aligned.classes
     assert isinstance(teacher, Teacher)
+    if arguments.held_back is not None:
+        train, _ = hold_back(train, arguments.held_back, config.seed, teacher.input_columns)
     projections = _saved_projections(places, teacher)
     if projections is None:
         projections = fit_projections(

@@ -26,7 +26,7 @@ from hf_lelp.teacher.columns import teacher_columns
 from hf_lelp.teacher.kinds.soft_labels import SoftLabels
 from hf_lelp.teacher.protocol import TeacherLike
 from hf_lelp.training.sampled_fit import fitted_rows, sampled_columns
-from hf_lelp.transfer.origins import ROW, Origins
+from hf_lelp.transfer.origins import Origins
 
 AnyDataset = TypeVar("AnyDataset", Dataset, IterableDataset)
 
@@ -183,7 +183,7 @@ def _check_logits(dataset: Dataset, labels: NDArray[np.int64] | None, args: LELP
     if args.check_teacher and labels is not None:
         origins = Origins.taken_from(dataset)[1]
         if origins is not None:  # a view has its row's label, and may not say enough to tell it
-            labels = np.where(origins.kinds == ROW, labels, NO_LABEL)
+            labels = np.where(origins.own, labels, NO_LABEL)
         check_teacher(column_values(dataset.with_format("numpy"), LOGITS_COLUMN), labels, classes)
 
 

@@ -30,7 +30,7 @@ from hf_lelp.data.labels import classes_of
 from hf_lelp.data.rows import column_values, transform_of
 from hf_lelp.storage.files import read_json, write_json
 from hf_lelp.training.student_inputs import OnTheFly
-from hf_lelp.transfer.origins import ROW, Origins
+from hf_lelp.transfer.origins import Origins
 
 logger = logging.getLogger(__name__)
 
@@ -136,7 +136,7 @@ def validation_parts(dataset: Dataset, origins: Origins | None, seed: int, parts
         seed: of the choice.
         parts: how many, where there are rows for so many; no row of the data is held back in two of them.
     """
-    own = len(dataset) if origins is None else int((origins.kinds == ROW).sum())
+    own = len(dataset) if origins is None else int(origins.own.sum())
     rows = max(min(round(VALIDATION_SHARE * own), MOST_VALIDATION_ROWS), 1)
     parts = min(parts, own // rows)
     if origins is not None:

@@ -43,6 +43,11 @@ class Origins:
         values = dataset.with_format(None).select_columns(names).with_format("numpy")[:]
         return dataset.remove_columns(names), cls(values[ORIGIN_COLUMN], values[KIND_COLUMN])
 
+    @property
+    def own(self) -> NDArray[np.bool_]:
+        """Whether each row is one of the data itself, (N,)."""
+        return self.kinds == ROW
+
     def count(self) -> dict[str, int]:
         """Return how many rows there are of each kind that occurs."""
         found = np.bincount(self.kinds, minlength=len(KINDS))
@@ -64,10 +69,10 @@ class Origins:
             Indices of the rows to train on, and of those held back: rows of the data itself alone. What was made of
             the latter is in neither.
         """
-        own = np.flatnonzero(self.kinds == ROW)
+        own = np.flatnonzero(self.own)
         order = np.random.default_rng(seed).permutation(len(own))
         held_back = np.isin(self.origins, self.origins[own[order[part * rows : (part + 1) * rows]]])
-        return np.flatnonzero(~held_back), np.flatnonzero(held_back & (self.kinds == ROW))
+        return np.flatnonzero(~held_back), np.flatnonzero(held_back & self.own)
 
     def sample(self, rows: int, seed: int) -> NDArray[np.int64]:
         """Draw rows of the data itself with all that was made of them; return these and all unlabelled ones' indices.
@@ -76,7 +81,7 @@ class Origins:
             rows: of the data itself to draw.
             seed: of the choice.
         """
-        own = np.flatnonzero(self.kinds == ROW)
+        own = np.flatnonzero(self.own)
         drawn = own[np.random.default_rng(seed).permutation(len(own))[len(own) - rows :]]
         made_of_own = np.isin(self.origins, self.origins[own])
         kept = ~made_of_own | np.isin(self.origins, self.origins[drawn])

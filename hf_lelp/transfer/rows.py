@@ -107,7 +107,7 @@ def transfer_rows(
         made = made_of(rows.select(sources), transfer, kinds)
         rows = concatenate_datasets([rows, made])
         keys = np.concatenate([keys, all_keys(made.select_columns(columns))])
-    rows = _without_known(rows, keys, known, own_rows)
+    rows = _without_known(rows, keys, known)
     found = Origins.taken_from(rows)[1]
     assert found is not None
     if isinstance(transfer.processing_class, PreTrainedTokenizerBase):
@@ -205,21 +205,19 @@ def without_rows_of(unlabelled: Dataset, held_back: Dataset, columns: Sequence[s
     return unlabelled.select(np.flatnonzero(~equal))
 
 
-def _without_known(rows: Dataset, keys: NDArray[np.void], known: NDArray[np.void], own_rows: int) -> Dataset:
+def _without_known(rows: Dataset, keys: NDArray[np.void], known: NDArray[np.void]) -> Dataset:
     """Leave out rows that the evaluation data holds, or that were there before.
 
     The others have no row of a file any more, so that no error names a wrong one.
 
     Args:
-        rows: with their kinds and origins.
+        rows: with their kinds and origins. The data's own come first, and stay.
         keys: of them, (n,).
         known: keys of the evaluation data.
-        own_rows: of the training data, which come first and stay.
     """
-    kinds, origins = (
-        np.asarray(column_values(rows.with_format("numpy"), name)) for name in (KIND_COLUMN, ORIGIN_COLUMN)
-    )
-    added = np.arange(len(rows)) >= own_rows
+    found = Origins.taken_from(rows)[1]
+    assert found is not None
+    added = ~found.own
     seen = added & np.isin(keys, known)
     again = added & ~seen & (_first_of_equals(keys) != np.arange(len(rows)))
     left_out = seen | again
@@ -227,7 +225,7 @@ def _without_known(rows: Dataset, keys: NDArray[np.void], known: NDArray[np.void
         return rows
     reasons = {"in the evaluation data": seen.sum(), "there already": again.sum()}
     told = ", ".join(f"{count:,} {reason}" for reason, count in reasons.items() if count)
-    logger.warning(f"transfer: left out {Origins(origins[left_out], kinds[left_out])}: {told}")
+    logger.warning(f"transfer: left out {Origins(found.origins[left_out], found.kinds[left_out])}: {told}")
     kept = rows.select(np.flatnonzero(added & ~left_out))
-    own = rows.select(range(own_rows))
+    own = rows.select(range(int(found.own.sum())))
     return concatenate_datasets([own, kept.flatten_indices()]) if len(kept) else own

@@ -74,7 +74,9 @@ def debian_packages(folder: Path) -> list[list[str]]:
             (unfinished / "list.json").write_text(json.dumps(about) + "\n")
 
     once(folder, make)
-    return [line.split("\t") for line in (folder / "packages.tsv").read_text(encoding="utf-8").splitlines()]
+    # Not splitlines, which splits at more than "\n".
+    content = (folder / "packages.tsv").read_text(encoding="utf-8")
+    return [line.split("\t") for line in content.removesuffix("\n").split("\n")]
 
 
 def package_rows(known: str) -> Iterator[tuple[str, str, str]]:
